@@ -1,0 +1,1 @@
+"""Backbones, weights and checkpoint files."""
