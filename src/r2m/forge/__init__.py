@@ -1,0 +1,1 @@
+"""Classical forgeries: one pure function each, found by name in the registry."""
