@@ -1,0 +1,1 @@
+"""From the scores of every model to numbers: metrics, test sets and protocols, tables."""

@@ -1,0 +1,183 @@
+"""The main table, one row a model, as Markdown and as LaTeX."""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from r2m.evaluate.protocols import (
+    CROSS_DATASET,
+    FAMILIES,
+    IN_DISTRIBUTION,
+    PROTOCOLS,
+    EvaluationContext,
+)
+
+KIND_TITLES = {"base": "Base", "specialist": "Specialists", "joint": "Joint training", "merge": "Merged"}
+_LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "λ": r"$\lambda$",
+        "θ": r"$\theta$",
+        "τ": r"$\tau$",
+        "²": r"\textsuperscript{2}",
+        "–": "--",
+        "×": r"$\times$",
+    }
+)
+
+
+@dataclass(frozen=True)
+class MainTable:
+    """Mean AUCs: a row per model, a column per (protocol title, column title).
+
+    Shapes: `values` (models, columns), NaN where a model has no test set; `own` (models, columns) marks the
+    cells of a specialist's own family; `labels` and `kinds` (models,).
+    """
+
+    columns: list[tuple[str, str]]
+    values: NDArray[np.float64]
+    own: NDArray[np.bool_]
+    labels: list[str]
+    kinds: list[str]
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Place of each merge within its column by the three digits shown, 1 the best; 0 for other models."""
+        merges = np.flatnonzero(np.array(self.kinds) == "merge")
+        ranks = np.zeros(self.values.shape, dtype=np.int64)
+        if len(merges) > 1:
+            for column, values in enumerate(self.values[merges].round(3).T):
+                steps = np.unique(-values[~np.isnan(values)])
+                ranks[merges, column] = np.where(np.isnan(values), 0, np.searchsorted(steps, -values) + 1)
+        return ranks
+
+    def to_markdown(self) -> str:
+        """Render as a Markdown table with a legend."""
+        titles = [_flat_title(*column) for column in self.columns]
+        lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+        for kind, rows in self._sections():
+            lines.append(f"| *{KIND_TITLES[kind]}* |" + " |" * len(titles))
+            for row in rows:
+                label = self.labels[row].replace("|", r"\|")
+                lines.append(f"| {label} | " + " | ".join(self._cells(row, MARKDOWN)) + " |")
+        return "\n".join([*lines, "", _legend("**Bold**", "<u>underlined</u>", "†"), ""])
+
+    def to_latex(self) -> str:
+        """Render as a `table` float for a document that loads booktabs; columns are grouped by protocol."""
+        protocols = [protocol for protocol, _ in self.columns]
+        spans = [(name, protocols.index(name), protocols.count(name)) for name in dict.fromkeys(protocols)]
+        groups = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escape(name)}}}" for name, _, count in spans)
+        rules = " ".join(rf"\cmidrule(lr){{{start + 2}-{start + count + 1}}}" for _, start, count in spans)
+        width = len(self.columns)
+        caption = _legend("Bold", "underlined", DAGGER)
+        lines = [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}[t]",
+            r"\centering",
+            r"\small",
+            r"\setlength{\tabcolsep}{4pt}",
+            rf"\caption{{{caption}}}",
+            r"\label{tab:main}",
+            rf"\begin{{tabular}}{{l{'r' * width}}}",
+            r"\toprule",
+            rf" & {groups} \\",
+            rules,
+            "Model & " + " & ".join(escape(title) for _, title in self.columns) + r" \\",
+        ]
+        for kind, rows in self._sections():
+            lines += [r"\midrule", rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{KIND_TITLES[kind]}}}}} \\"]
+            lines += [
+                " & ".join([escape(self.labels[row]), *self._cells(row, LATEX)]) + r" \\" for row in rows
+            ]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+    def _sections(self) -> list[tuple[str, list[int]]]:
+        return [(kind, list(rows)) for kind, rows in groupby(range(len(self.kinds)), self.kinds.__getitem__)]
+
+    def _cells(self, row: int, markup: "Markup") -> list[str]:
+        cells = []
+        for value, own, rank in zip(self.values[row], self.own[row], self.ranks()[row], strict=True):
+            if np.isnan(value):
+                cells.append(markup.missing)
+            else:
+                frame = {1: markup.best, 2: markup.second}.get(int(rank), "{}")
+                cells.append(frame.format(f"{value:.3f}") + (markup.own if own else ""))
+        return cells
+
+
+@dataclass(frozen=True)
+class Markup:
+    """How the best, the second, a specialist's own and a missing value are written."""
+
+    best: str
+    second: str
+    own: str
+    missing: str
+
+
+DAGGER = r"$^\dagger$"
+MARKDOWN = Markup("**{}**", "<u>{}</u>", "†", "–")
+LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", DAGGER, "--")
+
+
+def main_table(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> MainTable:
+    """Average the AUCs over test sets: per family in distribution, and per protocol.
+
+    Cross-dataset is parted by whether the generator was trained on where both kinds occur.
+    """
+    names = list(models["model"])
+    selections = _columns(auc, context)
+    own = np.zeros((len(names), len(selections)), dtype=bool)
+    for row, (name, kind) in enumerate(zip(names, models["kind"], strict=True)):
+        generator = context.generators.get(name) if kind == "specialist" else None
+        for column, title in enumerate(selections):
+            own[row, column] = generator is not None and title[1] == generator.family
+    means = [auc[rows].groupby("model")["auc"].mean().reindex(names) for rows in selections.values()]
+    values = np.stack([mean.to_numpy(float) for mean in means], axis=1)
+    return MainTable(list(selections), values, own, list(models["label"]), list(models["kind"]))
+
+
+def _columns(auc: pd.DataFrame, context: EvaluationContext) -> dict[tuple[str, str], pd.Series]:
+    """Columns of the table, each with the rows of `auc` it averages."""
+    trained = auc["generator"].map(lambda name: context.generators[name].role == "train")
+    selections: dict[tuple[str, str], pd.Series] = {}
+    for protocol, title in PROTOCOLS.items():
+        within = auc["protocol"] == protocol
+        parts: dict[str, pd.Series] = {}
+        if protocol == IN_DISTRIBUTION:
+            parts = {family: within & (auc["family"] == family) for family in FAMILIES}
+        elif protocol == CROSS_DATASET and (within & trained).any() and (within & ~trained).any():
+            parts = {"trained": within & trained, "unseen": within & ~trained}
+        parts["mean"] = within
+        selections.update({(title, name): rows for name, rows in parts.items() if rows.any()})
+    return selections
+
+
+def _flat_title(protocol: str, column: str) -> str:
+    if column == "mean":
+        return protocol
+    return column if column in FAMILIES else f"{protocol}, {column}"
+
+
+def _legend(bold: str, underlined: str, dagger: str) -> str:
+    return (
+        "Mean AUC over test sets; a family's column is the mean over its trained generators in the training "
+        f"domain. {bold}: best of the merged models, {underlined}: second; {dagger}: the specialist's own "
+        "family."
+    )
+
+
+def escape(text: str) -> str:
+    """Escape text for LaTeX."""
+    return text.translate(_LATEX_ESCAPES)

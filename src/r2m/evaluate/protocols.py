@@ -1,0 +1,166 @@
+"""What a test set is, which protocol it belongs to, and in which order models and test sets are shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from r2m.errors import R2MError
+
+FAMILIES = ("FS", "FR", "EFS", "FE")
+KINDS = ("base", "specialist", "joint", "merge")
+IN_DISTRIBUTION = "in_distribution"
+UNSEEN_GENERATOR = "unseen_generator"
+CROSS_DATASET = "cross_dataset"
+PROTOCOLS = {
+    IN_DISTRIBUTION: "In distribution",
+    UNSEEN_GENERATOR: "Unseen generators",
+    CROSS_DATASET: "Cross-dataset",
+}
+GROUPS = {
+    IN_DISTRIBUTION: "In distribution",
+    UNSEEN_GENERATOR: "Unseen generators",
+    f"{CROSS_DATASET}_trained": "Cross-dataset,\ntrained generators",
+    f"{CROSS_DATASET}_unseen": "Cross-dataset,\nunseen generators",
+}
+AUC_COLUMNS = [
+    "model",
+    "kind",
+    "method",
+    "test_set",
+    "generator",
+    "family",
+    "domain",
+    "protocol",
+    "n_real",
+    "n_fake",
+    "auc",
+    "ap",
+    "eer",
+    "accuracy",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GeneratorContext(_Strict):
+    """What the evaluation knows of a generator."""
+
+    family: Literal["FS", "FR", "EFS", "FE"]
+    role: Literal["train", "unseen"] = "train"
+    label: str | None = None
+
+
+class DomainContext(_Strict):
+    """What the evaluation knows of a collection of real photographs."""
+
+    role: Literal["train", "test"]
+    label: str | None = None
+
+
+class EvaluationContext(_Strict):
+    """Generators and domains by name, in the order in which tables and figures show them."""
+
+    generators: dict[str, GeneratorContext] = Field(default_factory=dict)
+    domains: dict[str, DomainContext] = Field(default_factory=dict)
+
+    def generator_label(self, name: str) -> str:
+        """Name of a generator as a reader sees it."""
+        generator = self.generators.get(name)
+        return (generator.label if generator else None) or name
+
+    def domain_label(self, name: str) -> str:
+        """Name of a domain as a reader sees it; a generator's own reals go by the generator's label."""
+        domain = self.domains.get(name)
+        return (domain.label if domain else None) or self.generator_label(name)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Fakes of one generator in one domain, against the reals of that domain."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    domain: str
+    generator: str
+    family: str
+    role: str
+    protocol: str
+
+    @property
+    def group(self) -> str:
+        """Key into GROUPS: the protocol, cross-dataset parted by whether the generator was trained on."""
+        if self.protocol != CROSS_DATASET:
+            return self.protocol
+        return f"{CROSS_DATASET}_{'trained' if self.role == 'train' else 'unseen'}"
+
+    @property
+    def name(self) -> str:
+        """Identifier used in tables, ``<domain>/<generator>``."""
+        return f"{self.domain}/{self.generator}"
+
+
+def describe(domain: str, generator: str, context: EvaluationContext) -> TestSet:
+    """Describe the test set of a (domain, generator) pair.
+
+    Raises R2MError where the domain or the generator is not in the context.
+    """
+    if generator not in context.generators:
+        raise R2MError(
+            f"test set {domain}/{generator}: generator {generator!r} is not among generators: in params.yaml"
+        )
+    if domain not in context.domains and domain != generator:
+        raise R2MError(
+            f"test set {domain}/{generator}: domain {domain!r} is not among domains: in params.yaml"
+        )
+    known = context.generators[generator]
+    if domain in context.domains and context.domains[domain].role == "test":
+        protocol = CROSS_DATASET
+    else:
+        protocol = IN_DISTRIBUTION if known.role == "train" else UNSEEN_GENERATOR
+    return TestSet(domain, generator, known.family, known.role, protocol)
+
+
+def order_test_sets(sets: Sequence[TestSet], context: EvaluationContext) -> list[TestSet]:
+    """Sort by protocol, domain, role, family and place in the context: the order of columns everywhere."""
+    domains = list(context.domains)
+    generators = list(context.generators)
+
+    def key(item: TestSet) -> tuple[int, int, bool, int, int]:
+        return (
+            list(PROTOCOLS).index(item.protocol),
+            domains.index(item.domain) if item.domain in domains else len(domains),
+            item.role != "train",
+            FAMILIES.index(item.family),
+            generators.index(item.generator),
+        )
+
+    return sorted(sets, key=key)
+
+
+def group_title(item: TestSet, context: EvaluationContext) -> str:
+    """Heading of test sets shown together: the domain, and whether the generators were trained on."""
+    domain = context.domain_label(item.domain) if item.domain in context.domains else "own reals"
+    return f"{domain}\n{'trained' if item.role == 'train' else 'unseen'} generators"
+
+
+def order_models(models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
+    """Sort the rows (columns model, kind, …) by kind; specialists by family and place in the context.
+
+    Models of one kind otherwise keep their order, which for merges is the one in which they were given.
+    """
+    generators = list(context.generators)
+
+    def place(row: pd.Series) -> tuple[int, int, int]:
+        own = context.generators.get(row["model"]) if row["kind"] == "specialist" else None
+        if own is None:
+            return KINDS.index(row["kind"]), len(FAMILIES), 0
+        return KINDS.index(row["kind"]), FAMILIES.index(own.family), generators.index(row["model"])
+
+    places = [place(row) for _, row in models.iterrows()]
+    order = sorted(range(len(models)), key=places.__getitem__)
+    return models.iloc[order].reset_index(drop=True)

@@ -1,0 +1,61 @@
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from r2m.errors import R2MError
+from r2m.evaluate.protocols import EvaluationContext, describe, group_title, order_models, order_test_sets
+
+
+@pytest.mark.parametrize(
+    ("domain", "generator", "protocol", "group"),
+    [
+        ("a", "swap", "in_distribution", "in_distribution"),
+        ("a", "inp", "unseen_generator", "unseen_generator"),
+        ("swap", "swap", "in_distribution", "in_distribution"),
+        ("inp", "inp", "unseen_generator", "unseen_generator"),
+        ("b", "swap", "cross_dataset", "cross_dataset_trained"),
+        ("b", "inp", "cross_dataset", "cross_dataset_unseen"),
+    ],
+)
+def test_protocol(context: EvaluationContext, domain: str, generator: str, protocol: str, group: str) -> None:
+    item = describe(domain, generator, context)
+    assert (item.protocol, item.group, item.name) == (protocol, group, f"{domain}/{generator}")
+
+
+@pytest.mark.parametrize(("domain", "generator"), [("c", "swap"), ("a", "gone"), ("swap", "tps")])
+def test_unknown_names_are_errors(context: EvaluationContext, domain: str, generator: str) -> None:
+    with pytest.raises(R2MError, match=f"{domain}/{generator}"):
+        describe(domain, generator, context)
+
+
+def test_order_is_protocol_then_domain_then_family(context: EvaluationContext) -> None:
+    pairs = [(d, g) for g in context.generators for d in ("b", "a")] + [("tps", "tps")]
+    ordered = order_test_sets([describe(d, g, context) for d, g in pairs], context)
+    names = [item.name for item in ordered]
+    assert names[:5] == ["a/swap", "a/tps", "a/up", "tps/tps", "a/inp"]
+    assert names[5:] == ["b/swap", "b/tps", "b/up", "b/inp"]
+    assert order_test_sets(ordered[::-1], context) == ordered
+
+
+def test_titles(context: EvaluationContext) -> None:
+    assert group_title(describe("a", "inp", context), context) == "CelebA\nunseen generators"
+    assert group_title(describe("tps", "tps", context), context) == "own reals\ntrained generators"
+    assert (context.domain_label("b"), context.domain_label("swap")) == ("b", "Swap_1")
+
+
+def test_models_are_ordered_by_kind_and_family(context: EvaluationContext) -> None:
+    rows = [
+        ("z", "merge"),
+        ("joint", "joint"),
+        ("a", "merge"),
+        ("tps", "specialist"),
+        ("family", "specialist"),
+    ]
+    rows += [("swap", "specialist"), ("base", "base")]
+    ordered = order_models(pd.DataFrame(rows, columns=["model", "kind"]), context)
+    assert list(ordered["model"]) == ["base", "swap", "tps", "family", "joint", "z", "a"]
+
+
+def test_context_rejects_unknown_keys() -> None:
+    with pytest.raises(ValidationError, match="rol"):
+        EvaluationContext.model_validate({"domains": {"a": {"rol": "train"}}})

@@ -1,0 +1,183 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from r2m.cli.tables import command
+from r2m.errors import R2MError
+from r2m.evaluate.main_table import MainTable, escape, main_table
+from r2m.evaluate.protocols import AUC_COLUMNS, EvaluationContext
+from r2m.evaluate.tables import evaluate, group_means, read_scores, write_tables
+
+FILES = ["auc.csv", "dumbbell.csv", "main.md", "main.tex", "metrics.json", "models.csv"]
+
+
+def edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: change(frame.copy())
+
+
+def test_long_table(score_files: list[Path], context: EvaluationContext) -> None:
+    auc, models = evaluate(map(read_scores, score_files), context)
+    assert list(auc.columns) == AUC_COLUMNS
+    assert len(auc) == 7 * 8
+    assert list(models["model"]) == ["base", "swap", "tps", "up", "joint", "weight_averaging", "r2m"]
+    swap = auc[auc["model"] == "swap"].set_index("test_set")
+    assert swap["auc"]["a/swap"] > 0.95
+    assert swap["auc"]["a/up"] < 0.4
+    assert (swap["n_real"] == 30).all()
+    assert dict(auc.groupby("protocol")["test_set"].nunique()) == {
+        "cross_dataset": 4,
+        "in_distribution": 3,
+        "unseen_generator": 1,
+    }
+
+
+def test_accuracy_uses_the_val_threshold_of_the_model(
+    score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
+) -> None:
+    before, _ = evaluate([read_scores(score_files[4])], context)
+
+    def shift_test(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[frame["split"] == "test", "logit"] += 100
+        return frame
+
+    after, _ = evaluate([read_scores(rewrite(score_files[4], edit(shift_test)))], context)
+    np.testing.assert_allclose(after["auc"], before["auc"], atol=1e-3)
+    np.testing.assert_allclose(after["accuracy"], 0.5)
+
+
+def test_files_are_complete_stable_and_rounded(
+    score_files: list[Path], context: EvaluationContext, tmp_path: Path
+) -> None:
+    write_tables(score_files, context, tmp_path / "one")
+    write_tables([*score_files[:5][::-1], *score_files[5:]], context, tmp_path / "two")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == FILES
+    for name in FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    line = (tmp_path / "one" / "auc.csv").read_text().splitlines()[1]
+    assert re.fullmatch(r"base,base,,a/swap,swap,FS,a,in_distribution,30,30(,\d\.\d{6}){4}", line)
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert set(metrics["r2m"]) == {"in_distribution", "unseen_generator", "cross_dataset"}
+
+
+def test_group_means(score_files: list[Path], context: EvaluationContext) -> None:
+    auc, models = evaluate(map(read_scores, score_files), context)
+    means = group_means(auc, models, context)
+    assert list(means["model"].unique()) == list(models["model"])
+    row = means[(means["model"] == "r2m") & (means["group"] == "cross_dataset_trained")].iloc[0]
+    sets = auc[(auc["model"] == "r2m") & auc["test_set"].isin(["b/swap", "b/tps", "b/up"])]
+    assert row["auc"] == pytest.approx(sets["auc"].mean())
+    assert row["n_sets"] == 3
+
+
+def test_main_table_values_and_marks(score_files: list[Path], context: EvaluationContext) -> None:
+    auc, models = evaluate(map(read_scores, score_files), context)
+    table = main_table(auc, models, context)
+    assert [column for _, column in table.columns] == [
+        "FS",
+        "FR",
+        "EFS",
+        "mean",
+        "mean",
+        "trained",
+        "unseen",
+        "mean",
+    ]
+    assert np.argwhere(table.own).tolist() == [[1, 0], [2, 1], [3, 2]]
+    assert table.values[1, 0] == pytest.approx(
+        auc.loc[(auc["model"] == "swap") & (auc["test_set"] == "a/swap"), "auc"].item()
+    )
+    text = table.to_markdown()
+    assert "| *Merged* |" in text
+    assert "**" not in next(line for line in text.splitlines() if line.startswith("| Joint |"))
+    assert text.count("†") == 4
+
+
+def test_best_and_second_count_ties_once() -> None:
+    values = np.array([[0.99], [0.9], [0.9004], [0.8], [0.7], [np.nan]])
+    table = MainTable(
+        [("In distribution", "mean")],
+        values,
+        np.zeros_like(values, bool),
+        list("jabcde"),
+        ["joint", *["merge"] * 5],
+    )
+    assert table.ranks()[:, 0].tolist() == [0, 1, 1, 2, 3, 0]
+    assert "| e | – |" in table.to_markdown()
+
+
+def test_latex_is_balanced_and_escaped(score_files: list[Path], context: EvaluationContext) -> None:
+    auc, models = evaluate(map(read_scores, score_files), context)
+    text = main_table(auc, models, context).to_latex()
+    assert r"Weight\_Averaging" in text
+    assert text.count("{") == text.count("}")
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {8}
+    assert escape("50% & R²M_1") == r"50\% \& R\textsuperscript{2}M\_1"
+
+
+def test_errors_name_file_and_set(
+    score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path], tmp_path: Path
+) -> None:
+    swap, tps = score_files[1:3]
+    with pytest.raises(R2MError, match=r"none\.parquet"):
+        read_scores(tmp_path / "none.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(R2MError, match=r"bad\.parquet"):
+        read_scores(tmp_path / "bad.parquet")
+    with pytest.raises(R2MError, match="no files of scores"):
+        evaluate([], context)
+    with pytest.raises(R2MError, match="second file of scores for model 'swap'"):
+        evaluate([read_scores(swap), read_scores(swap)], context)
+
+    no_reals = rewrite(swap, edit(lambda f: f[~((f["domain"] == "b") & (f["label"] == 0))]))
+    with pytest.raises(R2MError, match=r"swap\.parquet: set b/swap has fakes but no reals in split 'test'"):
+        evaluate([read_scores(no_reals)], context)
+    no_fakes = rewrite(score_files[3], edit(lambda f: f[f["label"] == 0]))
+    with pytest.raises(R2MError, match=r"up\.parquet: no fakes in split 'val'"):
+        evaluate([read_scores(no_fakes)], context)
+
+    fewer = rewrite(tps, edit(lambda f: f[f["image_id"] != "a/up/test3"]))
+    with pytest.raises(R2MError, match=r"a/up: .*joint.* 30 reals and 30 fakes, but .*tps.* 30 and 29"):
+        evaluate([read_scores(score_files[4]), read_scores(fewer)], context)
+    no_val = rewrite(tps, edit(lambda f: f[f["split"] == "test"]))
+    with pytest.raises(R2MError, match="no fakes in split 'val'"):
+        evaluate([read_scores(no_val)], context)
+
+
+def test_scores_must_be_finite_and_described(score_files: list[Path], rewrite: Callable[..., Path]) -> None:
+    nan = rewrite(score_files[0], edit(lambda f: f.assign(logit=f["logit"].where(f.index != 4))))
+    with pytest.raises(R2MError, match="a/real/val4"):
+        read_scores(nan)
+    with pytest.raises(R2MError, match="logit"):
+        read_scores(rewrite(score_files[1], edit(lambda f: f.drop(columns="logit"))))
+    with pytest.raises(R2MError, match="kind"):
+        read_scores(rewrite(score_files[2], edit(lambda f: f), kind="other"))
+
+
+def test_reals_without_fakes_make_no_set(
+    score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
+) -> None:
+    path = rewrite(score_files[0], edit(lambda f: f[~((f["domain"] == "b") & (f["label"] == 1))]))
+    auc, _ = evaluate([read_scores(path)], context)
+    assert set(auc["domain"]) == {"a"}
+
+
+def test_command(score_files: list[Path], context: EvaluationContext, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    arguments = [
+        "--options",
+        context.model_dump_json(),
+        "--out",
+        str(out),
+        "--scores",
+        *map(str, score_files),
+    ]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == FILES
