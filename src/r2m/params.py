@@ -260,7 +260,9 @@ class Params(Section):
 
     def joint_options(self) -> FinetuneOptions:
         """Return the options of joint training: a specialist's, with more steps."""
-        return self.finetune.model_copy(update={"steps": round(self.finetune.steps * self.joint.steps_factor)})
+        return self.finetune.model_copy(
+            update={"steps": round(self.finetune.steps * self.joint.steps_factor)}
+        )
 
 
 def _inconsistencies(params: Params) -> Iterator[str]:
@@ -271,7 +273,7 @@ def _inconsistencies(params: Params) -> Iterator[str]:
         yield f"domains: expected exactly one with `role: train`, got {training or 'none'}"
     for name in generators:
         if name in domains or name in RESERVED:
-            yield f"generators.{name}: the name is taken; expected one that is no domain and none of {RESERVED}"
+            yield f"generators.{name}: the name is taken; expected no domain's and none of {RESERVED}"
     for name in domains:
         if name in RESERVED:
             yield f"domains.{name}: the name is reserved; expected none of {RESERVED}"

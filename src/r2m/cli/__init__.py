@@ -11,6 +11,8 @@ import click
 from r2m import __version__
 from r2m.errors import R2MError
 
+_SHARED = {"json_type", "compute"}
+
 
 class LazyCommands(click.Group):
     """Finds the subcommand `a-b` in the module `r2m.cli.a_b`, under the name `command`."""
@@ -18,7 +20,7 @@ class LazyCommands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all subcommands."""
         modules = (module.name for module in pkgutil.iter_modules(__path__))
-        return sorted(name.replace("_", "-") for name in modules if name != "json_type")
+        return sorted(name.replace("_", "-") for name in modules if name not in _SHARED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one subcommand."""

@@ -1,0 +1,46 @@
+"""Options that several commands share: where and how precisely to compute, and on which images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from r2m.cli.json_type import Options
+from r2m.params import BackboneOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+
+
+def compute_options(command: Command) -> Command:
+    """Add --device, --precision and --threads."""
+    command = click.option("--threads", default=1, show_default=True, help="CPU threads.")(command)
+    command = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto")(
+        command
+    )
+    return click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")(
+        command
+    )
+
+
+def inputs_options(command: Command) -> Command:
+    """Add --manifest and --trunk (several, in the same order), --base and --backbone."""
+    command = click.option("--backbone", type=Options(BackboneOptions), required=True, help="JSON.")(command)
+    command = click.option("--base", type=FILE, required=True, help="Base weights (safetensors).")(command)
+    command = click.option("--trunk", "trunks", type=FILE, multiple=True, help="One a manifest, or none.")(
+        command
+    )
+    return click.option("--manifest", "manifests", type=FILE, multiple=True, required=True)(command)
+
+
+def named_files(values: tuple[str, ...], option: str) -> dict[str, Path]:
+    """Return `("swap=a.safetensors", …)` as a mapping; raises a usage error for anything else."""
+    files: dict[str, Path] = {}
+    for value in values:
+        name, separator, path = value.partition("=")
+        if not separator or not name or not path or name in files:
+            raise click.UsageError(f"{option} {value!r}: expected NAME=FILE, each name once")
+        files[name] = Path(path)
+    return files

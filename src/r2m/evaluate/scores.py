@@ -1,0 +1,42 @@
+"""Scores of one model for every image, and the Parquet file that keeps them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from r2m.files import atomic_path
+from r2m.models.backbone import Detector
+from r2m.train.predict import predict
+from r2m.trunk.inputs import Inputs
+
+KEPT = ["image_id", "set", "domain", "split", "label", "generator"]
+
+
+def score(
+    detector: Detector, inputs: Inputs, device: torch.device, precision: str, batch_size: int
+) -> pd.DataFrame:
+    """Return the columns `KEPT`, logit and probability of every val and test image.
+
+    Images are read set by set, so that no more than one set's activations are in memory.
+    """
+    rows = inputs.select(split=["val", "test"])
+    parts = []
+    for _, part in rows.groupby("set", sort=False):
+        logits = predict(detector, inputs, part, device, precision, batch_size)
+        probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        parts.append(part[KEPT].assign(logit=logits, probability=probability))
+        inputs.release()
+    return pd.concat(parts, ignore_index=True)
+
+
+def write(scores: pd.DataFrame, model: dict[str, str | None], path: Path) -> None:
+    """Write scores as Parquet, with the description of the model in the schema's metadata under `r2m`."""
+    table = pa.Table.from_pandas(scores, preserve_index=False)
+    table = table.replace_schema_metadata({b"r2m": json.dumps(model, sort_keys=True).encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)

@@ -1,0 +1,198 @@
+"""The detector: a timm backbone, split into a frozen trunk and a trainable top, and a one-logit head."""
+
+from collections.abc import Mapping
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from r2m.errors import R2MError
+from r2m.params import BackboneOptions
+
+HEAD = "head."
+
+
+class Detector(nn.Module):
+    """Backbone and linear head; the logit is that of "fake".
+
+    With `trainable_blocks: N` the input of `forward` is the trunk's activations `(B, tokens, D)`, otherwise
+    normalized images `(B, 3, H, W)`.
+    """
+
+    def __init__(self, options: BackboneOptions) -> None:
+        super().__init__()
+        self.backbone = create_backbone(options)
+        self.head = nn.Linear(self.backbone.num_features, 1)
+        self.first_trainable: int | None = None
+        if options.trainable_blocks != "all":
+            self.first_trainable = _first_trainable(self.backbone, options)
+            self.backbone.requires_grad_(False)
+            for part in (*self.backbone.blocks[self.first_trainable :], self.backbone.norm):
+                part.requires_grad_(True)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Return the activations `(B, tokens, D)` below the first trainable block."""
+        vit = self.backbone
+        x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        return vit.blocks[: self.first_trainable](x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return pooled features `(B, D)` of activations (with a trunk) or of images (without)."""
+        if self.first_trainable is None:
+            return self.backbone(x)
+        vit = self.backbone
+        *lower, last = vit.blocks[self.first_trainable :]
+        for block in lower:
+            x = block(x)
+        x = _class_token_block(last, x) if _reads_class_token_only(vit, last) else last(x)
+        return vit.forward_head(vit.norm(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(B,)`."""
+        return self.head(self.features(x)).squeeze(1)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return the backbone's tensors that training can change, and the head's as `head.*`."""
+        prefixes = None
+        if self.first_trainable is not None:
+            depth = len(self.backbone.blocks)
+            prefixes = (*(f"blocks.{i}." for i in range(self.first_trainable, depth)), "norm.")
+        state = {
+            name: tensor.detach().cpu()
+            for name, tensor in self.backbone.state_dict().items()
+            if prefixes is None or name.startswith(prefixes)
+        }
+        return state | {HEAD + name: tensor.detach().cpu() for name, tensor in self.head.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load backbone tensors, and `head.*` where given, over what is there.
+
+        Raises:
+            R2MError: a name that the model does not have, or another shape.
+        """
+        check_fit(
+            {name: t for name, t in tensors.items() if not name.startswith(HEAD)}, self.backbone, "checkpoint"
+        )
+        backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+        head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+        self.backbone.load_state_dict(backbone, strict=False)
+        self.head.load_state_dict(head, strict=False)
+
+
+def create_backbone(options: BackboneOptions, image_size: int | None = None) -> nn.Module:
+    """Return the timm model without classifier and without weights, at `image_size` or the options' size.
+
+    Raises:
+        R2MError: timm has no such model, or the model cannot take the size.
+    """
+    size = image_size or options.image_size
+    if not timm.is_model(options.name):
+        near = timm.list_models(f"*{options.name.split('_')[0]}*")[:5]
+        raise R2MError(f"params.yaml: backbone.name: timm has no model {options.name!r}; there are {near} …")
+    try:
+        return timm.create_model(options.name, pretrained=False, num_classes=0, img_size=size)
+    except TypeError:  # convolutional networks take any size and no img_size
+        return timm.create_model(options.name, pretrained=False, num_classes=0)
+    except (AssertionError, ValueError) as error:
+        raise R2MError(
+            f"params.yaml: backbone.image_size: {size} does not fit {options.name}: {error}"
+        ) from error
+
+
+def initial_head(dim: int, seed: int) -> dict[str, Tensor]:
+    """Return the head that every specialist starts from: weight `(1, dim)` ~ N(0, 0.02²), bias 0."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.empty(1, dim).normal_(0, 0.02, generator=generator)
+    return {"head.weight": weight, "head.bias": torch.zeros(1)}
+
+
+def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dict[str, Tensor]:
+    """Return `weights` as the complete state of the backbone at the options' image size.
+
+    Weights made for the model's native size have their position embedding resampled. A classifier in the file
+    is left out.
+
+    Raises:
+        R2MError: the first keys or shapes that do not fit.
+    """
+    model = create_backbone(options)
+    own = model.state_dict()
+    unused = ("head.", "fc.", "classifier.")
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(unused) or name in own}
+    position = weights.get("pos_embed")
+    if position is not None and "pos_embed" in own and position.shape != own["pos_embed"].shape:
+        native = timm.get_pretrained_cfg(options.name)
+        model = create_backbone(options, native.input_size[-1] if native else None)
+        check_fit(weights, model, f"weights for {options.name}", complete=True)
+        model.load_state_dict(dict(weights))
+        model.set_input_size(img_size=options.image_size)
+    else:
+        check_fit(weights, model, f"weights for {options.name}", complete=True)
+        model.load_state_dict(dict(weights))
+    return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def check_fit(weights: Mapping[str, Tensor], model: nn.Module, what: str, complete: bool = False) -> None:
+    """Raise R2MError naming up to three keys of `weights` that do not fit `model`, or that it lacks."""
+    own = model.state_dict()
+    problems = [f"unexpected {name} {tuple(t.shape)}" for name, t in weights.items() if name not in own]
+    problems += [
+        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+        for name, tensor in weights.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if complete:
+        problems += [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in weights]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise R2MError(f"{what} do not fit the backbone: {'; '.join(problems[:3])}{more}")
+
+
+def _first_trainable(vit: nn.Module, options: BackboneOptions) -> int:
+    if not isinstance(vit, VisionTransformer):
+        raise R2MError(
+            f"params.yaml: backbone.trainable_blocks: a number needs a vision transformer of timm, and"
+            f" {options.name} is a {type(vit).__name__}; expected `all`"
+        )
+    assert options.trainable_blocks != "all"
+    if options.trainable_blocks > len(vit.blocks):
+        raise R2MError(
+            f"params.yaml: backbone.trainable_blocks: {options.trainable_blocks} exceeds the"
+            f" {len(vit.blocks)} blocks of {options.name}"
+        )
+    return len(vit.blocks) - options.trainable_blocks
+
+
+def _reads_class_token_only(vit: VisionTransformer, last: nn.Module) -> bool:
+    """Whether only the class token of the last block's output is read, and the block is a plain one."""
+    return (
+        vit.global_pool == "token"
+        and vit.num_prefix_tokens == 1
+        and type(last) is Block
+        and type(last.attn) is Attention
+        and last.attn.gate is None
+        and isinstance(vit.norm, nn.LayerNorm)
+    )
+
+
+def _class_token_block(block: Block, x: Tensor) -> Tensor:
+    """Return the class token `(B, 1, D)` of `block(x)`, at about a sixth of the whole block's cost."""
+    attention = block.attn
+    normed = block.norm1(x)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    width = attention.num_heads * attention.head_dim
+    q = F.linear(normed[:, :1], weight[:width], None if bias is None else bias[:width])
+    kv = F.linear(normed, weight[width:], None if bias is None else bias[width:])
+    batch, tokens, _ = x.shape
+    q = q.reshape(batch, 1, attention.num_heads, attention.head_dim).transpose(1, 2)
+    k, v = (
+        kv.reshape(batch, tokens, 2, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    )
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, 1, width)
+    mixed = attention.proj_drop(attention.proj(attention.norm(attended)))
+    x = x[:, :1] + block.drop_path1(block.ls1(mixed))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))

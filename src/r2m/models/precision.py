@@ -1,0 +1,36 @@
+"""Device and arithmetic of a stage: fp32, or bf16 autocast where the hardware has it."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from r2m.errors import R2MError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        R2MError: the device is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        there = [kind for kind, there in available.items() if there]
+        raise R2MError(
+            f"params.yaml: device: {name!r} is not available here; expected auto or one of {there}"
+        )
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Return the autocast context of `precision` (auto | fp32 | bf16) on `device`.
+
+    `auto` is bf16 on CUDA and on CPUs with bf16 instructions, elsewhere fp32. Weights stay fp32.
+    """
+    native = device.type == "cuda" or (
+        device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    )
+    enabled = precision == "bf16" or (precision == "auto" and native)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

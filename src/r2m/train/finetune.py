@@ -1,0 +1,137 @@
+"""Fine-tuning of a detector on the fakes of some generators and their reals."""
+
+import logging
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from r2m.errors import R2MError
+from r2m.models.backbone import Detector
+from r2m.models.precision import autocast
+from r2m.params import AugmentOptions, FinetuneOptions
+from r2m.seeding import derive
+from r2m.train import state
+from r2m.train.pairs import PairSampler, rows_of
+from r2m.train.predict import mean_auc, predict
+from r2m.train.state import Progress
+from r2m.trunk.inputs import Inputs
+
+logger = logging.getLogger(__name__)
+
+
+def finetune(
+    detector: Detector,
+    inputs: Inputs,
+    generators: list[str],
+    options: FinetuneOptions,
+    augment: AugmentOptions | None,
+    *,
+    name: str,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    state_path: Path,
+    fingerprint: str,
+) -> Progress:
+    """Train `detector` in place and return the progress, with the tensors of the best val AUC in `best`.
+
+    Goes on from `state_path` if that holds a state with the same `fingerprint`; the result is bit-identical to
+    an uninterrupted training on the same machine.
+
+    Raises:
+        R2MError: no images in a split, or a loss that is not finite.
+    """
+    detector.to(device)
+    optimizer = _optimizer(detector, options)
+    fakes, reals = rows_of(inputs, generators, "train")
+    sampler = PairSampler(fakes, reals, options.pairs, seed, name)
+    targets = torch.cat([torch.ones(options.pairs), torch.zeros(options.pairs)]).to(device)
+    progress = state.load(state_path, fingerprint, detector, optimizer) or Progress()
+    if progress.step:
+        logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)
+    bar = tqdm(total=options.steps, initial=progress.step, desc=name, unit="step", disable=None)
+    for step, rows in sampler.batches(progress.step, options.steps):
+        batch = inputs.fetch(rows, augment, derive(seed, "augment", name, str(step))).to(device)
+        loss = _step(detector, optimizer, batch, targets, options, step, precision)
+        if not math.isfinite(loss):
+            raise R2MError(f"{name}: the loss is {loss} at step {step + 1}; try a smaller finetune.lr")
+        progress.step = step + 1
+        progress.losses.append(loss)
+        bar.update()
+        if progress.step % options.validate_every == 0 or progress.step == options.steps:
+            auc = _validate(detector, inputs, generators, device, precision)
+            if auc > progress.best_auc:
+                progress.best_auc, progress.best_step = auc, progress.step
+                progress.best = {key: t.clone() for key, t in detector.trainable_state().items()}
+            loss = sum(progress.losses) / len(progress.losses)
+            progress.history.append({"step": progress.step, "loss": loss, "val_auc": auc})
+            progress.losses.clear()
+            logger.info(
+                "%s: step %d/%d, loss %.4f, val AUC %.4f", name, progress.step, options.steps, loss, auc
+            )
+        if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
+            state.save(state_path, fingerprint, progress, detector, optimizer)
+    bar.close()
+    return progress
+
+
+def learning_rate_factor(step: int, options: FinetuneOptions) -> float:
+    """Return the factor of step `step` (from 0): linear warm-up, then half a cosine down to 0."""
+    warmup = round(options.warmup * options.steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
+
+
+def _optimizer(detector: Detector, options: FinetuneOptions) -> torch.optim.AdamW:
+    """Return AdamW with a faster head and without weight decay on norms and biases."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("head."), parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "base_lr": options.lr * (options.head_lr_factor if is_head else 1.0),
+                "weight_decay": options.weight_decay if is_matrix else 0.0,
+            }
+            for (is_head, is_matrix), parameters in groups.items()
+        ],
+        lr=options.lr,
+    )
+
+
+def _step(
+    detector: Detector,
+    optimizer: torch.optim.AdamW,
+    batch: Tensor,
+    targets: Tensor,
+    options: FinetuneOptions,
+    step: int,
+    precision: str,
+) -> float:
+    """Take one optimizer step and return the loss before it."""
+    detector.train()
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * learning_rate_factor(step, options)
+    with autocast(batch.device, precision):
+        logits = detector(batch)
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], options.clip_norm)
+    optimizer.step()
+    return loss.item()
+
+
+def _validate(
+    detector: Detector, inputs: Inputs, generators: list[str], device: torch.device, precision: str
+) -> float:
+    fakes, reals = rows_of(inputs, generators, "val")
+    fake_logits = predict(detector, inputs, fakes, device, precision)
+    return mean_auc(fakes, fake_logits, reals, predict(detector, inputs, reals, device, precision))

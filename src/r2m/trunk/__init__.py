@@ -1,0 +1,1 @@
+"""Model inputs: cached trunk activations, or crops."""

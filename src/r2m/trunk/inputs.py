@@ -1,0 +1,90 @@
+"""Rows of manifests joined to what the detector reads: activations of the frozen trunk, or crops."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from r2m import manifest
+from r2m.errors import R2MError
+from r2m.models.images import load_images, normalization
+from r2m.params import AugmentOptions, BackboneOptions
+from r2m.trunk.augment import augment
+
+
+class Inputs:
+    """The images of several sets; `rows` are the manifests' rows with the column `set` added.
+
+    With `trunks` (one file a manifest, in the same order) `fetch` returns cached activations; without, it
+    reads the crops.
+    """
+
+    def __init__(self, manifests: Sequence[Path], trunks: Sequence[Path], backbone: BackboneOptions) -> None:
+        if trunks and len(trunks) != len(manifests):
+            raise R2MError(f"expected one trunk file a manifest, got {len(trunks)} for {len(manifests)}")
+        frames = []
+        self._slices: dict[str, tuple[Path, str, int]] = {}
+        for i, path in enumerate(manifests):
+            frame = manifest.read(path)
+            frames.append(frame.assign(set=path.parent.name))
+            if trunks:
+                self._index(frame, trunks[i])
+        self.rows = pd.concat(frames, ignore_index=True)
+        self._loaded: dict[tuple[Path, str], Tensor] = {}
+        self._cached = bool(trunks)
+        self._size = backbone.image_size
+        self._mean, self._std = normalization(backbone.name)
+
+    def select(self, **columns: str | int | Sequence[str]) -> pd.DataFrame:
+        """Return the rows in which every named column has the value, or one of the values."""
+        mask = pd.Series(True, index=self.rows.index)
+        for column, value in columns.items():
+            values = [value] if isinstance(value, str | int) else list(value)
+            mask &= self.rows[column].isin(values)
+        return self.rows[mask]
+
+    def fetch(self, rows: pd.DataFrame, options: AugmentOptions | None = None, seed: int = 0) -> Tensor:
+        """Return the input `(B, …)` of `rows` in fp32; crops are augmented where `options` are given."""
+        if self._cached:
+            return torch.stack([self._activation(image_id) for image_id in rows["image_id"]]).float()
+        images = load_images(list(rows["path"]), self._size)
+        if options is not None:
+            images = augment(images, options, seed)
+        return (images - self._mean) / self._std
+
+    def release(self) -> None:
+        """Forget the activations that were read."""
+        self._loaded.clear()
+
+    def _index(self, frame: pd.DataFrame, trunk: Path) -> None:
+        for key, part in groups(frame):
+            for position, image_id in enumerate(part["image_id"]):
+                self._slices[image_id] = (trunk, key, position)
+        with safe_open(str(trunk), "pt") as file:
+            stored = file.metadata().get("images", "")
+        if stored != images_digest(frame):
+            raise R2MError(f"{trunk}: was made from other images than the manifest beside it lists")
+
+    def _activation(self, image_id: str) -> Tensor:
+        trunk, key, position = self._slices[image_id]
+        if (trunk, key) not in self._loaded:
+            with safe_open(str(trunk), "pt") as file:
+                self._loaded[trunk, key] = file.get_tensor(key)
+        return self._loaded[trunk, key][position]
+
+
+def groups(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return `("<domain>/<split>", rows)` for each domain and split of a manifest, rows in manifest order."""
+    return [
+        (f"{domain}/{split}", part) for (domain, split), part in frame.groupby(["domain", "split"], sort=True)
+    ]
+
+
+def images_digest(frame: pd.DataFrame) -> str:
+    """Return a digest of the ids, domains and splits of a manifest's rows."""
+    text = "\n".join(frame["image_id"] + "\t" + frame["domain"] + "\t" + frame["split"])
+    return hashlib.sha256(text.encode()).hexdigest()
