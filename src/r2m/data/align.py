@@ -19,6 +19,9 @@ TEMPLATE = (
     - 0.5
 )
 
+# Margins that are tried for a face near the edge, and the share of the crop that the photograph has to cover.
+MARGINS, COVERED = 7, 0.96
+
 
 def template(size: int, margin: float) -> Landmarks:
     """Return the landmarks (5, 2) of an aligned crop of `size` pixels; a larger `margin` shows more around."""
@@ -49,10 +52,10 @@ def transform(points: Landmarks, matrix: NDArray[np.float64]) -> Landmarks:
 def align(image: Image, landmarks: Landmarks, size: int, margin: float) -> tuple[Image, Landmarks]:
     """Return the aligned crop (size, size, 3) and the landmarks (5, 2) in its pixels.
 
-    Where the crop reaches over the image's edge, the image is mirrored. A face that has to shrink much is shrunk
-    by area first, so that nothing aliases.
+    `margin` is the largest to be used: see `fitting`. What is still missing at the edge is mirrored. A face that has
+    to shrink much is shrunk by area first, so that nothing aliases.
     """
-    matrix = similarity(landmarks, template(size, margin))
+    matrix = fitting(image.shape[:2], landmarks, size, margin)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
         factor = 2.0 * scale
@@ -65,3 +68,23 @@ def align(image: Image, landmarks: Landmarks, size: int, margin: float) -> tuple
         image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
     )
     return crop.astype(np.uint8, copy=False), transform(landmarks, matrix)
+
+
+def fitting(shape: tuple[int, ...], landmarks: Landmarks, size: int, margin: float) -> NDArray[np.float64]:
+    """Return the transform (2, 3) of the largest margin in [1, margin] whose crop the image covers.
+
+    A photograph that is cut close around the face would else be mirrored into half-faces beside the face.
+    """
+    for candidate in np.linspace(margin, 1.0, MARGINS):
+        matrix = similarity(landmarks, template(size, float(candidate)))
+        if coverage(shape, matrix, size) >= COVERED:
+            break
+    return matrix
+
+
+def coverage(shape: tuple[int, ...], matrix: NDArray[np.float64], size: int) -> float:
+    """Return the share of the crop that lies on an image of `shape` (H, W), on a grid of 24 × 24 points."""
+    ticks = (np.arange(24) + 0.5) * size / 24
+    points = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+    x, y = np.linalg.solve(matrix[:, :2], (points - matrix[:, 2]).T)
+    return float(((x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])).mean())

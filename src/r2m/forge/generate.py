@@ -1,0 +1,119 @@
+"""The image set of one generator: a built-in forgery applied to the reals, or a folder of the user's own fakes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from r2m import manifest
+from r2m.data.align import Landmarks
+from r2m.data.encode import Image
+from r2m.data.faces import Settings, read_landmarks, report, write_encoded, write_skipped
+from r2m.data.images import read_crop
+from r2m.data.parallel import thread_map
+from r2m.errors import R2MError
+from r2m.files import atomic_path
+from r2m.forge import registry
+from r2m.forge.donors import nearest_donors
+from r2m.forge.own import own_rows
+from r2m.params import GeneratorOptions
+from r2m.seeding import rng
+
+
+def build_generator(
+    name: str, options: GeneratorOptions, domains: Sequence[Path], settings: Settings, out: Path
+) -> None:
+    """Write the fakes of the generator `name` into the folder `out`, complete or not at all.
+
+    A forgery makes a fake of every real of the `domains` (folders `results/faces/<domain>`), of the split `test`
+    only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were.
+
+    Raises:
+        R2MError: unknown forgery or option, missing reals, or a folder of fakes that cannot be used.
+    """
+    reals = read_reals(domains)
+    with atomic_path(out) as folder:
+        folder.mkdir()
+        if options.forge is not None:
+            rows, skipped = forged_rows(name, options, reals, settings, folder)
+        else:
+            rows, skipped = own_rows(name, options, reals, settings, folder)
+        rows["path"] = [f"{out.as_posix()}/{path}" for path in rows["path"]]
+        manifest.write(rows, folder / "manifest.parquet")
+        write_skipped(folder / "skipped.csv", skipped)
+
+
+def read_reals(domains: Sequence[Path]) -> pd.DataFrame:
+    """Return the reals of all domains, sorted by image_id, with the columns `crop` and `landmarks` (5, 2) added."""
+    frames = []
+    for domain in domains:
+        rows = manifest.read(domain / "manifest.parquet")
+        points = list(read_landmarks(domain / "landmarks.parquet"))
+        known = {image_id: (crop, landmarks) for image_id, crop, landmarks in points}
+        if missing := set(rows["image_id"]) - set(known):
+            raise R2MError(f"{domain}/landmarks.parquet: no landmarks of {min(missing)!r}; run `faces` again")
+        rows["crop"] = [known[image_id][0] for image_id in rows["image_id"]]
+        rows["landmarks"] = [known[image_id][1] for image_id in rows["image_id"]]
+        frames.append(rows)
+    return pd.concat(frames, ignore_index=True).sort_values("image_id", ignore_index=True)
+
+
+def forged_rows(
+    name: str, options: GeneratorOptions, reals: pd.DataFrame, settings: Settings, folder: Path
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Forge the reals, write `folder/images`; return manifest rows (paths relative to `folder`) and skipped files."""
+    assert options.forge is not None
+    forgery = registry.get(options.forge)
+    forgery.check_options(options.options, f"generators.{name}.options")
+    arguments: dict[str, Any] = dict(options.options)
+    if forgery.fit is not None:
+        arguments["state"] = forgery.fit(training_crops(reals))
+    sources = reals if options.role == "train" else reals[reals["split"] == "test"].reset_index(drop=True)
+    donors = donors_within(sources) if forgery.needs_donor else np.full(len(sources), -1)
+    usable = np.flatnonzero(donors >= 0) if forgery.needs_donor else np.arange(len(sources))
+    rows = fake_rows(name, options.family, sources.iloc[usable])
+
+    def load(index: int) -> tuple[Image, Landmarks]:
+        return read_crop(Path(sources["crop"][index])), sources["landmarks"][index]
+
+    def one(item: tuple[int, str, str]) -> None:
+        index, image_id, path = item
+        image, landmarks = load(index)
+        donor = load(donors[index]) if forgery.needs_donor else None
+        fake = forgery.function(image, landmarks, donor, rng(settings.seed, name, image_id), **arguments)
+        write_encoded(folder / path, fake, image_id, settings)
+
+    items = zip(usable, rows["image_id"], rows["path"], strict=True)
+    for _ in thread_map(one, items, settings.threads):
+        pass
+    lonely = sources["path"][np.setdiff1d(np.arange(len(sources)), usable)]
+    skipped = [(path, "no donor of another identity in its split") for path in lonely]
+    report(name, len(sources), skipped)
+    return rows, skipped
+
+
+def training_crops(reals: pd.DataFrame) -> Iterator[Image]:
+    """Yield the crops of the reals that a forgery may be fitted on."""
+    for crop in reals.loc[reals["split"] == "train", "crop"]:
+        yield read_crop(Path(crop))
+
+
+def donors_within(reals: pd.DataFrame) -> np.ndarray:
+    """Return each real's donor (N,): the nearest of another identity in the same domain and split, or −1."""
+    donors = np.full(len(reals), -1, dtype=np.int64)
+    for rows in reals.groupby(["domain", "split"], sort=True).indices.values():
+        group = reals.iloc[rows]
+        nearest = nearest_donors(np.stack(list(group["landmarks"])), group["identity"].to_numpy(dtype=object))
+        donors[rows] = np.where(nearest >= 0, rows[nearest], -1)
+    return donors
+
+
+def fake_rows(name: str, family: str, sources: pd.DataFrame) -> pd.DataFrame:
+    """Return the manifest rows of the fakes of `sources`: their identity, domain and split, paths `images/….jpg`."""
+    rows = sources[["domain", "identity", "split"]].reset_index(drop=True)
+    rows["source_image"] = list(sources["image_id"])
+    rows["image_id"] = [f"{name}/{source}" for source in sources["image_id"]]
+    rows["path"] = [f"images/{source}.jpg" for source in sources["image_id"]]
+    return rows.assign(label=1, generator=name, family=family, video=None)

@@ -1,0 +1,110 @@
+"""Face swapping (FS): another person's inner face, or the same face again, blended in."""
+
+import cv2
+import numpy as np
+
+from r2m.data.align import Landmarks, similarity
+from r2m.data.encode import Image
+from r2m.forge.geometry import Mask, blend, face_mask, resample, to_uint8
+from r2m.forge.registry import Donor, forgery
+
+
+@forgery("swap", "FS", needs_donor=True)
+def swap(
+    image: Image,
+    landmarks: Landmarks,
+    donor: Donor | None,
+    rng: np.random.Generator,
+    *,
+    strength: float = 1.0,
+) -> Image:
+    """Paste the donor's face, aligned, colour-matched and feathered; `strength` is its opacity at most."""
+    size = image.shape[0]
+    mask = face_mask(landmarks, size, rng.uniform(2.0, 5.0), rng.uniform(0.86, 1.0), rng.uniform(1.1, 1.25))
+    face = match_colour(fit_donor(donor, landmarks, size), image, mask)
+    return blend(image, face, mask * min(1.0, strength * rng.uniform(0.9, 1.0)))
+
+
+@forgery("poisson", "FS", needs_donor=True)
+def poisson(
+    image: Image,
+    landmarks: Landmarks,
+    donor: Donor | None,
+    rng: np.random.Generator,
+    *,
+    strength: float = 1.0,
+) -> Image:
+    """Clone the donor's face by its gradients (Pérez et al., SIGGRAPH 2003); `strength` is its opacity at most."""
+    size = image.shape[0]
+    face = fit_donor(donor, landmarks, size)
+    mask = (face_mask(landmarks, size, 0.0, rng.uniform(0.82, 0.96), rng.uniform(1.05, 1.2)) > 0.5).astype(
+        np.uint8
+    )
+    mask[[0, 1, -2, -1], :] = 0
+    mask[:, [0, 1, -2, -1]] = 0
+    x, y, width, height = cv2.boundingRect(mask)
+    cloned = cv2.seamlessClone(face, image, mask * 255, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
+    return blend(image, cloned, min(1.0, strength * rng.uniform(0.9, 1.0)))
+
+
+@forgery("sbi", "FS")
+def sbi(
+    image: Image,
+    landmarks: Landmarks,
+    donor: Donor | None,
+    rng: np.random.Generator,
+    *,
+    strength: float = 1.0,
+) -> Image:
+    """Blend the face with an altered copy of itself (self-blended images, arXiv 2204.08376).
+
+    `strength` scales the copy's colour shift and its opacity.
+    """
+    size = image.shape[0]
+    copy = image.astype(np.float32) * (1 + strength * rng.uniform(-0.12, 0.12))
+    copy = to_uint8(copy + strength * rng.uniform(-14, 14, size=3))
+    copy = (
+        resample(copy, rng.uniform(0.5, 0.75)) if rng.random() < 0.5 else sharpen(copy, rng.uniform(0.8, 1.6))
+    )
+    copy = shift(copy, rng)
+    mask = face_mask(landmarks, size, rng.uniform(1.5, 4.5), rng.uniform(0.7, 1.1), rng.uniform(0.9, 1.3))
+    return blend(image, copy, mask * min(1.0, strength * rng.uniform(0.6, 1.0)))
+
+
+def fit_donor(donor: Donor | None, landmarks: Landmarks, size: int) -> Image:
+    """Return the donor's image moved so that its landmarks lie on `landmarks`."""
+    if donor is None:
+        raise ValueError("this forgery needs a donor")
+    image, points = donor
+    matrix = similarity(points, landmarks)
+    moved = cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return moved.astype(np.uint8, copy=False)
+
+
+def match_colour(image: Image, target: Image, mask: Mask) -> Image:
+    """Give `image` the mean and spread of `target` under `mask`, per channel of CIELAB (Reinhard et al., 2001)."""
+    lab = [cv2.cvtColor(i, cv2.COLOR_BGR2LAB).astype(np.float32) for i in (image, target)]
+    weight = (mask / max(float(mask.sum()), 1e-6))[:, :, None]
+    mean = [(weight * i).sum(axis=(0, 1)) for i in lab]
+    spread = [np.sqrt((weight * (i - m) ** 2).sum(axis=(0, 1))) for i, m in zip(lab, mean, strict=True)]
+    gain = np.clip(spread[1] / np.maximum(spread[0], 1.0), 0.5, 1.6)
+    matched = to_uint8((lab[0] - mean[0]) * gain + mean[1])
+    return cv2.cvtColor(matched, cv2.COLOR_LAB2BGR).astype(np.uint8, copy=False)
+
+
+def sharpen(image: Image, amount: float) -> Image:
+    """Return the image with its detail of about one pixel raised by `amount`."""
+    soft = cv2.GaussianBlur(image, (0, 0), 1.2).astype(np.float32)
+    return to_uint8(image + amount * (image - soft))
+
+
+def shift(image: Image, rng: np.random.Generator) -> Image:
+    """Return the image scaled and moved by up to 4 %."""
+    size = image.shape[0]
+    scale = rng.uniform(0.96, 1.04)
+    move = rng.uniform(-0.02, 0.02, size=2) * size + (1 - scale) * size / 2
+    matrix = np.array([[scale, 0, move[0]], [0, scale, move[1]]])
+    moved = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
+    return moved.astype(np.uint8, copy=False)
