@@ -1,5 +1,6 @@
 """Synthetic results of any size for the figures."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,3 +69,36 @@ def make_results(
 @pytest.fixture
 def results() -> Callable[..., Results]:
     return make_results
+
+
+def make_report(seed: int, blocks: int = 4, rank: int = 6, zero: bool = False) -> dict[str, object]:
+    """A report of `r2m residual` for a transformer of width 64."""
+    rng = np.random.default_rng(seed)
+    shapes = {"attn.qkv": (192, 64), "attn.proj": (64, 64), "mlp.fc1": (256, 64), "mlp.fc2": (64, 256)}
+    matrices = {}
+    for block in range(blocks):
+        for name, shape in shapes.items():
+            values = np.sort(rng.gamma(2, 0.1, 64))[::-1] * np.arange(1, 65) ** -0.5
+            residual = 0 * values if zero else values * np.linspace(0.4, 1, 64)
+            matrices[f"blocks.{8 + block}.{name}.weight"] = {
+                "shape": shape,
+                "rank": 0 if zero else rank,
+                "energy": 0.5,
+                "task_vector": values.tolist(),
+                "residual": np.sort(residual)[::-1].tolist(),
+            }
+    return {"matrices": matrices}
+
+
+def make_candidates(
+    options: dict[str, list[float | str]], generators: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """A table of `r2m tune`: the product of the options' values, AUCs around .9, the best chosen."""
+    rng = np.random.default_rng(seed)
+    grid = list(itertools.product(*options.values()))
+    frame = pd.DataFrame(grid, columns=list(options), index=range(len(grid)))
+    frame.insert(0, "candidate", range(len(grid)))
+    aucs = {f"val_auc.g{index}": rng.uniform(0.8, 1, len(grid)) for index in range(generators)}
+    frame["val_auc"] = np.mean(list(aucs.values()), axis=0) if aucs else rng.uniform(0.8, 1, len(grid))
+    frame = frame.assign(**aucs)
+    return frame.assign(chosen=np.arange(len(grid)) == int(frame["val_auc"].argmax()))

@@ -58,7 +58,7 @@ def dumbbell(means: pd.DataFrame) -> Figure:
         page = canvas(figure)
         for place, name in enumerate(names):
             y = title_height + 0.05 + ROW * (place + 0.5)
-            page.text(left - 0.1, y, labels[name], size=LABEL_SIZE, ha="right", va="center")
+            page.text(left - 0.1, y, labels[name], size=LABEL_SIZE, ha="right", va="center_baseline")
         for index, group in enumerate(groups):
             x = left + index * (PANEL + NUMBERS + GAP)
             page.text(x, title_height - 0.2, GROUPS[group], size=8.5, va="bottom", linespacing=1.15)

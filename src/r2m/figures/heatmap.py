@@ -144,7 +144,7 @@ def _cell(axes: Axes, x: float, y: float, value: float, own: bool) -> None:
         size=NUMBER_SIZE,
         ha="center",
         va="center",
-        color="white" if _luminance(colour) < 0.4 else INK,
+        color="white" if _luminance(colour) < 0.22 else INK,
         zorder=4,
     )
 
