@@ -1,0 +1,35 @@
+"""Rules for the classifier head, which is no part of a task vector."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from r2m.errors import R2MError
+from r2m.merge.tensors import Tensors, check
+
+
+def merge_heads(heads: Mapping[str, Tensors], rule: str, initial: Tensors | None = None) -> dict[str, Tensor]:
+    """Return one head from those of the specialists.
+
+    `average` is their mean, `specialist:NAME` one of them, `base` the shared `initial` head.
+
+    Raises:
+        R2MError: heads of different shapes or not finite, an unknown rule or specialist, or no initial head.
+    """
+    kind, _, name = rule.partition(":")
+    if kind == "base":
+        if initial is None:
+            raise R2MError("head `base`: expected the initial head that the specialists started from")
+        return dict(sorted(initial.items()))
+    if kind == "specialist":
+        if name not in heads:
+            raise R2MError(f"head {rule!r}: expected one of the specialists {', '.join(sorted(heads))}")
+        return dict(sorted(heads[name].items()))
+    if kind != "average":
+        raise R2MError(f"head {rule!r}: expected average, base or specialist:NAME")
+    keys = check(heads)
+    for one, tensors in heads.items():
+        if tensors.keys() != keys.keys():
+            raise R2MError(f"head of {one!r}: expected the tensors {sorted(keys)}, got {sorted(tensors)}")
+    return {key: torch.stack([head[key].double() for head in heads.values()]).mean(0).float() for key in keys}

@@ -1,0 +1,105 @@
+"""Options of the merging methods, with their defaults; without torch, so that params.yaml is read quickly."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from r2m.params import Section
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class WeightAveraging(Section):
+    """The mean of the specialists has no options."""
+
+
+class TaskArithmetic(Section):
+    """Scaled sum of the task vectors."""
+
+    scaling: float = 0.3
+
+
+class Ties(Section):
+    """Trim, elect signs, merge the entries that agree."""
+
+    keep: Share = Field(default=0.2, description="share of each task vector's entries that survives the trim")
+    scaling: float = 1.0
+
+
+class RealOptions(Section):
+    """The shared Real component."""
+
+    space: Literal["task", "matrix"] = Field(
+        default="task", description="factorize stacked task vectors, or matrices"
+    )
+    rank: PositiveInt = Field(default=1, description="task space: leading directions over the specialists")
+    core_ratio: Share = Field(
+        default=0.02, description="matrix space: leading directions, as a share of min(m, n)"
+    )
+    center: bool = Field(default=False, description="task space: factorize deviations from the mean")
+    scope: Literal["model", "layer"] = Field(
+        default="model", description="task space: one Gram in all, or one a tensor"
+    )
+    block_weight: Literal["none", "frobenius", "frobenius_sqrt_size"] = "none"
+
+
+class RankOptions(Section):
+    """How many singular triplets of a residual matrix are kept; exactly one rule."""
+
+    ratio: Share | None = Field(default=None, description="share of min(m, n), at least one")
+    energy: Share | None = Field(
+        default=None, description="least rank that holds this share of the squared norm"
+    )
+    fixed: PositiveInt | None = None
+    optimal_threshold: Literal[True] | None = Field(
+        default=None, description="Gavish and Donoho's hard threshold"
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "RankOptions":
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of ratio, energy, fixed and optimal_threshold, got {given or 'none'}"
+            )
+        return self
+
+
+class ResidualOptions(Section):
+    """What is left of a specialist beside the Real part, and how it is truncated."""
+
+    definition: Literal["projection", "shift"] = "projection"
+    rank: RankOptions = RankOptions(ratio=0.1)
+    vectors: Literal["keep", "drop"] = Field(default="keep", description="tensors that are no matrices")
+
+
+class ScaleOptions(Section):
+    """The residual's coefficient λ; exactly one rule."""
+
+    relative: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="times the norm of the core"
+    )
+    absolute: float | None = Field(default=None, description="λ itself")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "ScaleOptions":
+        if (self.relative is None) == (self.absolute is None):
+            raise ValueError("expected exactly one of relative and absolute")
+        return self
+
+
+class R2M(Section):
+    """Real-aware residual merging."""
+
+    real: RealOptions = RealOptions()
+    residual: ResidualOptions = ResidualOptions()
+    norm_match: Literal["model", "layer", "none"] = "model"
+    scale: ScaleOptions = ScaleOptions(relative=0.6)
+
+
+OPTIONS: dict[str, type[Section]] = {
+    "weight_averaging": WeightAveraging,
+    "task_arithmetic": TaskArithmetic,
+    "ties": Ties,
+    "r2m": R2M,
+}
