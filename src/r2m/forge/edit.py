@@ -23,8 +23,8 @@ def attr(
     face = face_mask(landmarks, size, rng.uniform(3.0, 6.0), 1.0, 1.3)
     mask = face if rng.random() < 0.5 else hair_mask(landmarks, size, rng) * (1 - face)
     hsv = cv2.cvtColor(resample(image, 0.75), cv2.COLOR_BGR2HSV).astype(np.float32)
-    hsv[:, :, 0] = (hsv[:, :, 0] + strength * rng.uniform(5, 12) * rng.choice([-1.0, 1.0])) % 180
-    hsv[:, :, 1] *= 1 + strength * rng.uniform(0.15, 0.35) * rng.choice([-1.0, 1.0])
+    hsv[:, :, 0] = (hsv[:, :, 0] + strength * rng.uniform(2.5, 6) * rng.choice([-1.0, 1.0])) % 180
+    hsv[:, :, 1] *= 1 + strength * rng.uniform(0.1, 0.3) * rng.choice([-1.0, 1.0])
     hsv[:, :, 2] *= 1 + strength * rng.uniform(0.04, 0.12) * rng.choice([-1.0, 1.0])
     edited = cv2.cvtColor(to_uint8(hsv), cv2.COLOR_HSV2BGR)
     return blend(image, edited, mask)
@@ -50,7 +50,7 @@ def inp(
     size = image.shape[0]
     _, mouth, unit = axes(landmarks)
     places: list[tuple[list[Landmarks], tuple[float, float]]] = [
-        ([landmarks[0] + (0, 0.28 * unit), landmarks[1] + (0, 0.28 * unit)], (0.26, 0.13)),
+        ([landmarks[0] + (0, 0.28 * unit), landmarks[1] + (0, 0.28 * unit)], (0.28, 0.15)),
         ([landmarks[2]], (0.24, 0.24)),
         ([mouth + (0, 0.05 * unit)], (0.42, 0.16)),
     ]

@@ -61,14 +61,22 @@ def sbi(
     `strength` scales the copy's colour shift and its opacity.
     """
     size = image.shape[0]
-    copy = image.astype(np.float32) * (1 + strength * rng.uniform(-0.12, 0.12))
-    copy = to_uint8(copy + strength * rng.uniform(-14, 14, size=3))
+    copy = recolour(image, strength, rng)
     copy = (
         resample(copy, rng.uniform(0.5, 0.75)) if rng.random() < 0.5 else sharpen(copy, rng.uniform(0.8, 1.6))
     )
     copy = shift(copy, rng)
     mask = face_mask(landmarks, size, rng.uniform(1.5, 4.5), rng.uniform(0.7, 1.1), rng.uniform(0.9, 1.3))
     return blend(image, copy, mask * min(1.0, strength * rng.uniform(0.6, 1.0)))
+
+
+def recolour(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Return the image with hue, saturation and brightness shifted a little; grey stays grey."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.float32)
+    hsv[:, :, 0] = (hsv[:, :, 0] + strength * rng.uniform(-4, 4)) % 180
+    hsv[:, :, 1] *= 1 + strength * rng.uniform(-0.25, 0.25)
+    hsv[:, :, 2] *= 1 + strength * rng.uniform(-0.15, 0.15)
+    return cv2.cvtColor(to_uint8(hsv), cv2.COLOR_HSV2BGR).astype(np.uint8, copy=False)
 
 
 def fit_donor(donor: Donor | None, landmarks: Landmarks, size: int) -> Image:

@@ -13,12 +13,12 @@ from r2m.errors import R2MError
 from r2m.forge.geometry import blend, to_uint8
 from r2m.forge.registry import Donor, forgery
 
-PATCH, CODE = 8, 20
+PATCH, CODE = 8, 14
 
 
 @dataclass(frozen=True)
 class PatchAutoencoder:
-    """Linear autoencoder of 8×8 colour patches: `mean` (192,), orthonormal `basis` (192, 20), `scale` (20,)."""
+    """Linear autoencoder of 8×8 colour patches: `mean` (192,), orthonormal `basis` (192, 14), `scale` (14,)."""
 
     mean: NDArray[np.float32]
     basis: NDArray[np.float32]
@@ -61,7 +61,7 @@ def ae(
     half = PATCH // 2
     moved = np.roll(image, (half, half), axis=(0, 1))
     decoded = [decode(image, state, rng), np.roll(decode(moved, state, rng), (-half, -half), axis=(0, 1))]
-    return blend(image, (decoded[0] + decoded[1]) / 2, min(1.0, strength * rng.uniform(0.6, 0.9)))
+    return blend(image, (decoded[0] + decoded[1]) / 2, min(1.0, strength * rng.uniform(0.7, 1.0)))
 
 
 def decode(image: Image, state: PatchAutoencoder, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -108,11 +108,11 @@ def up(
     for _ in range(2):
         kernel = np.array([1, 2, 3, 2, 1], dtype=np.float32) / factor
         kernel[1:4] += (
-            rng.uniform(0.05, 0.12) * np.array([-0.5, 1, -0.5], dtype=np.float32) * rng.choice([-1, 1])
+            rng.uniform(0.03, 0.08) * np.array([-0.5, 1, -0.5], dtype=np.float32) * rng.choice([-1, 1])
         )
         kernels.append(kernel)
     rebuilt = cv2.sepFilter2D(sparse, -1, kernels[0], kernels[1], borderType=cv2.BORDER_REFLECT_101)
-    return blend(image, rebuilt[:size, :size], min(1.0, strength * rng.uniform(0.3, 0.55)))
+    return blend(image, rebuilt[:size, :size], min(1.0, strength * rng.uniform(0.25, 0.5)))
 
 
 @forgery("dif", "EFS")
