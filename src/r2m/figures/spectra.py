@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def spectra(reports: Mapping[str, Mapping[str, Any]], context: EvaluationContext
     labels = {name: context.generator_label(name) for name in reports}
     per_line = max(1, int((width - LEFT) / (max(text_width(label, 7) for label in labels.values()) + 0.55)))
     legend_lines = math.ceil(len(labels) / per_line)
-    height = top + body + LEGEND_LINE * legend_lines + 0.25
+    height = top + body + LEGEND_LINE * legend_lines + 0.1
     limits = _limits(curves)
 
     with styled():
@@ -127,12 +128,14 @@ def spectra(reports: Mapping[str, Mapping[str, Any]], context: EvaluationContext
 
 
 def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[str, Any]]:
-    """Colour by family, dashes by place within it."""
+    """Colour by family, dashes by place within it; darker when all dashes are used up."""
     count: dict[str, int] = {}
     looks: dict[str, tuple[str, Any]] = {}
     for name in names:
         family = context.generators[name].family if name in context.generators else ""
-        looks[name] = FAMILY_COLOURS.get(family, FAINT), DASHES[count.get(family, 0) % len(DASHES)]
+        cycle, dashes = divmod(count.get(family, 0), len(DASHES))
+        red, green, blue = (part * 0.6**cycle for part in to_rgb(FAMILY_COLOURS.get(family, FAINT)))
+        looks[name] = to_hex((red, green, blue)), DASHES[dashes]
         count[family] = count.get(family, 0) + 1
     return looks
 

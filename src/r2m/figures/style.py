@@ -110,8 +110,8 @@ def canvas(figure: Figure) -> Axes:
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
-    """Width in inches of the longest line of `text` at `size` points."""
-    return max(
+    """Width in inches of the longest line of `text` at `size` points, and 5 % for hinting in bitmaps."""
+    return 1.05 * max(
         (
             TextPath((0, 0), line, size=size).get_extents().x1 / 72
             for line in text.split("\n")

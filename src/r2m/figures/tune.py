@@ -85,7 +85,7 @@ def tune(variants: Mapping[str, pd.DataFrame]) -> Figure:
                 if column == 0:
                     axes.set_ylabel("val AUC")
                 below = top + PANEL_HEIGHT + tick_height
-                page.text(x, below, names[name], size=TICK_SIZE, color=FAINT, va="top", linespacing=1.15)
+                page.text(x, below, names[name], size=TICK_SIZE, va="top", linespacing=1.15)
                 x += widths[name] + GAP_X
         _legend(figure, variants, LEFT / width)
     return figure
@@ -115,7 +115,7 @@ def _axis_title(candidates: pd.DataFrame, width: float) -> str:
 def _limits(variants: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
     shown = [frame.filter(regex=rf"^{MEAN}(\.|$)").to_numpy(float).ravel() for frame in variants.values()]
     low, high = min(float(values.min()) for values in shown), max(float(values.max()) for values in shown)
-    room = 0.06 * max(high - low, 0.02)
+    room = max(0.06 * (high - low), 0.02 - (high - low) / 2)
     return low - room, high + room
 
 
