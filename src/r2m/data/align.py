@@ -8,8 +8,8 @@ from r2m.data.encode import Image
 
 Landmarks = NDArray[np.float32]
 
-# Right eye, left eye, nose tip, right and left mouth corner, centred, as fractions of the crop's side at margin 1:
-# the template of ArcFace (arXiv 1801.07698), which DeepfakeBench also aligns to.
+# Right eye, left eye, nose tip, right and left mouth corner, centred, as fractions of the crop's side at
+# margin 1: the template of ArcFace (arXiv 1801.07698), which DeepfakeBench also aligns to.
 TEMPLATE = (
     np.array(
         [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -24,7 +24,7 @@ MARGINS, COVERED = 7, 0.96
 
 
 def template(size: int, margin: float) -> Landmarks:
-    """Return the landmarks (5, 2) of an aligned crop of `size` pixels; a larger `margin` shows more around."""
+    """Return the landmarks (5, 2) of an aligned crop of `size` pixels; a larger `margin` shows more."""
     return ((TEMPLATE / margin + 0.5) * size).astype(np.float32)
 
 
@@ -52,8 +52,8 @@ def transform(points: Landmarks, matrix: NDArray[np.float64]) -> Landmarks:
 def align(image: Image, landmarks: Landmarks, size: int, margin: float) -> tuple[Image, Landmarks]:
     """Return the aligned crop (size, size, 3) and the landmarks (5, 2) in its pixels.
 
-    `margin` is the largest to be used: see `fitting`. What is still missing at the edge is mirrored. A face that has
-    to shrink much is shrunk by area first, so that nothing aliases.
+    `margin` is the largest to be used: see `fitting`. What is still missing at the edge is mirrored. A face
+    that has to shrink much is shrunk by area first, so that nothing aliases.
     """
     matrix = fitting(image.shape[:2], landmarks, size, margin)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))

@@ -19,8 +19,8 @@ SMALL, LARGE = 320, 640
 def attempts(height: int, width: int) -> Iterator[tuple[float, float]]:
     """Yield (scale, border) in the order in which they are tried on an image of this size.
 
-    Small images are enlarged twice, large ones shrunk to `LARGE` pixels; then other scales, and a border that is a
-    share of the longer side, for faces that fill the image.
+    Small images are enlarged twice, large ones shrunk to `LARGE` pixels; then other scales, and a border
+    that is a share of the longer side, for faces that fill the image.
     """
     longer = max(height, width)
     first = 2.0 if longer < SMALL else min(1.0, LARGE / longer)
@@ -37,7 +37,7 @@ class FaceDetector:
         self._net = cv2.FaceDetectorYN.create(str(model), "", (SMALL, SMALL), min_score)
 
     def largest(self, image: Image) -> Landmarks | None:
-        """Return the five landmarks (5, 2) of the largest face in image pixels, or None if there is no face."""
+        """Return the landmarks (5, 2) of the largest face in image pixels, or None if there is no face."""
         height, width = image.shape[:2]
         for scale, border in attempts(height, width):
             pad = round(border * max(height, width))
@@ -48,9 +48,10 @@ class FaceDetector:
                 return (row[4:14].reshape(5, 2) / scale - pad).astype(np.float32)
         return None
 
-    def _detect(self, image: NDArray[np.generic]) -> NDArray[np.float32] | None:
+    def _detect(self, image: cv2.typing.MatLike) -> NDArray[np.float32] | None:
         self._net.setInputSize((image.shape[1], image.shape[0]))
-        return self._net.detect(image)[1]
+        found = self._net.detect(image)[1]
+        return None if found is None else found.astype(np.float32, copy=False)
 
 
 class FaceEmbedder:

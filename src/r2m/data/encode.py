@@ -10,8 +10,8 @@ Image = NDArray[np.uint8]
 def encode(image: Image, size: int, quality_range: tuple[int, int], rng: np.random.Generator) -> bytes:
     """Return the JPEG bytes of a BGR `image` (H, W, 3) resized to (size, size).
 
-    The quality is drawn from `quality_range`, both ends included. Reals and fakes go through here alike, so that a
-    detector cannot tell them by the encoder.
+    The quality is drawn from `quality_range`, both ends included. Reals and fakes go through here alike, so
+    that a detector cannot tell them by the encoder.
     """
     shrinks = image.shape[0] > size
     resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -113,8 +113,8 @@ def extract(
 ) -> Faces:
     """Align and encode the faces of `files` in the folder `source`; name them `prefix`/stem.
 
-    The encoded images go below the folder `images`, the lossless crops below `crops` if it is given. A file that
-    cannot be used is skipped and its reason kept.
+    The encoded images go below the folder `images`, the lossless crops below `crops` if it is given. A file
+    that cannot be used is skipped and its reason kept.
     """
     aligner = Aligner(settings)
 
@@ -183,8 +183,8 @@ def build_domain(
     """
     if identity == "cluster" and settings.embedder is None:
         raise R2MError(
-            f"domains.{name}.identity: 'cluster' needs the face embedder, which faces.detector 'none' leaves out; "
-            "expected 'folder' or 'file'"
+            f"domains.{name}.identity: 'cluster' needs the face embedder, which faces.detector 'none' "
+            "leaves out; expected 'folder' or 'file'"
         )
     files, misplaced = choose(images, identity, limit)
     with atomic_path(out) as folder:
@@ -239,7 +239,7 @@ def real_rows(name: str, faces: Faces, identity: str, role: str, settings: Setti
 
 
 def landmark_table(faces: Faces, crops: Sequence[str]) -> pd.DataFrame:
-    """Return the table image_id, crop, x0, y0, …, x4, y4 of landmarks in crop pixels, sorted by image_id."""
+    """Return the table image_id, crop, x0, y0, …, x4, y4 in crop pixels, sorted by image_id."""
     points = pd.DataFrame(faces.landmarks.reshape(len(faces.image_id), 10), columns=list(LANDMARK_COLUMNS))
     points.insert(0, "crop", list(crops))
     points.insert(0, "image_id", faces.image_id)

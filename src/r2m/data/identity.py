@@ -13,7 +13,7 @@ CHUNK = 2048
 
 
 def by_path(path: Path, kind: str) -> str:
-    """Return the identity that a relative path names: its `folder`, or itself for `file` (and before a clustering).
+    """Return the identity that a relative path names: its `folder`, or else the path itself.
 
     Raises:
         ValueError: identity is `folder` and the file is in none.
@@ -63,7 +63,7 @@ def evenly(identities: Sequence[str], limit: int | None) -> list[int]:
 
 
 def fair_share(sizes: Sequence[int], total: int) -> list[int]:
-    """Return how many of each group to take, so that they differ by one at most unless a group is too small."""
+    """Return how many of each group to take: equal numbers, but all of a group that is too small."""
     share = [0] * len(sizes)
     while total > 0 and (open_ := [i for i, size in enumerate(sizes) if share[i] < size]):
         step = max(1, total // len(open_))

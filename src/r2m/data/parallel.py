@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def thread_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Yield `function(item)` in the order of `items`; OpenCV itself stays at one thread, which is deterministic."""
+    """Yield `function(item)` in the order of `items`; OpenCV itself stays at one thread."""
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         yield from pool.map(function, items)

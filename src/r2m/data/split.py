@@ -12,8 +12,9 @@ from r2m.seeding import derive
 def split_by_identity(identities: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
     """Return identity → split, near the asked `shares` of the images and without an identity in two splits.
 
-    Identities stand in the order of a seeded hash of their name and fill the splits in turn: an identity goes where
-    the middle of its images falls. So one more identity moves only the few that stand at a border.
+    Identities stand in the order of a seeded hash of their name and fill the splits in turn: an identity
+    goes where the middle of its images falls. So one more identity moves only the few that stand at a
+    border.
     """
     counts = Counter(identities)
     bounds = np.cumsum([shares[split] for split in shares]) * len(identities)
@@ -33,7 +34,7 @@ def split_by_hash(identity: str, shares: Mapping[str, float], seed: int) -> str:
 
 
 def require_images(splits: Sequence[str], expected: Collection[str], minimum: int, name: str) -> None:
-    """Raise R2MError if one of the `expected` splits of the image set `name` has fewer than `minimum` images."""
+    """Raise R2MError if one of the `expected` splits of the set `name` has fewer than `minimum` images."""
     counts = Counter(splits)
     for split in expected:
         if counts[split] < minimum:

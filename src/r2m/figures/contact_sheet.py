@@ -20,8 +20,8 @@ def contact_sheet(
 ) -> Figure:
     """Draw `n` fakes of the manifest `fakes` at random, as evenly over its domains as can be.
 
-    Fakes with a source among `reals` stand below it and above the difference, four times enlarged; without any such
-    pair there is one row.
+    Fakes with a source among `reals` stand below it and above the difference, four times enlarged; without
+    any such pair there is one row.
     """
     shown = draw(fakes[fakes["label"] == 1], stream, n)
     sources = reals.set_index("image_id")["path"]

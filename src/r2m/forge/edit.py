@@ -46,13 +46,14 @@ def inp(
     *,
     strength: float = 1.0,
 ) -> Image:
-    """Fill parts of eyes, nose or mouth in from around them (Telea, 2004); `strength` scales the size of the hole."""
+    """Fill eyes, nose or mouth in from around them (Telea, 2004); `strength` scales the size of the hole."""
     size = image.shape[0]
     _, mouth, unit = axes(landmarks)
+    below = np.array([0, 0.28 * unit], dtype=np.float32)
     places: list[tuple[list[Landmarks], tuple[float, float]]] = [
-        ([landmarks[0] + (0, 0.28 * unit), landmarks[1] + (0, 0.28 * unit)], (0.28, 0.15)),
+        ([landmarks[0] + below, landmarks[1] + below], (0.28, 0.15)),
         ([landmarks[2]], (0.24, 0.24)),
-        ([mouth + (0, 0.05 * unit)], (0.42, 0.16)),
+        ([mouth + 0.2 * below], (0.42, 0.16)),
     ]
     centres, radii = places[rng.integers(len(places))]
     scale = strength * unit * rng.uniform(0.85, 1.15)

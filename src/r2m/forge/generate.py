@@ -1,4 +1,4 @@
-"""The image set of one generator: a built-in forgery applied to the reals, or a folder of the user's own fakes."""
+"""The image set of one generator: a forgery applied to the reals, or a folder of the user's own fakes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ def build_generator(
 ) -> None:
     """Write the fakes of the generator `name` into the folder `out`, complete or not at all.
 
-    A forgery makes a fake of every real of the `domains` (folders `results/faces/<domain>`), of the split `test`
-    only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were.
+    A forgery makes a fake of every real of the `domains` (folders `results/faces/<domain>`), of the split
+    `test` only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were.
 
     Raises:
         R2MError: unknown forgery or option, missing reals, or a folder of fakes that cannot be used.
@@ -46,16 +46,17 @@ def build_generator(
 
 
 def read_reals(domains: Sequence[Path]) -> pd.DataFrame:
-    """Return the reals of all domains, sorted by image_id, with the columns `crop` and `landmarks` (5, 2) added."""
+    """Return the reals of all domains by image_id, with columns `crop` and `landmarks` (5, 2) added."""
     frames = []
     for domain in domains:
         rows = manifest.read(domain / "manifest.parquet")
-        points = list(read_landmarks(domain / "landmarks.parquet"))
-        known = {image_id: (crop, landmarks) for image_id, crop, landmarks in points}
+        table = read_landmarks(domain / "landmarks.parquet")
+        known = {image_id: (crop, landmarks) for image_id, crop, landmarks in table}
         if missing := set(rows["image_id"]) - set(known):
             raise R2MError(f"{domain}/landmarks.parquet: no landmarks of {min(missing)!r}; run `faces` again")
         rows["crop"] = [known[image_id][0] for image_id in rows["image_id"]]
-        rows["landmarks"] = [known[image_id][1] for image_id in rows["image_id"]]
+        points = [known[image_id][1] for image_id in rows["image_id"]]
+        rows["landmarks"] = pd.Series(points, index=rows.index, dtype=object)
         frames.append(rows)
     return pd.concat(frames, ignore_index=True).sort_values("image_id", ignore_index=True)
 
@@ -63,7 +64,7 @@ def read_reals(domains: Sequence[Path]) -> pd.DataFrame:
 def forged_rows(
     name: str, options: GeneratorOptions, reals: pd.DataFrame, settings: Settings, folder: Path
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Forge the reals, write `folder/images`; return manifest rows (paths relative to `folder`) and skipped files."""
+    """Forge the reals into `folder/images`; return manifest rows (paths below `folder`) and skipped files."""
     assert options.forge is not None
     forgery = registry.get(options.forge)
     forgery.check_options(options.options, f"generators.{name}.options")
@@ -85,7 +86,7 @@ def forged_rows(
         fake = forgery.function(image, landmarks, donor, rng(settings.seed, name, image_id), **arguments)
         write_encoded(folder / path, fake, image_id, settings)
 
-    items = zip(usable, rows["image_id"], rows["path"], strict=True)
+    items = zip(usable.tolist(), rows["image_id"], rows["path"], strict=True)
     for _ in thread_map(one, items, settings.threads):
         pass
     lonely = sources["path"][np.setdiff1d(np.arange(len(sources)), usable)]
@@ -111,7 +112,7 @@ def donors_within(reals: pd.DataFrame) -> np.ndarray:
 
 
 def fake_rows(name: str, family: str, sources: pd.DataFrame) -> pd.DataFrame:
-    """Return the manifest rows of the fakes of `sources`: their identity, domain and split, paths `images/….jpg`."""
+    """Return the manifest rows of the fakes of `sources`, with their identity, domain and split."""
     rows = sources[["domain", "identity", "split"]].reset_index(drop=True)
     rows["source_image"] = list(sources["image_id"])
     rows["image_id"] = [f"{name}/{source}" for source in sources["image_id"]]

@@ -12,6 +12,7 @@ from r2m.data.encode import Image
 
 Mask = NDArray[np.float32]
 Field = NDArray[np.float32]
+Ellipse = tuple[tuple[float, float], tuple[float, float], float]
 
 GRID = 19
 
@@ -19,30 +20,30 @@ GRID = 19
 def axes(landmarks: Landmarks) -> tuple[Landmarks, Landmarks, float]:
     """Return the middle of the eyes, the middle of the mouth and the face's unit length.
 
-    The unit is the larger of the distances between the eyes and from eyes to mouth, which a turned head changes
-    least.
+    The unit is the larger of the distances between the eyes and from eyes to mouth, which a turned head
+    changes least.
     """
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
-    unit = max(np.linalg.norm(landmarks[1] - landmarks[0]), np.linalg.norm(mouth - eyes), 1.0)
-    return eyes, mouth, float(unit)
+    across, down = np.linalg.norm(landmarks[1] - landmarks[0]), np.linalg.norm(mouth - eyes)
+    return eyes, mouth, max(float(across), float(down), 1.0)
 
 
-def outline(landmarks: Landmarks, width: float = 1.0, height: float = 1.2) -> tuple[tuple[float, float], ...]:
-    """Return centre, full axes and angle (in degrees, as a 1-tuple) of the ellipse of the inner face."""
+def outline(landmarks: Landmarks, width: float = 1.0, height: float = 1.2) -> Ellipse:
+    """Return centre, full axes and angle (in degrees) of the ellipse of the inner face."""
     eyes, mouth, unit = axes(landmarks)
     centre = eyes + 0.58 * (mouth - eyes)
     down = mouth - eyes
     angle = float(np.degrees(np.arctan2(-down[0], down[1])))
-    return (float(centre[0]), float(centre[1])), (2 * width * unit, 2 * height * unit), (angle,)
+    return (float(centre[0]), float(centre[1])), (2 * width * unit, 2 * height * unit), angle
 
 
 def face_mask(
     landmarks: Landmarks, size: int, feather: float, width: float = 1.0, height: float = 1.2
 ) -> Mask:
-    """Return the soft mask (S, S) in [0, 1] of the inner face; `feather` is the blur of its edge in pixels."""
-    centre, full, (angle,) = outline(landmarks, width, height)
+    """Return the soft mask (S, S) in [0, 1] of the inner face, its edge blurred by `feather` pixels."""
+    ellipse = outline(landmarks, width, height)
     mask = np.zeros((size, size), dtype=np.float32)
-    cv2.ellipse(mask, (centre, full, angle), 1.0, thickness=-1)
+    cv2.ellipse(mask, ellipse, 1.0, thickness=-1)
     return soften(mask, feather)
 
 
@@ -110,7 +111,7 @@ def thin_plate_spline(points: Landmarks, shifts: Landmarks, pinned: Landmarks, s
 
 def ring(landmarks: Landmarks, count: int, width: float, height: float) -> Landmarks:
     """Return `count` points (count, 2) on the outline of the face."""
-    (cx, cy), (full_x, full_y), (angle,) = outline(landmarks, width, height)
+    (cx, cy), (full_x, full_y), angle = outline(landmarks, width, height)
     turn, angles = np.radians(angle), 2 * np.pi * np.arange(count) / count
     x, y = full_x / 2 * np.cos(angles), full_y / 2 * np.sin(angles)
     return np.stack(

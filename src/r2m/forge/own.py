@@ -24,9 +24,10 @@ def own_rows(
 ) -> tuple[pd.DataFrame, Skipped]:
     """Align and encode the user's fakes (and reals) of the generator `name` into `folder/images`.
 
-    A person keeps the identity and split under which they are known already: by the file's name (a fake called
-    like a real is made from it), else by the nearest face embedding above faces.identity_similarity. The rest form
-    identities of their own. With reals of their own the fakes are named after those and a domain of their own.
+    A person keeps the identity and split under which they are known already: by the file's name (a fake
+    called like a real is made from it), else by the nearest face embedding above faces.identity_similarity.
+    The rest form identities of their own. With reals of their own the fakes are named after those and a
+    domain of their own.
 
     Returns:
         Manifest rows (paths relative to `folder`) and the skipped files.
@@ -75,17 +76,22 @@ def known_faces(reals: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     known = reals_of_training(reals)[["image_id", "identity", "split", "crop", "landmarks"]].copy()
     known["stem"] = [image_id.split("/", 1)[1] for image_id in known["image_id"]]
     embedder = None if settings.embedder is None else FaceEmbedder(settings.embedder)
-    known["embedding"] = [
-        None if embedder is None else embedder.embed(read_crop(Path(crop)), landmarks)
-        for crop, landmarks in zip(known["crop"], known["landmarks"], strict=True)
-    ]
+    faces = zip(known["crop"], known["landmarks"], strict=True)
+    known["embedding"] = pd.Series(
+        [
+            None if embedder is None else embedder.embed(read_crop(Path(crop)), points)
+            for crop, points in faces
+        ],
+        index=known.index,
+        dtype=object,
+    )
     return known.drop(columns=["crop", "landmarks"]).reset_index(drop=True)
 
 
 def imported(
     source: Path, name: str, part: str, settings: Settings, folder: Path
 ) -> tuple[pd.DataFrame, Skipped]:
-    """Align and encode the folder `source`; return image_id, stem, path, embedding of its faces, and skipped files."""
+    """Align and encode the folder `source`; return image_id, stem, path, embedding; and skipped files."""
     below = f"{part}/" if part else ""
     faces = extract(
         source, list_images(source), f"{name}/{below}".rstrip("/"), settings, folder / "images" / part
@@ -104,8 +110,8 @@ def identify(
 ) -> pd.DataFrame:
     """Add source_image, identity and split to `rows` (image_id, stem, embedding).
 
-    People who are not among the `known` get identities of their own; of the role `unseen` they are split `test`,
-    else they are split by the hash of the identity, or `even`ly.
+    People who are not among the `known` get identities of their own; of the role `unseen` they are split
+    `test`, else they are split by the hash of the identity, or `even`ly.
     """
     source = by_name(list(rows["stem"]), list(known["stem"]))
     like = source.copy()
@@ -124,7 +130,7 @@ def identify(
 
 
 def by_name(stems: Sequence[str], known: Sequence[str | None]) -> NDArray[np.int64]:
-    """Return the index of the known stem that equals each stem, else of the only one with its last part, else −1."""
+    """Return the index of each stem among `known`: the same, else the only one with its last part, else −1."""
     whole = {stem: index for index, stem in enumerate(known) if stem is not None}
     last: dict[str, int] = {}
     for stem, index in whole.items():

@@ -37,7 +37,7 @@ def lip(
     *,
     strength: float = 1.0,
 ) -> Image:
-    """Open or narrow the mouth and paste the lower face back at half resolution; `strength` scales the movement."""
+    """Move the mouth and paste the lower face back at half resolution; `strength` scales the movement."""
     size = image.shape[0]
     _, mouth, unit = axes(landmarks)
     moved = resample(warp(image, mouth_field(mouth, unit, strength, rng, size)), 0.5)
@@ -52,7 +52,7 @@ def lip(
 def mouth_field(
     mouth: Landmarks, unit: float, strength: float, rng: np.random.Generator, size: int
 ) -> np.ndarray:
-    """Return the field (S, S, 2) that stretches the mouth across and lifts or drops it, fading around it."""
+    """Return the field (S, S, 2) that stretches and moves the mouth, fading around it."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     dx, dy = (x - mouth[0]) / unit, (y - mouth[1]) / unit
     fade = np.exp(-((dx / 0.45) ** 2) - (dy / 0.35) ** 2)

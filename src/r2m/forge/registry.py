@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-
 from r2m.data.align import Landmarks
 from r2m.data.encode import Image
 from r2m.errors import R2MError
@@ -33,7 +32,8 @@ Fit = Callable[[Iterable[Image]], Any]
 class Forgery:
     """One way to make a fake of an aligned face.
 
-    `function(image, landmarks, donor, rng, **options)` takes and returns uint8 BGR (S, S, 3); `landmarks` is (5, 2).
+    `function(image, landmarks, donor, rng, **options)` takes and returns uint8 BGR (S, S, 3); `landmarks`
+    is (5, 2).
     A forgery with `fit` gets what `fit(images of the training reals)` returned as the option `state`.
     """
 

@@ -34,7 +34,7 @@ def poisson(
     *,
     strength: float = 1.0,
 ) -> Image:
-    """Clone the donor's face by its gradients (Pérez et al., SIGGRAPH 2003); `strength` is its opacity at most."""
+    """Clone the donor's face by its gradients (Pérez et al., 2003); `strength` is its opacity at most."""
     size = image.shape[0]
     face = fit_donor(donor, landmarks, size)
     mask = (face_mask(landmarks, size, 0.0, rng.uniform(0.82, 0.96), rng.uniform(1.05, 1.2)) > 0.5).astype(
@@ -92,7 +92,7 @@ def fit_donor(donor: Donor | None, landmarks: Landmarks, size: int) -> Image:
 
 
 def match_colour(image: Image, target: Image, mask: Mask) -> Image:
-    """Give `image` the mean and spread of `target` under `mask`, per channel of CIELAB (Reinhard et al., 2001)."""
+    """Give `image` the mean and spread of `target` under `mask` in CIELAB (Reinhard et al., 2001)."""
     lab = [cv2.cvtColor(i, cv2.COLOR_BGR2LAB).astype(np.float32) for i in (image, target)]
     weight = (mask / max(float(mask.sum()), 1e-6))[:, :, None]
     mean = [(weight * i).sum(axis=(0, 1)) for i in lab]

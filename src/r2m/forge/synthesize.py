@@ -18,7 +18,7 @@ PATCH, CODE = 8, 14
 
 @dataclass(frozen=True)
 class PatchAutoencoder:
-    """Linear autoencoder of 8×8 colour patches: `mean` (192,), orthonormal `basis` (192, 14), `scale` (14,)."""
+    """Linear autoencoder of 8×8 patches: `mean` (192,), orthonormal `basis` (192, 14), `scale` (14,)."""
 
     mean: NDArray[np.float32]
     basis: NDArray[np.float32]
@@ -57,7 +57,7 @@ def ae(
     state: PatchAutoencoder,
     strength: float = 1.0,
 ) -> Image:
-    """Pass the image through the autoencoder on two grids, half a patch apart; `strength` is the decoded share."""
+    """Decode the image on two grids, half a patch apart; `strength` is the decoded share at most."""
     half = PATCH // 2
     moved = np.roll(image, (half, half), axis=(0, 1))
     decoded = [decode(image, state, rng), np.roll(decode(moved, state, rng), (-half, -half), axis=(0, 1))]
@@ -68,7 +68,8 @@ def decode(image: Image, state: PatchAutoencoder, rng: np.random.Generator) -> N
     """Return the image's reconstruction from codes with a little noise, (S, S, 3)."""
     code = (to_patches(image) - state.mean) @ state.basis
     code += (0.04 * state.scale * rng.standard_normal(code.shape)).astype(np.float32)
-    return from_patches(code @ state.basis.T + state.mean, image.shape[0])
+    patches = (code @ state.basis.T + state.mean).astype(np.float32, copy=False)
+    return from_patches(patches, image.shape[0])
 
 
 def to_patches(image: Image) -> NDArray[np.float32]:
@@ -95,10 +96,10 @@ def up(
     *,
     strength: float = 1.0,
 ) -> Image:
-    """Rebuild the image from a third of its size by zero-insertion and an uneven kernel; `strength` is its share.
+    """Rebuild the image from a third of its size by zero-insertion; `strength` is the rebuilt share.
 
-    The uneven kernel leaves peaks at the sampling frequencies (Odena et al., Distill 2016). A factor of three puts
-    them below what the later resize cuts off.
+    The uneven kernel leaves peaks at the sampling frequencies (Odena et al., Distill 2016). A factor of
+    three puts them below what the later resize cuts off.
     """
     factor, size = 3, image.shape[0]
     small = cv2.resize(image, (-(-size // factor),) * 2, interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -124,10 +125,10 @@ def dif(
     *,
     strength: float = 1.0,
 ) -> Image:
-    """Remove the sensor's noise and add correlated grain, as a diffusion model does; `strength` scales both."""
+    """Remove the sensor's noise and add correlated grain; `strength` scales both."""
     smooth = cv2.bilateralFilter(image, 5, strength * rng.uniform(22, 40), 2.0)
     grain = cv2.GaussianBlur(
         rng.standard_normal(image.shape[:2]).astype(np.float32), (0, 0), rng.uniform(1.0, 1.8)
     )
-    grain *= strength * rng.uniform(1.5, 3.0) / max(float(grain.std()), 1e-6)
-    return to_uint8(smooth.astype(np.float32) + grain[:, :, None])
+    level = strength * rng.uniform(1.5, 3.0) / max(float(grain.std()), 1e-6)
+    return to_uint8(smooth.astype(np.float32) + level * grain[:, :, None])

@@ -1,0 +1,65 @@
+"""What can be known of the user's files before any stage runs."""
+
+import hashlib
+from pathlib import Path
+
+from r2m.errors import R2MError
+from r2m.params import FileSource, FolderSource, Params
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def check_inputs(params: Params) -> None:
+    """Raise R2MError for the first missing or unusable file or folder that the params name."""
+    for name, domain in params.domains.items():
+        if isinstance(domain.images, FolderSource):
+            least = params.faces.min_images * (3 if domain.role == "train" else 1)
+            _check_folder(f"domains.{name}.images.folder", domain.images.folder, least)
+    for name, generator in params.generators.items():
+        least = params.faces.min_images * (3 if generator.role == "train" else 1)
+        if generator.images is not None:
+            _check_folder(f"generators.{name}.images", generator.images, least)
+        if generator.reals is not None:
+            _check_folder(f"generators.{name}.reals", generator.reals, least)
+    if isinstance(params.faces.detector, FolderSource):
+        for model in (
+            "face_detection_yunet_2023mar_int8bq.onnx",
+            "face_recognition_sface_2021dec_int8bq.onnx",
+        ):
+            _check_file("faces.detector.folder", Path(params.faces.detector.folder, model))
+    if isinstance(params.backbone.weights, FileSource):
+        weights = Path(params.backbone.weights.file)
+        _check_file("backbone.weights.file", weights)
+        if weights.suffix not in WEIGHT_SUFFIXES:
+            raise R2MError(
+                f"params.yaml: backbone.weights.file: {weights}: expected one of {WEIGHT_SUFFIXES}"
+            )
+
+
+def images_in(folder: str | Path) -> list[Path]:
+    """Return the files below `folder` whose suffix is an image's, sorted."""
+    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def folders_digest(folders: list[str]) -> str:
+    """Return a digest of names and sizes of the images below `folders`: it changes when images come or go."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in images_in(folder):
+            digest.update(f"{path.as_posix()}\t{path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_folder(key: str, folder: str, least: int) -> None:
+    path = Path(folder)
+    if not path.is_dir():
+        raise R2MError(f"params.yaml: {key}: {folder}: no such folder")
+    count = len(images_in(path))
+    if count < least:
+        raise R2MError(f"params.yaml: {key}: {folder}: {count} images; expected at least {least}")
+
+
+def _check_file(key: str, path: Path) -> None:
+    if not path.is_file():
+        raise R2MError(f"params.yaml: {key}: {path}: no such file")
