@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import make_candidates, make_report
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
+from synthetic_results import make_candidates, make_report
 
 from r2m.cli import figure_dumbbell, figure_heatmap, figure_spectra, figure_tune
 from r2m.errors import R2MError

@@ -1,0 +1,97 @@
+"""Synthetic results of any size for the figures."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
+from r2m.evaluate.tables import group_means
+from r2m.figures.style import METHOD_COLOURS
+
+FAMILIES = ("FS", "FR", "EFS", "FE")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `r2m tables` leaves behind, as frames."""
+
+    context: EvaluationContext
+    auc: pd.DataFrame
+    models: pd.DataFrame
+    means: pd.DataFrame
+
+
+def make_results(
+    trained: int, unseen: int, test_domains: int, merges: int, name_length: int = 4, joint: bool = True
+) -> Results:
+    """Specialists for `trained` generators, `merges` merges, base and joint, on every test set."""
+    rng = np.random.default_rng(0)
+    names = [f"g{index}" + "x" * (name_length - 2) for index in range(trained + unseen)]
+    generators = {
+        name: {"family": FAMILIES[index % 4], "role": "train" if index < trained else "unseen"}
+        for index, name in enumerate(names)
+    }
+    domains = {"celeba": {"role": "train", "label": "CelebA"}} | {
+        f"d{index}": {"role": "test", "label": f"Domain {index}"} for index in range(test_domains)
+    }
+    context = EvaluationContext.model_validate({"generators": generators, "domains": domains})
+    rows = [("base", "base", "", "Base, linear probe")]
+    rows += [(name, "specialist", "", name) for name in names[:trained]]
+    rows += [("joint", "joint", "", "Joint training")] if joint else []
+    rows += [(method, "merge", method, method.replace("_", " ")) for method in list(METHOD_COLOURS)[:merges]]
+    models = order_models(pd.DataFrame(rows, columns=["model", "kind", "method", "label"]), context)
+    sets = order_test_sets([describe(d, g, context) for d in domains for g in names], context)
+    level = {"base": 0.55, "specialist": 0.6, "joint": 0.9, "merge": 0.85}
+    auc = pd.DataFrame(
+        [
+            {
+                "model": model["model"],
+                "test_set": item.name,
+                "generator": item.generator,
+                "domain": item.domain,
+                "family": item.family,
+                "protocol": item.protocol,
+                "auc": 1.0
+                if model["model"] == item.generator
+                else float(np.clip(rng.normal(level[model["kind"]], 0.12), 0, 1)),
+            }
+            for _, model in models.iterrows()
+            for item in sets
+        ]
+    )
+    return Results(context, auc, models, group_means(auc, models, context))
+
+
+def make_report(seed: int, blocks: int = 4, rank: int = 6, zero: bool = False) -> dict[str, object]:
+    """A report of `r2m residual` for a transformer of width 64."""
+    rng = np.random.default_rng(seed)
+    shapes = {"attn.qkv": (192, 64), "attn.proj": (64, 64), "mlp.fc1": (256, 64), "mlp.fc2": (64, 256)}
+    matrices = {}
+    for block in range(blocks):
+        for name, shape in shapes.items():
+            values = np.sort(rng.gamma(2, 0.1, 64))[::-1] * np.arange(1, 65) ** -0.5
+            residual = 0 * values if zero else values * np.linspace(0.4, 1, 64)
+            matrices[f"blocks.{8 + block}.{name}.weight"] = {
+                "shape": shape,
+                "rank": 0 if zero else rank,
+                "energy": 0.5,
+                "task_vector": values.tolist(),
+                "residual": np.sort(residual)[::-1].tolist(),
+            }
+    return {"matrices": matrices}
+
+
+def make_candidates(
+    options: dict[str, list[float | str]], generators: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """A table of `r2m tune`: the product of the options' values, AUCs around .9, the best chosen."""
+    rng = np.random.default_rng(seed)
+    grid = list(itertools.product(*options.values()))
+    frame = pd.DataFrame(grid, columns=list(options), index=range(len(grid)))
+    frame.insert(0, "candidate", range(len(grid)))
+    aucs = {f"val_auc.g{index}": rng.uniform(0.8, 1, len(grid)) for index in range(generators)}
+    frame["val_auc"] = np.mean(list(aucs.values()), axis=0) if aucs else rng.uniform(0.8, 1, len(grid))
+    frame = frame.assign(**aucs)
+    return frame.assign(chosen=np.arange(len(grid)) == int(frame["val_auc"].argmax()))
