@@ -9,11 +9,15 @@ from torch import Tensor
 
 from r2m.errors import R2MError
 from r2m.merge.options import ScaleOptions
-from r2m.merge.residual import ROUNDING, block_norm
+from r2m.merge.residual import block_norm
 from r2m.merge.svd import LowRank
 from r2m.merge.tensors import norm
 
 logger = logging.getLogger(__name__)
+
+# A mean residual below this share of a single one is what rounding leaves of residuals that cancel, and a
+# relative scale would blow it up to the size of the core.
+CANCELLED = 1e-4
 
 Blocks = Mapping[str, Tensor | LowRank]
 
@@ -24,7 +28,8 @@ def aggregate(
     """Return the update τ_core + λ F̃ and a report of its norms.
 
     F̃ = (1/K) Σ_j F̃_j over the norm-matched residuals; λ = x · ‖τ_core‖ / ‖F̃‖ (`relative`) or x (`absolute`).
-    Where the residuals cancel to rounding error, nothing of them is added.
+    Where the residuals cancel, nothing of them is added. Those of K = 2 always do in task space with rank 1
+    and matched norms: both lie on the one direction that is left, with opposite signs.
 
     Raises:
         R2MError: no residual.
@@ -41,7 +46,7 @@ def aggregate(
     mean = {key: _mean(tensor, key, residuals, factors) for key, tensor in core.items()}
     core_norm, mean_norm = norm(core.values()), norm(mean.values())
     mean_of_norms = sum(matched.values()) / len(matched)
-    if mean_norm <= ROUNDING * mean_of_norms:
+    if mean_norm <= CANCELLED * mean_of_norms:
         if mean_of_norms > 0:
             logger.warning("the residuals cancel in their mean: the merge is the Real component alone")
         factor = 0.0

@@ -144,4 +144,4 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor | LowRank]:
             blocks[key] = tensor
         elif part == "left":
             blocks[key] = LowRank(tensor, tensors[f"right.{key}"])
-    return blocks
+    return dict(sorted(blocks.items()))

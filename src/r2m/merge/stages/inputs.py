@@ -61,7 +61,7 @@ def read_same_base(
     """Read tensors and metadata of several files by name, checking that they come from one base.
 
     Raises:
-        R2MError: a file is missing or corrupt, or its `base_hash` is not `base_hash` (None: the first file's).
+        R2MError: a file is missing or corrupt, or was made from another base (None: than the first file).
     """
     tensors, metadata = {}, {}
     for name, path in files.items():

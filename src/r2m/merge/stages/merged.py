@@ -75,7 +75,7 @@ def _r2m_update(options: R2M, base_hash: str, real_file: Path, files: Mapping[st
     residual_metadata.pop("real")
     if sorted(files) != sorted(component.names):
         raise R2MError(
-            f"{real_file}: made of the specialists {sorted(component.names)}, but residuals of {sorted(files)}"
+            f"{real_file}: made of {sorted(component.names)}, but the residuals are those of {sorted(files)}"
         )
     _check_options(real_file, metadata, options.real.model_dump(exclude_none=True))
     for name, one in residual_metadata.items():

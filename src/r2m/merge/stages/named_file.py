@@ -25,7 +25,7 @@ class NamedFile(click.ParamType):
 
 
 def named_files(flag: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command with a repeatable option that arrives as a mapping of names to files, sorted by name."""
+    """Decorate a command with a repeatable option; it gets a mapping of names to files, sorted by name."""
 
     def collect(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Path], ...]) -> Any:
         names = [name for name, _ in pairs]

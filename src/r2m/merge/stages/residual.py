@@ -22,8 +22,8 @@ def write_residual(
     """Write the residual of `specialist`, and a report of ranks, energies and all singular values.
 
     Raises:
-        R2MError: the variant is not R²M, the specialist has no task vector here, or the Real component was made
-            of other task vectors.
+        R2MError: the variant is not R²M, the specialist has no task vector here, or the Real component was
+            made of other task vectors.
     """
     chosen = read_chosen(tune)
     options = chosen.r2m().residual

@@ -1,0 +1,377 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from merge_samples import flatten, random_task_vectors
+
+from r2m.errors import R2MError
+from r2m.merge import r2m, real, residual
+from r2m.merge.aggregate import aggregate, coefficient, matching_factors
+from r2m.merge.options import R2M, RankOptions, RealOptions, ResidualOptions, ScaleOptions
+from r2m.merge.svd import LowRank
+from r2m.merge.tensors import as_matrix, is_matrix, norm
+
+REALS = [
+    RealOptions(),
+    RealOptions(rank=2),
+    RealOptions(center=True),
+    RealOptions(scope="layer", block_weight="frobenius"),
+    RealOptions(block_weight="frobenius_sqrt_size"),
+    RealOptions(space="matrix", core_ratio=0.2),
+]
+RANKS = [
+    RankOptions(ratio=0.34),
+    RankOptions(energy=0.7),
+    RankOptions(fixed=2),
+    RankOptions(optimal_threshold=True),
+]
+EVERY = [
+    R2M(
+        real=chosen,
+        residual=ResidualOptions(definition=definition, rank=rank, vectors=vectors),
+        norm_match=norm_match,
+        scale=scale,
+    )
+    for chosen, definition, rank, vectors, norm_match, scale in itertools.chain(
+        itertools.product(
+            REALS,
+            ["projection", "shift"],
+            RANKS[:2],
+            ["keep"],
+            ["model", "layer"],
+            [ScaleOptions(relative=0.6)],
+        ),
+        itertools.product(
+            REALS[:1],
+            ["projection"],
+            RANKS,
+            ["keep", "drop"],
+            ["none"],
+            [ScaleOptions(absolute=2.0), ScaleOptions(relative=1.2)],
+        ),
+    )
+]
+every_option = st.builds(
+    R2M,
+    real=st.sampled_from(REALS),
+    residual=st.builds(
+        ResidualOptions,
+        definition=st.sampled_from(["projection", "shift"]),
+        rank=st.sampled_from(RANKS),
+        vectors=st.sampled_from(["keep", "drop"]),
+    ),
+    norm_match=st.sampled_from(["model", "layer", "none"]),
+    scale=st.sampled_from([ScaleOptions(relative=0.6), ScaleOptions(absolute=1.5)]),
+)
+seeds = st.integers(0, 2**16)
+
+
+def dense(block, shape):
+    return block.dense().reshape(shape) if isinstance(block, LowRank) else block
+
+
+def naive(task_vectors, options):
+    """R²M with dense float64 matrices, after the definition (without block weights, scope model)."""
+    names, keys = list(task_vectors), sorted(task_vectors["s0"])
+    tau = {key: torch.stack([task_vectors[name][key].double() for name in names]) for key in keys}
+    if options.real.space == "task":
+        flat = torch.cat([tau[key].reshape(len(names), -1) for key in keys], 1)
+        fitted = flat - flat.mean(0) if options.real.center else flat
+        right = torch.linalg.svd(fitted, full_matrices=False).Vh[: options.real.rank]
+        sizes = [tau[key][0].numel() for key in keys]
+        parts = dict(zip(keys, (flat @ right.T @ right).split(sizes, 1), strict=True))
+        real_part = {key: parts[key].reshape(tau[key].shape) for key in keys}
+    else:
+        real_part = {}
+        for key in keys:
+            average = tau[key].mean(0)
+            real_part[key] = average.expand(tau[key].shape)
+            if is_matrix(average):
+                left, _, right = torch.linalg.svd(as_matrix(average), full_matrices=False)
+                rank = max(1, round(options.real.core_ratio * min(as_matrix(average).shape)))
+                left, right = left[:, :rank], right[:rank]
+                real_part[key] = torch.stack(
+                    [
+                        (left @ left.T @ as_matrix(one) @ right.T @ right).reshape(one.shape)
+                        for one in tau[key]
+                    ]
+                )
+    core = {key: real_part[key].mean(0) for key in keys}
+    truncated = {}
+    for key in keys:
+        shift = options.residual.definition == "shift"
+        rest = tau[key] - (core[key] if shift else real_part[key])
+        if not is_matrix(core[key]):
+            truncated[key] = rest if options.residual.vectors == "keep" else 0 * rest
+            continue
+        truncated[key] = torch.empty_like(rest)
+        for j, one in enumerate(rest):
+            left, values, right = torch.linalg.svd(as_matrix(one), full_matrices=False)
+            rule = options.residual.rank
+            if rule.ratio is not None:
+                rank = max(1, round(rule.ratio * len(values)))
+            elif rule.energy is not None:
+                share = values.square().cumsum(0) / values.square().sum()
+                rank = int((share < rule.energy).sum()) + 1
+            else:
+                rank = rule.fixed
+            truncated[key][j] = ((left[:, :rank] * values[:rank]) @ right[:rank]).reshape(one.shape)
+    if options.norm_match == "model":
+        norms = torch.stack(
+            [sum(truncated[key][j].square().sum() for key in keys) for j in range(len(names))]
+        )
+        norms = {key: norms.sqrt() for key in keys}
+    elif options.norm_match == "layer":
+        norms = {key: truncated[key].reshape(len(names), -1).norm(dim=1) for key in keys}
+    else:
+        norms = {key: torch.ones(len(names), dtype=torch.float64) for key in keys}
+    mean = {}
+    for key in keys:
+        factors = torch.where(norms[key] > 0, norms[key].mean() / norms[key], 1.0)
+        mean[key] = torch.einsum("j,j...->...", factors, truncated[key]) / len(names)
+    factor = options.scale.absolute
+    if factor is None:
+        factor = options.scale.relative * norm(core.values()) / norm(mean.values())
+    return {key: core[key] + factor * mean[key] for key in keys}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [one for one in EVERY if one.real.block_weight == "none" and one.residual.rank.optimal_threshold is None],
+)
+def test_r2m_against_the_definition(options):
+    task_vectors = random_task_vectors(4, seed=2)
+    update, _ = r2m.merge(task_vectors, options)
+    expected = naive(task_vectors, options)
+    error = torch.linalg.norm(flatten(update) - flatten(expected))
+    assert error <= 1e-5 * torch.linalg.norm(flatten(expected))
+
+
+@given(every_option, st.integers(1, 4), seeds)
+@settings(deadline=None, max_examples=30)
+def test_parts_add_up(options, count, seed):
+    task_vectors = random_task_vectors(count, seed)
+    component = real.real_component(task_vectors, options.real)
+    for name, one in task_vectors.items():
+        for key, tensor in one.items():
+            rest = residual.residual_block(component, task_vectors, name, key, "projection")
+            total = real.real_part(component, task_vectors, name, key) + rest
+            assert torch.allclose(total, tensor.double(), rtol=1e-6, atol=2e-6 * tensor.abs().max().item())
+
+
+@given(every_option, seeds)
+@settings(deadline=None, max_examples=30)
+def test_order_does_not_matter(options, seed):
+    task_vectors = random_task_vectors(3, seed)
+    one, _ = r2m.merge(task_vectors, options)
+    other, _ = r2m.merge(dict(reversed(task_vectors.items())), options)
+    assert torch.linalg.norm(flatten(one) - flatten(other)) <= 1e-4 * torch.linalg.norm(flatten(one))
+
+
+@given(every_option, seeds, st.sampled_from([-1.0, 2.0**-12, 100.0]))
+@settings(deadline=None, max_examples=30)
+def test_scaling_the_task_vectors_scales_the_update(options, seed, factor):
+    task_vectors = random_task_vectors(3, seed)
+    scaled = {
+        name: {key: factor * tensor for key, tensor in one.items()} for name, one in task_vectors.items()
+    }
+    one, other = (flatten(r2m.merge(given, options)[0]) for given in (task_vectors, scaled))
+    assert torch.linalg.norm(factor * one - other) <= 1e-4 * torch.linalg.norm(other)
+
+
+@pytest.mark.parametrize("options", EVERY)
+def test_one_specialist_comes_back(options):
+    task_vectors = random_task_vectors(1)
+    if options.real.space == "matrix":
+        changed = options.real.model_copy(update={"core_ratio": 1.0})
+        options = options.model_copy(update={"real": changed})
+    update, _ = r2m.merge(task_vectors, options)
+    assert torch.allclose(flatten(update), flatten(task_vectors["s0"]), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", EVERY)
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_identical_specialists_merge_to_that_specialist(options, count):
+    one = random_task_vectors(1)["s0"]
+    if options.real.space == "matrix":
+        changed = options.real.model_copy(update={"core_ratio": 1.0})
+        options = options.model_copy(update={"real": changed})
+    update, report = r2m.merge({f"s{j}": one for j in range(count)}, options)
+    assert torch.allclose(flatten(update), flatten(one), rtol=1e-5, atol=1e-9)
+    assert report["lambda"] == 0
+
+
+def test_full_rank_truncation_changes_nothing(task_vectors):
+    component = real.real_component(task_vectors, RealOptions())
+    kept = residual.fake_residual(component, task_vectors, "s1", ResidualOptions(rank=RankOptions(ratio=1.0)))
+    for key, block in kept.blocks.items():
+        whole = residual.residual_block(component, task_vectors, "s1", key, "projection")
+        assert torch.equal(block, whole)
+    assert all(one.energy == 1 for one in kept.truncations.values())
+
+
+@given(every_option, st.integers(2, 4), seeds)
+@settings(deadline=None, max_examples=30)
+def test_matched_norms_are_equal(options, count, seed):
+    options = options.model_copy(update={"norm_match": "model"})
+    _, report = r2m.merge(random_task_vectors(count, seed), options)
+    before = report["residual_norms"]
+    for name, matched in report["matched_norms"].items():
+        assert matched == pytest.approx(sum(before.values()) / count if before[name] > 0 else 0)
+
+
+def test_relative_scale_sets_the_norm_of_the_residual(task_vectors):
+    options = R2M(scale=ScaleOptions(relative=0.8))
+    update, report = r2m.merge(task_vectors, options)
+    component = real.real_component(task_vectors, options.real)
+    added = norm((update[key] - component.core[key]) for key in update)
+    assert added == pytest.approx(0.8 * report["core_norm"], rel=1e-4)
+    assert report["lambda"] * report["mean_residual_norm"] == pytest.approx(added, rel=1e-4)
+
+
+def test_absolute_scale_of_zero_is_the_core(task_vectors):
+    update, _ = r2m.merge(task_vectors, R2M(scale=ScaleOptions(absolute=0.0)))
+    component = real.real_component(task_vectors, RealOptions())
+    assert torch.equal(flatten(update), flatten(component.core))
+
+
+def test_dropped_vectors_keep_the_core(task_vectors):
+    options = R2M(residual=ResidualOptions(vectors="drop"))
+    update, _ = r2m.merge(task_vectors, options)
+    component = real.real_component(task_vectors, options.real)
+    for key in ("blocks.0.norm1.bias", "pos_embed"):
+        assert torch.equal(update[key], component.core[key])
+
+
+def test_layer_matching_is_per_tensor():
+    norms = {"a": {"x": 1.0, "y": 2.0, "z": 0.0}, "b": {"x": 3.0, "y": 2.0, "z": 0.0}}
+    assert matching_factors(norms, "layer") == {
+        "a": {"x": 2.0, "y": 1.0, "z": 1.0},
+        "b": {"x": 2.0 / 3.0, "y": 1.0, "z": 1.0},
+    }
+    assert matching_factors(norms, "none")["b"] == {"x": 1.0, "y": 1.0, "z": 1.0}
+    model = matching_factors(norms, "model")
+    assert model["a"]["x"] == model["a"]["y"] == pytest.approx((5**0.5 + 13**0.5) / 2 / 5**0.5)
+
+
+def test_a_zero_residual_stays_zero():
+    core = {"w": torch.ones(2, 2)}
+    blocks = {"a": {"w": torch.zeros(2, 2)}, "b": {"w": torch.eye(2)}}
+    update, report = aggregate(core, blocks, "model", ScaleOptions(absolute=1.0))
+    # The mean norm counts the zero: n̄ = √2 / 2, so b is halved, and halved again by the mean.
+    assert torch.allclose(update["w"], torch.ones(2, 2) + torch.eye(2) / 4)
+    assert report["matched_norms"]["a"] == 0
+
+
+def test_a_zero_task_vector_and_an_absent_one(task_vectors):
+    zero = {key: torch.zeros_like(tensor) for key, tensor in task_vectors["s0"].items()}
+    one, _ = r2m.merge({**task_vectors, "none": zero}, R2M())
+    other, _ = r2m.merge({**task_vectors, "none": {}}, R2M())
+    assert torch.isfinite(flatten(one)).all()
+    assert torch.equal(flatten(one), flatten(other))
+
+
+def test_nothing_changed_at_all():
+    update, report = r2m.merge({"a": {"w": torch.zeros(3, 2)}, "b": {}}, R2M())
+    assert not update["w"].any()
+    assert report["lambda"] == 0
+
+
+def test_cancelling_residuals_are_left_out(caplog):
+    core = {"w": torch.ones(2, 2)}
+    blocks = {"a": {"w": torch.eye(2)}, "b": {"w": -torch.eye(2)}}
+    update, report = aggregate(core, blocks, "none", ScaleOptions(relative=0.6))
+    assert torch.equal(update["w"], core["w"])
+    assert report["lambda"] == 0
+    assert "cancel" in caplog.text
+
+
+@pytest.mark.parametrize("norm_match", ["model", "layer"])
+def test_two_projected_residuals_of_equal_norm_cancel(norm_match):
+    update, report = r2m.merge(random_task_vectors(2), R2M(norm_match=norm_match))
+    component = real.real_component(random_task_vectors(2), RealOptions())
+    assert torch.equal(flatten(update), flatten(component.core))
+    assert report["remaining_share"] < 1e-6
+
+
+def test_coefficient():
+    assert coefficient(ScaleOptions(absolute=-2), 1, 1) == -2
+    assert coefficient(ScaleOptions(relative=0.5), 4, 2) == 1
+    assert coefficient(ScaleOptions(relative=0.5), 4, 0) == 0
+
+
+def test_projected_residuals_cancel_along_the_leading_eigenvector(task_vectors):
+    component = real.real_component(task_vectors, RealOptions())
+    values, vectors = torch.linalg.eigh(component.coefficients["pos_embed"])
+    leading = vectors[:, -1].tolist()
+    for key in component.core:
+        rest = [
+            residual.residual_block(component, task_vectors, name, key, "projection") for name in task_vectors
+        ]
+        total = sum(weight * one for weight, one in zip(leading, rest, strict=True))
+        assert norm([total]) <= 1e-6 * sum(norm([one]) for one in rest)
+    assert values[-1].item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sweep_equals_single_merges(task_vectors, order):
+    candidates = EVERY[::order][::3]
+    seen = []
+    for options, update in r2m.sweep(task_vectors, candidates):
+        single, _ = r2m.merge(task_vectors, options)
+        assert update.keys() == single.keys()
+        assert all(torch.equal(update[key], single[key]) for key in single)
+        seen.append(options)
+    assert sorted(map(repr, seen)) == sorted(map(repr, candidates))
+
+
+def test_sweep_decomposes_once(task_vectors, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        residual, "decompose", lambda matrix, real=residual.decompose: calls.append(1) or real(matrix)
+    )
+    candidates = [
+        R2M(residual=ResidualOptions(rank=RankOptions(ratio=ratio)), scale=ScaleOptions(relative=scale))
+        for ratio in (0.02, 0.2, 0.5)
+        for scale in (0.4, 0.6, 0.8)
+    ]
+    assert len(list(r2m.sweep(task_vectors, candidates))) == 9
+    matrices = sum(is_matrix(tensor) for tensor in task_vectors["s0"].values())
+    assert len(calls) == matrices * len(task_vectors)
+
+
+def test_report(task_vectors):
+    _, report = r2m.merge(task_vectors, R2M(residual=ResidualOptions(rank=RankOptions(fixed=2))))
+    one = report["residuals"]["s1"]["matrices"]["patch_embed.proj.weight"]
+    assert one["shape"] == [6, 8]
+    assert one["rank"] == 2
+    assert 0 < one["energy"] < 1
+    assert 0 < report["residuals"]["s1"]["energy"] < 1
+    assert report["remaining_share"] == pytest.approx(
+        report["mean_residual_norm"] / (sum(report["matched_norms"].values()) / 3)
+    )
+    assert report["residuals"]["s2"]["norm"] == pytest.approx(report["residual_norms"]["s2"])
+
+
+def test_round_trip_of_a_residual(task_vectors):
+    component = real.real_component(task_vectors, RealOptions())
+    kept = residual.fake_residual(component, task_vectors, "s1", ResidualOptions())
+    again = residual.from_tensors(residual.to_tensors(kept))
+    assert again.keys() == kept.blocks.keys()
+    assert any(isinstance(block, LowRank) for block in again.values())
+    for key, block in kept.blocks.items():
+        shape = component.core[key].shape
+        assert torch.equal(dense(again[key], shape), dense(block, shape))
+
+
+def test_deterministic(task_vectors):
+    one, other = (r2m.merge(task_vectors, R2M()) for _ in range(2))
+    assert torch.equal(flatten(one[0]), flatten(other[0]))
+    assert one[1] == other[1]
+
+
+def test_no_residual():
+    with pytest.raises(R2MError, match="at least one specialist"):
+        aggregate({"w": torch.ones(2, 2)}, {}, "model", ScaleOptions(relative=1))

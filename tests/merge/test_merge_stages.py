@@ -1,0 +1,325 @@
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from merge_samples import SHAPES, random_task_vectors
+
+from r2m.cli import r2m as r2m_command
+from r2m.errors import R2MError
+from r2m.merge import r2m, registry
+from r2m.merge.heads import merge_heads
+from r2m.merge.options import OPTIONS, R2M
+from r2m.merge.task_vector import apply
+from r2m.models import checkpoint
+
+NAMES = ("lip", "swap", "up")
+VARIANTS = [
+    {},
+    {"real": {"scope": "layer", "rank": 2}, "norm_match": "layer", "scale": {"absolute": 1.5}},
+    {"real": {"center": True, "block_weight": "frobenius"}, "residual": {"definition": "shift"}},
+    {"real": {"space": "matrix", "core_ratio": 0.3}, "residual": {"rank": {"energy": 0.8}}},
+    {"residual": {"rank": {"optimal_threshold": True}, "vectors": "drop"}, "norm_match": "none"},
+]
+
+
+def run(*arguments):
+    """Run a command, letting its error out."""
+    result = CliRunner().invoke(r2m_command, [str(one) for one in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def named(flag, folder, suffix="safetensors"):
+    return [item for name in NAMES for item in (flag, f"{name}={folder / f'{name}.{suffix}'}")]
+
+
+class Workspace:
+    """A base, three specialists of it, and the files that the stages make of them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        generator = torch.Generator().manual_seed(9)
+        self.base = {key: torch.randn(shape, generator=generator) for key, shape in SHAPES.items()}
+        self.base |= {
+            "frozen.weight": torch.randn(4, 4, generator=generator),
+            "position_ids": torch.arange(5),
+        }
+        self.base_file = folder / "base.safetensors"
+        checkpoint.save(self.base_file, self.base, {})
+        self.heads = {
+            name: {"head.weight": torch.randn(1, 6, generator=generator), "head.bias": torch.ones(1) * i}
+            for i, name in enumerate(NAMES)
+        }
+        for name, one in zip(NAMES, random_task_vectors(3).values(), strict=True):
+            tensors = {key: self.base[key] + change for key, change in one.items()}
+            self.save_specialist(name, {**tensors, **self.heads[name]})
+            self.subtract(name)
+        self.task_vectors = {
+            name: checkpoint.load(folder / "tau" / f"{name}.safetensors")[0] for name in NAMES
+        }
+
+    def save_specialist(self, name, tensors, base_hash=None):
+        metadata = {
+            "base_hash": base_hash or checkpoint.sha256(self.base),
+            "generator": name,
+            "options": {"lr": 3e-5},
+        }
+        checkpoint.save(self.folder / "specialists" / f"{name}.safetensors", tensors, metadata)
+
+    def subtract(self, name):
+        run(
+            *("task-vector", "--base", self.base_file),
+            *("--specialist", self.folder / "specialists" / f"{name}.safetensors"),
+            *("--out", self.folder / "tau" / f"{name}.safetensors"),
+            *("--head", self.folder / "heads" / f"{name}.safetensors"),
+        )
+
+    def choose(self, method, options=None, head="average"):
+        path = self.folder / "tune.json"
+        complete = OPTIONS[method].model_validate(options or {}).model_dump(exclude_none=True)
+        path.write_text(
+            json.dumps({"variant": "v", "method": method, "head": head, "options": complete, "auc": 0.9})
+        )
+        return path
+
+    def real_component(self, tune):
+        run(
+            *("real-component", "--tune", tune, *named("--task-vector", self.folder / "tau")),
+            *("--out", self.folder / "real.safetensors", "--report", self.folder / "real.json"),
+        )
+
+    def residual(self, tune, name):
+        run(
+            *("residual", "--tune", tune, "--real", self.folder / "real.safetensors"),
+            *(*named("--task-vector", self.folder / "tau"), "--specialist", name),
+            *("--out", self.folder / "residuals" / f"{name}.safetensors"),
+            *("--report", self.folder / "residuals" / f"{name}.json"),
+        )
+
+    def merge(self, tune, *inputs):
+        run(
+            *("merge", "--tune", tune, "--base", self.base_file, *inputs),
+            *named("--head", self.folder / "heads"),
+            *("--out", self.folder / "merged.safetensors", "--report", self.folder / "merged.json"),
+        )
+        tensors, metadata = checkpoint.load(self.folder / "merged.safetensors")
+        return tensors, metadata, json.loads((self.folder / "merged.json").read_text())
+
+    def merge_r2m(self, tune):
+        self.real_component(tune)
+        for name in NAMES:
+            self.residual(tune, name)
+        return self.merge(tune, *self.r2m_inputs)
+
+    @property
+    def r2m_inputs(self):
+        return ["--real", self.folder / "real.safetensors", *named("--residual", self.folder / "residuals")]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+def test_task_vector_files(workspace):
+    tensors, metadata = checkpoint.load(workspace.folder / "tau" / "swap.safetensors")
+    expected = random_task_vectors(3)["s1"]
+    assert tensors.keys() == expected.keys()
+    assert all(torch.allclose(tensors[key], expected[key], atol=1e-6) for key in expected)
+    assert metadata["base_hash"] == checkpoint.sha256(workspace.base)
+    assert metadata["generator"] == "swap"
+    assert json.loads(metadata["options"]) == {"lr": 3e-5}
+    head, _ = checkpoint.load(workspace.folder / "heads" / "swap.safetensors")
+    assert head.keys() == {"head.weight", "head.bias"}
+    assert torch.equal(head["head.weight"], workspace.heads["swap"]["head.weight"])
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_staged_route_equals_the_single_function(workspace, options):
+    tensors, metadata, report = workspace.merge_r2m(workspace.choose("r2m", options))
+    chosen = R2M.model_validate(options)
+    update, single_report = r2m.merge(workspace.task_vectors, chosen)
+    expected = apply(workspace.base, update)
+    expected |= merge_heads(workspace.heads, "average")
+    assert tensors.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(tensors[key], tensor, atol=1e-6, rtol=0)
+    assert report["real"] == single_report["real"]
+    assert report["residuals"] == single_report["residuals"]
+    for key in ("core_norm", "residual_norms", "matched_norms", "remaining_share", "lambda", "update_norm"):
+        assert report[key] == pytest.approx(single_report[key], rel=1e-6)
+    assert json.loads(metadata["options"]) == chosen.model_dump(exclude_none=True)
+    assert metadata["method"] == "r2m"
+    assert metadata["base_hash"] == checkpoint.sha256(workspace.base)
+    assert json.loads(metadata["inputs"]).keys() == set(NAMES)
+
+
+@pytest.mark.parametrize("method", ["weight_averaging", "task_arithmetic", "ties"])
+def test_other_methods(workspace, method):
+    tensors, metadata, report = workspace.merge(
+        workspace.choose(method, head="specialist:up"), *named("--task-vector", workspace.folder / "tau")
+    )
+    update = registry.get(method).merge(workspace.task_vectors, OPTIONS[method]())
+    expected = {**apply(workspace.base, update), **workspace.heads["up"]}
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+    assert torch.equal(tensors["position_ids"], torch.arange(5))
+    assert metadata["head"] == "specialist:up"
+    assert report["update_norm"] > 0
+
+
+def test_residual_report(workspace):
+    tune = workspace.choose("r2m", {"residual": {"rank": {"fixed": 2}}})
+    workspace.real_component(tune)
+    workspace.residual(tune, "swap")
+    report = json.loads((workspace.folder / "residuals" / "swap.json").read_text())
+    one = report["matrices"]["blocks.0.mlp.fc2.weight"]
+    assert one["shape"] == [6, 14]
+    assert one["rank"] == 2
+    assert len(one["residual_values"]) == 6
+    exact = torch.linalg.svdvals(workspace.task_vectors["swap"]["blocks.0.mlp.fc2.weight"].double())
+    assert one["task_vector_values"] == pytest.approx(exact.tolist(), rel=1e-5)
+    assert one["energy"] == pytest.approx(
+        sum(value**2 for value in one["residual_values"][:2])
+        / sum(value**2 for value in one["residual_values"]),
+        rel=1e-5,
+    )
+    assert "frozen.weight" not in report["matrices"]
+
+
+def test_reruns_are_identical(workspace):
+    tune = workspace.choose("r2m")
+    workspace.merge_r2m(tune)
+    files = [one for one in sorted(workspace.folder.rglob("*")) if one.is_file()]
+    before = {one: one.read_bytes() for one in files}
+    workspace.merge_r2m(tune)
+    assert {one: one.read_bytes() for one in files} == before
+
+
+def test_base_head(workspace):
+    initial = {"head.weight": torch.full((1, 6), 0.25), "head.bias": torch.zeros(1), "other": torch.ones(1)}
+    checkpoint.save(workspace.folder / "initial.safetensors", initial, {})
+    tune = workspace.choose("weight_averaging", head="base")
+    inputs = named("--task-vector", workspace.folder / "tau")
+    with pytest.raises(R2MError, match="expected the initial head"):
+        workspace.merge(tune, *inputs)
+    tensors, _, _ = workspace.merge(tune, *inputs, "--initial-head", workspace.folder / "initial.safetensors")
+    assert torch.equal(tensors["head.weight"], initial["head.weight"])
+    assert "other" not in tensors
+
+
+def test_unchanged_specialist(workspace, caplog):
+    workspace.save_specialist("swap", {key: workspace.base[key] for key in SHAPES} | workspace.heads["swap"])
+    workspace.subtract("swap")
+    assert "task vector is empty" in caplog.text
+    tensors, _, _ = workspace.merge_r2m(workspace.choose("r2m"))
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_another_base(workspace):
+    workspace.save_specialist("swap", {"pos_embed": workspace.base["pos_embed"]}, base_hash="abc")
+    with pytest.raises(R2MError, match=r"swap.safetensors: made from base abc, but .*base.safetensors has"):
+        workspace.subtract("swap")
+    path = workspace.folder / "tau" / "up.safetensors"
+    checkpoint.save(path, workspace.task_vectors["up"], {"base_hash": "other"})
+    with pytest.raises(R2MError, match=r"up.safetensors: made from base other, expected"):
+        workspace.real_component(workspace.choose("r2m"))
+    with pytest.raises(R2MError, match=r"up.safetensors: made from base other, expected"):
+        workspace.merge(workspace.choose("ties"), *named("--task-vector", workspace.folder / "tau"))
+
+
+def test_specialist_without_head(workspace):
+    workspace.save_specialist("swap", {"pos_embed": workspace.base["pos_embed"]})
+    with pytest.raises(R2MError, match=r"swap.safetensors: expected tensors named head"):
+        workspace.subtract("swap")
+
+
+def test_specialist_that_diverged(workspace):
+    nan = torch.full((1, 5, 6), float("nan"))
+    workspace.save_specialist("swap", {"pos_embed": nan, **workspace.heads["swap"]})
+    with pytest.raises(R2MError, match="pos_embed: the specialist or the base holds NaN"):
+        workspace.subtract("swap")
+
+
+def test_stale_inputs(workspace):
+    tune = workspace.choose("r2m")
+    workspace.merge_r2m(tune)
+    changed = {**workspace.task_vectors["up"], "pos_embed": torch.ones(1, 5, 6)}
+    metadata = checkpoint.read_metadata(workspace.folder / "tau" / "up.safetensors")
+    checkpoint.save(workspace.folder / "tau" / "up.safetensors", changed, metadata)
+    with pytest.raises(R2MError, match=r"real.safetensors: was made of other task vectors"):
+        workspace.residual(tune, "swap")
+    workspace.real_component(tune)
+    with pytest.raises(R2MError, match="made with another Real component"):
+        workspace.merge(tune, *workspace.r2m_inputs)
+
+
+def test_changed_options(workspace):
+    workspace.merge_r2m(workspace.choose("r2m"))
+    with pytest.raises(R2MError, match=r"real.safetensors: made with the options .*'rank': 1"):
+        workspace.merge(workspace.choose("r2m", {"real": {"rank": 2}}), *workspace.r2m_inputs)
+    other = workspace.choose("r2m", {"residual": {"rank": {"ratio": 0.2}}})
+    with pytest.raises(R2MError, match=r"lip.safetensors: made with the options .*'ratio': 0.1"):
+        workspace.merge(other, *workspace.r2m_inputs)
+
+
+def test_inputs_that_the_method_does_not_take(workspace):
+    inputs = named("--task-vector", workspace.folder / "tau")
+    with pytest.raises(R2MError, match="r2m takes --real and --residual"):
+        workspace.merge(workspace.choose("r2m"), *inputs)
+    with pytest.raises(R2MError, match="ties takes --task-vector only"):
+        workspace.merge(workspace.choose("ties"), *inputs, "--real", "x")
+    with pytest.raises(R2MError, match="expected the method r2m, got ties"):
+        workspace.real_component(workspace.choose("ties"))
+    tune = workspace.choose("r2m")
+    workspace.real_component(tune)
+    with pytest.raises(R2MError, match="--specialist fomm: expected one of lip, swap, up"):
+        workspace.residual(tune, "fomm")
+
+
+def test_swapped_residual_files(workspace):
+    tune = workspace.choose("r2m")
+    workspace.merge_r2m(tune)
+    folder = workspace.folder / "residuals"
+    swapped = ["--residual", f"lip={folder / 'swap.safetensors'}", *named("--residual", folder)[2:]]
+    with pytest.raises(R2MError, match="is the residual of 'swap', not of 'lip'"):
+        workspace.merge(tune, "--real", workspace.folder / "real.safetensors", *swapped)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected JSON"),
+        ("[]", "expected JSON"),
+        ('{"variant": "v", "method": "ties", "head": "average"}', "options"),
+        ('{"variant": "v", "method": "tees", "head": "average", "options": {}}', "did you mean 'ties'"),
+        (
+            '{"variant": "v", "method": "ties", "head": "average", "options": {"keep": 2}}',
+            r"tune.json: options.keep: Input should be less",
+        ),
+    ],
+)
+def test_wrong_tune_files(workspace, text, message):
+    path = workspace.folder / "tune.json"
+    path.write_text(text)
+    with pytest.raises(R2MError, match=message):
+        workspace.merge(path, *named("--task-vector", workspace.folder / "tau"))
+    path.unlink()
+    with pytest.raises(R2MError, match=r"tune.json: cannot be read"):
+        workspace.merge(path, *named("--task-vector", workspace.folder / "tau"))
+
+
+@pytest.mark.parametrize("value", ["swap", "=x", "swap="])
+def test_wrong_named_files(workspace, value):
+    arguments = ["real-component", "--tune", "t", "--task-vector", value, "--out", "o", "--report", "r"]
+    result = CliRunner().invoke(r2m_command, arguments)
+    assert result.exit_code == 2
+    assert "expected NAME=FILE" in result.output
+
+
+def test_a_name_given_twice():
+    arguments = ["real-component", "--tune", "t", "--out", "o", "--report", "r"]
+    result = CliRunner().invoke(r2m_command, [*arguments, "--task-vector", "a=x", "--task-vector", "a=y"])
+    assert result.exit_code == 2
+    assert "'a' is given twice" in result.output
