@@ -76,19 +76,19 @@ class Aligner:
         Raises:
             ValueError: there is no face.
         """
-        options = self._settings.options
+        options, embedder = self._settings.options, self._embedder()
         if self._settings.detector is None:
-            size = (options.crop_size, options.crop_size)
             kernel = cv2.INTER_AREA if min(image.shape[:2]) > options.crop_size else cv2.INTER_CUBIC
-            crop = cv2.resize(image, size, interpolation=kernel).astype(np.uint8, copy=False)
-            return crop, template(options.crop_size, options.margin), np.empty(0, dtype=np.float32)
-        found = self._detector().largest(image)
-        if found is None:
-            raise ValueError(f"no face found with a score of {options.min_score} or more")
-        crop, landmarks = align(image, found, options.crop_size, options.margin)
-        embedder = self._embedder()
-        embedding = np.empty(0, dtype=np.float32) if embedder is None else embedder.embed(image, found)
-        return crop, landmarks, embedding
+            resized = cv2.resize(image, (options.crop_size, options.crop_size), interpolation=kernel)
+            crop, landmarks = resized.astype(np.uint8, copy=False), template(options.crop_size, options.margin)
+            embedded = crop, landmarks
+        else:
+            found = self._detector().largest(image)
+            if found is None:
+                raise ValueError(f"no face found with a score of {options.min_score} or more")
+            crop, landmarks = align(image, found, options.crop_size, options.margin)
+            embedded = image, found
+        return crop, landmarks, np.empty(0, np.float32) if embedder is None else embedder.embed(*embedded)
 
     def _detector(self) -> FaceDetector:
         if not hasattr(self._local, "detector"):

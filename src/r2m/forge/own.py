@@ -130,7 +130,7 @@ def identify(
 
 
 def by_name(stems: Sequence[str], known: Sequence[str | None]) -> NDArray[np.int64]:
-    """Return the index of each stem among `known`: the same, else the only one with its last part, else −1."""
+    """Return the index of each stem among `known`: the same, else the only one of its last part, else −1."""
     whole = {stem: index for index, stem in enumerate(known) if stem is not None}
     last: dict[str, int] = {}
     for stem, index in whole.items():
