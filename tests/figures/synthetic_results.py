@@ -77,8 +77,8 @@ def make_report(seed: int, blocks: int = 4, rank: int = 6, zero: bool = False) -
                 "shape": shape,
                 "rank": 0 if zero else rank,
                 "energy": 0.5,
-                "task_vector": values.tolist(),
-                "residual": np.sort(residual)[::-1].tolist(),
+                "task_vector_values": values.tolist(),
+                "residual_values": np.sort(residual)[::-1].tolist(),
             }
     return {"matrices": matrices}
 

@@ -132,7 +132,11 @@ def test_spectra_of_many_types_and_of_zero_residuals() -> None:
 def test_spectra_are_medians_over_blocks() -> None:
     report: Any = {
         "matrices": {
-            f"blocks.{index}.mlp.fc1.weight": {"rank": rank, "task_vector": [value, 1.0], "residual": [value]}
+            f"blocks.{index}.mlp.fc1.weight": {
+                "rank": rank,
+                "task_vector_values": [value, 1.0],
+                "residual_values": [value],
+            }
             for index, (rank, value) in enumerate([(1, 2.0), (2, 3.0), (6, 10.0)])
         }
     }

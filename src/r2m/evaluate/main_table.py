@@ -71,10 +71,10 @@ class MainTable:
             for row in rows:
                 label = self.labels[row].replace("|", r"\|")
                 lines.append(f"| {label} | " + " | ".join(self._cells(row, MARKDOWN)) + " |")
-        return "\n".join([*lines, "", _legend("**Bold**", "<u>underlined</u>", "†"), ""])
+        return "\n".join([*lines, "", _legend("**Bold**", "<ins>underlined</ins>", "†"), ""])
 
     def to_latex(self) -> str:
-        """Render as a `table` float for a document that loads booktabs; columns are grouped by protocol."""
+        """Render as a `table` float for a document that loads booktabs and graphicx."""
         protocols = [protocol for protocol, _ in self.columns]
         spans = [(name, protocols.index(name), protocols.count(name)) for name in dict.fromkeys(protocols)]
         groups = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escape(name)}}}" for name, _, count in spans)
@@ -82,13 +82,14 @@ class MainTable:
         width = len(self.columns)
         caption = _legend("Bold", "underlined", DAGGER)
         lines = [
-            r"% needs \usepackage{booktabs}",
+            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}[t]",
             r"\centering",
-            r"\small",
-            r"\setlength{\tabcolsep}{4pt}",
+            r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{caption}}}",
             r"\label{tab:main}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * width}}}",
             r"\toprule",
             rf" & {groups} \\",
@@ -100,7 +101,7 @@ class MainTable:
             lines += [
                 " & ".join([escape(self.labels[row]), *self._cells(row, LATEX)]) + r" \\" for row in rows
             ]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
     def _sections(self) -> list[tuple[str, list[int]]]:
         return [(kind, list(rows)) for kind, rows in groupby(range(len(self.kinds)), self.kinds.__getitem__)]
@@ -127,7 +128,7 @@ class Markup:
 
 
 DAGGER = r"$^\dagger$"
-MARKDOWN = Markup("**{}**", "<u>{}</u>", "†", "–")
+MARKDOWN = Markup("**{}**", "<ins>{}</ins>", "†", "–")
 LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", DAGGER, "--")
 
 

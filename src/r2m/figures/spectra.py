@@ -25,6 +25,7 @@ GAP_X, GAP_Y, BAND_GAP = 0.14, 0.1, 0.5
 LEFT, RIGHT, TOP, LEGEND_LINE = 0.82, 0.15, 0.32, 0.17
 DECADES = 4
 DASHES: list[str | tuple[float, tuple[float, ...]]] = ["-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1))]
+SPECTRA = ("task_vector_values", "residual_values")
 ROWS = {"task_vector": "task vector", "residual": "residual"}
 
 
@@ -42,11 +43,11 @@ def read_report(path: str | Path) -> dict[str, Any]:
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         matrices = report["matrices"]
-        complete = all({"rank", "task_vector", "residual"} <= matrix.keys() for matrix in matrices.values())
+        complete = all({"rank", *SPECTRA} <= matrix.keys() for matrix in matrices.values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise R2MError(f"{path}: not a report of `r2m residual`: {error!r}") from error
     if not complete or not matrices:
-        raise R2MError(f"{path}: expected rank, task_vector and residual for every entry of `matrices`")
+        raise R2MError(f"{path}: expected rank, {' and '.join(SPECTRA)} for every entry of `matrices`")
     return report
 
 
@@ -63,8 +64,8 @@ def spectra_by_type(report: Mapping[str, Any]) -> dict[str, Spectrum]:
         grouped.setdefault(layer_type(name), []).append(matrix)
     return {
         kind: Spectrum(
-            _median([matrix["task_vector"] for matrix in matrices]),
-            _median([matrix["residual"] for matrix in matrices]),
+            _median([matrix[SPECTRA[0]] for matrix in matrices]),
+            _median([matrix[SPECTRA[1]] for matrix in matrices]),
             float(np.median([matrix["rank"] for matrix in matrices])),
         )
         for kind, matrices in grouped.items()
