@@ -51,6 +51,24 @@ def test_accuracy_uses_the_val_threshold_of_the_model(
     np.testing.assert_allclose(after["accuracy"], 0.5)
 
 
+def test_unseen_generators_do_not_move_the_threshold(
+    score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
+) -> None:
+    _, before = evaluate([read_scores(score_files[4])], context)
+
+    def add_unseen(frame: pd.DataFrame) -> pd.DataFrame:
+        extra = frame[(frame["split"] == "val") & (frame["generator"] == "up")]
+        return pd.concat([frame, extra.assign(generator="inp", set="inp", logit=-50.0)], ignore_index=True)
+
+    path = rewrite(score_files[4], edit(add_unseen))
+    _, after = evaluate([read_scores(path)], context)
+    assert before["threshold"].equals(after["threshold"])
+
+    only = rewrite(path, edit(lambda f: f[(f["split"] == "test") | f["generator"].isin(["real", "inp"])]))
+    with pytest.raises(R2MError, match="role train"):
+        evaluate([read_scores(only)], context)
+
+
 def test_files_are_complete_stable_and_rounded(
     score_files: list[Path], context: EvaluationContext, tmp_path: Path
 ) -> None:

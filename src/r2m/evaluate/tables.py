@@ -103,10 +103,14 @@ def split_sets(
 def evaluate_model(scores: Scores, context: EvaluationContext) -> tuple[pd.DataFrame, dict[str, str | float]]:
     """Metrics of one model on all of its test sets (AUC_COLUMNS), and its row for the table of models.
 
-    The threshold behind ``accuracy`` is one per model, chosen on the val sets only.
+    The threshold behind ``accuracy`` is one per model, chosen on the val sets of trained generators only.
     """
-    val_sets = split_sets(scores, "val", context)
-    threshold, val_accuracy = best_threshold([(real, fake) for _, real, fake in val_sets])
+    val_sets = [
+        (real, fake) for item, real, fake in split_sets(scores, "val", context) if item.role == "train"
+    ]
+    if not val_sets:
+        raise R2MError(f"{scores.path}: split 'val' has no fakes of a generator with role train")
+    threshold, val_accuracy = best_threshold(val_sets)
     rows = []
     for item, real, fake in split_sets(scores, "test", context):
         labels = np.repeat([0, 1], [len(real), len(fake)])
