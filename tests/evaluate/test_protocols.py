@@ -1,9 +1,18 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from r2m.errors import R2MError
-from r2m.evaluate.protocols import EvaluationContext, describe, group_title, order_models, order_test_sets
+from r2m.evaluate.protocols import (
+    EvaluationContext,
+    describe,
+    group_title,
+    order_models,
+    order_test_sets,
+    read_table,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +68,11 @@ def test_models_are_ordered_by_kind_and_family(context: EvaluationContext) -> No
 def test_context_rejects_unknown_keys() -> None:
     with pytest.raises(ValidationError, match="rol"):
         EvaluationContext.model_validate({"domains": {"a": {"rol": "train"}}})
+
+
+def test_names_in_tables_stay_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,label,method,auc\nnull,42,,0.5\n")
+    frame = read_table(tmp_path / "t.csv")
+    assert frame.iloc[0].tolist() == ["null", "42", "", 0.5]
+    with pytest.raises(R2MError, match=r"none\.csv"):
+        read_table(tmp_path / "none.csv")

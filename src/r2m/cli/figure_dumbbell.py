@@ -6,13 +6,12 @@ import click
 
 
 @click.command()
-@click.option("--means", type=click.Path(path_type=Path, exists=True), required=True, help="dumbbell.csv")
+@click.option("--means", type=click.Path(path_type=Path), required=True, help="dumbbell.csv")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(means: Path, out: Path) -> None:
     """Draw the dumbbell plot."""
-    import pandas as pd
-
+    from r2m.evaluate.protocols import read_table
     from r2m.figures.dumbbell import dumbbell
     from r2m.figures.style import save
 
-    save(dumbbell(pd.read_csv(means)), out)
+    save(dumbbell(read_table(means)), out)

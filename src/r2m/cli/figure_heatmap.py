@@ -5,19 +5,17 @@ from pathlib import Path
 import click
 
 from r2m.cli.json_type import Options
-from r2m.evaluate.protocols import EvaluationContext
+from r2m.evaluate.protocols import EvaluationContext, read_table
 
 
 @click.command()
-@click.option("--table", type=click.Path(path_type=Path, exists=True), required=True, help="auc.csv")
-@click.option("--models", type=click.Path(path_type=Path, exists=True), required=True, help="models.csv")
+@click.option("--table", type=click.Path(path_type=Path), required=True, help="auc.csv")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="models.csv")
 @click.option("--options", type=Options(EvaluationContext), required=True, help="As for `r2m tables`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(table: Path, models: Path, options: EvaluationContext, out: Path) -> None:
     """Draw the heat map."""
-    import pandas as pd
-
     from r2m.figures.heatmap import heatmap
     from r2m.figures.style import save
 
-    save(heatmap(pd.read_csv(table), pd.read_csv(models), options), out)
+    save(heatmap(read_table(table), read_table(models), options), out)

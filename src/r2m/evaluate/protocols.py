@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -41,6 +42,17 @@ AUC_COLUMNS = [
     "eer",
     "accuracy",
 ]
+
+
+_TEXT = ("model", "kind", "method", "label", "test_set", "generator", "family", "domain", "protocol", "group")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read one of the CSV tables of `r2m tables`; names stay text, even `null` and `42`."""
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise R2MError(f"{path}: not a table of `r2m tables`: {error}") from error
 
 
 class _Strict(BaseModel):
