@@ -1,6 +1,7 @@
 """One look for all figures: sizes in inches, colours by meaning, the same bytes for the same content."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from r2m.files import atomic_path
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells every step of subsetting a font at INFO
 
 FORMATS = ("pdf", "svg", "png")
 INK = "#222222"
