@@ -13,23 +13,19 @@ from r2m.params import BackboneOptions
     "--weights", type=click.Path(path_type=Path), required=True, help=".onnx, .safetensors, .pt, .pth or .bin"
 )
 @click.option("--backbone", type=Options(BackboneOptions), required=True)
+@click.option("--seed", type=int, required=True, help="Of the initial head.")
+@click.option("--head", type=click.Path(path_type=Path), required=True, help="Where the initial head goes.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def command(weights: Path, backbone: BackboneOptions, out: Path) -> None:
-    """Convert weights into the complete state of the backbone at its image size."""
+def command(weights: Path, backbone: BackboneOptions, seed: int, head: Path, out: Path) -> None:
+    """Convert weights into the complete state of the backbone at its image size, and draw the first head."""
     from r2m.models import checkpoint
-    from r2m.models.backbone import Detector, resized_base
+    from r2m.models.backbone import Detector, initial_head, resized_base
     from r2m.models.clip_onnx import convert
 
-    Detector(backbone)
+    detector = Detector(backbone)
     tensors = convert(weights) if weights.suffix == ".onnx" else checkpoint.load_weights(weights)
     state = resized_base(tensors, backbone)
-    checkpoint.save(
-        out,
-        state,
-        {
-            "format": "base",
-            "backbone": backbone.model_dump(),
-            "source": weights.name,
-            "base_hash": checkpoint.sha256(state),
-        },
-    )
+    provenance = {"backbone": backbone.model_dump(), "base_hash": checkpoint.sha256(state)}
+    checkpoint.save(out, state, {"format": "base", "source": weights.name, **provenance})
+    first_head = initial_head(detector.head.in_features, seed)
+    checkpoint.save(head, first_head, {"format": "head", "seed": seed, **provenance})

@@ -17,6 +17,7 @@ from r2m.params import AugmentOptions, BackboneOptions, FinetuneOptions
 @click.option("--name", required=True, help="Name of the specialist.")
 @click.option("--generator", "generators", multiple=True, required=True, help="Generators to train on.")
 @click.option("--options", type=Options(FinetuneOptions), required=True)
+@click.option("--initial-head", type=FILE, required=True, help="Where every specialist's head starts.")
 @click.option("--augment", type=Options(AugmentOptions), required=True)
 @click.option("--seed", default=0)
 @click.option("--state", type=FILE, required=True, help="Where to resume from; removed at the end.")
@@ -31,6 +32,7 @@ def command(
     name: str,
     generators: tuple[str, ...],
     options: FinetuneOptions,
+    initial_head: Path,
     augment: AugmentOptions,
     seed: int,
     state: Path,
@@ -46,7 +48,7 @@ def command(
     from r2m.digest import code_digest
     from r2m.files import atomic_path
     from r2m.models import checkpoint
-    from r2m.models.backbone import Detector, initial_head
+    from r2m.models.backbone import Detector
     from r2m.models.precision import resolve_device
     from r2m.train.finetune import finetune
     from r2m.trunk.inputs import Inputs, images_digest
@@ -55,7 +57,7 @@ def command(
     inputs = Inputs(manifests, trunks, backbone)
     weights, metadata = checkpoint.load(base)
     detector = Detector(backbone)
-    detector.load_tensors(weights | initial_head(detector.head.in_features, seed))
+    detector.load_tensors(weights | checkpoint.load(initial_head)[0])
     provenance = {
         "format": "specialist",
         "name": name,

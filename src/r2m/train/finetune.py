@@ -39,7 +39,7 @@ def finetune(
 ) -> Progress:
     """Train `detector` in place and return the progress, with the tensors of the best val AUC in `best`.
 
-    Goes on from `state_path` if that holds a state with the same `fingerprint`; the result is bit-identical to
+    Goes on from `state_path` if that holds a state with the same `fingerprint`, bit-identical to
     an uninterrupted training on the same machine.
 
     Raises:

@@ -26,10 +26,11 @@ def predict(
     """Return the logits `(n,)` of `rows`, fp32, in their order."""
     detector.eval()
     logits = [np.zeros(0, np.float32)]
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = inputs.fetch(rows.iloc[start : start + batch_size]).to(device)
-            logits.append(detector(batch).float().cpu().numpy())
+            with autocast(device, precision):
+                logits.append(detector(batch).float().cpu().numpy())
     return np.concatenate(logits)
 
 

@@ -23,10 +23,11 @@ def features(
     """Return the pooled features `(n, D)` of `rows`, fp32."""
     detector.eval()
     parts = []
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = inputs.fetch(rows.iloc[start : start + batch_size]).to(device)
-            parts.append(detector.features(batch).float().cpu().numpy())
+            with autocast(device, precision):
+                parts.append(detector.features(batch).float().cpu().numpy())
     return np.concatenate(parts)
 
 

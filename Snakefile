@@ -1,0 +1,48 @@
+from snakemake.utils import min_version, validate
+
+min_version("9.10")
+
+
+configfile: "params.yaml"
+
+
+container: "docker://python:3.11-slim"
+
+
+include: "workflow/rules/common.smk"
+
+
+validate(config, "workflow/schemas/params.schema.yaml")
+
+
+include: "workflow/rules/sources.smk"
+include: "workflow/rules/faces.smk"
+include: "workflow/rules/forge.smk"
+include: "workflow/rules/trunk.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/stages.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+        CONTACT_SHEETS,
+        DATA_CARD,
+        CODE_FILES,
+        STAGES["members"],
+
+
+onstart:
+    prune()
+
+
+onsuccess:
+    finish()

@@ -1,0 +1,86 @@
+"""`r2m tune`: choose a merge variant's options on the val split."""
+
+import json
+from pathlib import Path
+
+import click
+
+from r2m.cli.compute import FILE, compute_options, inputs_options, named_files
+from r2m.cli.json_type import Options
+from r2m.params import BackboneOptions, MergeVariant
+
+
+@click.command()
+@inputs_options
+@click.option("--variant", required=True, help="Name of the merge variant.")
+@click.option("--options", type=Options(MergeVariant), required=True)
+@click.option("--task-vector", "task_vectors", multiple=True, required=True, help="NAME=FILE.")
+@click.option("--head", "heads", multiple=True, required=True, help="NAME=FILE.")
+@click.option("--initial-head", type=FILE, required=True, help="What all specialists' heads started from.")
+@click.option("--generator", "generators", multiple=True, required=True, help="Generators to choose on.")
+@click.option("--candidates", type=FILE, required=True, help="CSV to write, one row a candidate.")
+@click.option("--out", type=FILE, required=True, help="JSON to write: the chosen options.")
+@compute_options
+def command(
+    manifests: tuple[Path, ...],
+    trunks: tuple[Path, ...],
+    base: Path,
+    backbone: BackboneOptions,
+    variant: str,
+    options: MergeVariant,
+    task_vectors: tuple[str, ...],
+    heads: tuple[str, ...],
+    initial_head: Path,
+    generators: tuple[str, ...],
+    candidates: Path,
+    out: Path,
+    device: str,
+    precision: str,
+    threads: int,
+) -> None:
+    """Merge and score every candidate on the val split; write the curve and the best options."""
+    import pandas as pd
+    import torch
+
+    from r2m.evaluate.tune import tune
+    from r2m.files import atomic_path, write_text
+    from r2m.merge.heads import merge_heads
+    from r2m.models import checkpoint
+    from r2m.models.backbone import Detector
+    from r2m.models.precision import resolve_device
+    from r2m.trunk.inputs import Inputs
+
+    torch.set_num_threads(threads)
+    weights, _ = checkpoint.load(base)
+    detector = Detector(backbone)
+    detector.load_tensors(weights)
+    head_tensors = {name: checkpoint.load(path)[0] for name, path in named_files(heads, "--head").items()}
+    method = options.method or variant
+    chosen, rows = tune(
+        method,
+        options.options,
+        options.candidates(),
+        detector=detector,
+        base=weights,
+        task_vectors={
+            name: checkpoint.load(path)[0]
+            for name, path in named_files(task_vectors, "--task-vector").items()
+        },
+        head=merge_heads(head_tensors, options.head, checkpoint.load(initial_head)[0]),
+        inputs=Inputs(manifests, trunks, backbone),
+        generators=list(generators),
+        device=resolve_device(device),
+        precision=precision,
+    )
+    with atomic_path(candidates) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    best = next(row for row in rows if row["chosen"])
+    description = {
+        "variant": variant,
+        "method": method,
+        "head": options.head,
+        "options": chosen,
+        "tuned": {key: best[key] for key in options.tune},
+        "val_auc": best["val_auc"],
+    }
+    write_text(out, json.dumps(description, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,39 @@
+rule score:
+    input:
+        **inputs_of(SETS),
+        model=lambda w: MODELS[w.kind][w.model],
+    output:
+        "results/scores/{kind}/{model}/scores.parquet",
+    params:
+        inputs=inputs_arguments,
+        model=model_arguments,
+        backbone=BACKBONE,
+        compute=COMPUTE,
+        batch_size=PARAMS.evaluate.batch_size,
+        code=code_digest(["r2m.cli.score"]),
+    resources:
+        mem_mb=2500,
+    log:
+        "results/logs/score/{kind}/{model}.log",
+    benchmark:
+        "results/benchmarks/score/{kind}/{model}.tsv"
+    shell:
+        "{R2M} score --checkpoint {input.model} --kind {wildcards.kind} --model {wildcards.model}"
+        " {params.model} {params.inputs} --backbone {params.backbone:q} {params.compute}"
+        " --batch-size {params.batch_size} --threads {threads} --out {output} >{log} 2>&1"
+
+
+rule tables:
+    input:
+        SCORES,
+    output:
+        TABLES,
+    params:
+        out="results/tables",
+        scores=repeated("--scores", SCORES),
+        context=context(),
+        code=code_digest(["r2m.cli.tables"]),
+    log:
+        "results/logs/tables.log",
+    shell:
+        "{R2M} tables {params.scores} --options {params.context:q} --out {params.out} >{log} 2>&1"

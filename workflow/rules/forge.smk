@@ -1,0 +1,56 @@
+rule forge:
+    input:
+        manifests=expand("results/faces/{domain}/manifest.parquet", domain=DOMAINS),
+        landmarks=expand("results/faces/{domain}/landmarks.parquet", domain=DOMAINS),
+        detector=package_receipts(DETECTOR),
+    output:
+        manifest="results/forged/{generator}/manifest.parquet",
+        skipped="results/forged/{generator}/skipped.csv",
+        images=directory("results/forged/{generator}/images"),
+    params:
+        out=lambda w, output: Path(output.manifest).parent,
+        faces=repeated("--faces", [f"results/faces/{name}" for name in DOMAINS]),
+        options=lambda w: as_json(
+            PARAMS.generators[w.generator], exclude={"finetune", "label"}
+        ),
+        files=lambda w: folders_digest(own_folders(w.generator)),
+        faces_options=as_json(PARAMS.faces, exclude={"detector"}),
+        image_size=PARAMS.backbone.image_size,
+        seed=PARAMS.seed,
+        detector=detector_arguments(),
+        code=lambda w: code_digest(forge_modules(w.generator)),
+    resources:
+        mem_mb=1500,
+    log:
+        "results/logs/forge/{generator}.log",
+    benchmark:
+        "results/benchmarks/forge/{generator}.tsv"
+    shell:
+        "{R2M} forge --generator {wildcards.generator} --options {params.options:q}"
+        " --faces-options {params.faces_options:q} --image-size {params.image_size}"
+        " --seed {params.seed} {params.faces} {params.detector} --threads {threads}"
+        " --out {params.out} >{log} 2>&1"
+
+
+rule contact_sheet:
+    input:
+        fakes="results/forged/{generator}/manifest.parquet",
+        reals=expand("results/faces/{domain}/manifest.parquet", domain=DOMAINS),
+    output:
+        report(
+            "results/contact/{generator}.png",
+            caption="../report/contact_sheet.rst",
+            category="Contact sheets",
+            labels={"generator": "{generator}"},
+        ),
+        "results/contact/{generator}.pdf",
+        "results/contact/{generator}.svg",
+    params:
+        out=lambda w, output: Path(output[0]).with_suffix(""),
+        reals=lambda w, input: repeated("--reals", input.reals),
+        code=code_digest(["r2m.cli.contact_sheet"]),
+    log:
+        "results/logs/contact_sheet/{generator}.log",
+    shell:
+        "{R2M} contact-sheet --manifest {input.fakes} {params.reals} --out {params.out}"
+        " >{log} 2>&1"

@@ -1,0 +1,121 @@
+rule task_vector:
+    input:
+        base="results/base/base.safetensors",
+        specialist="results/specialists/{specialist}/model.safetensors",
+    output:
+        task_vector="results/specialists/{specialist}/task_vector.safetensors",
+        head="results/specialists/{specialist}/head.safetensors",
+    params:
+        code=code_digest(["r2m.cli.task_vector"]),
+    resources:
+        mem_mb=2000,
+    log:
+        "results/logs/task_vector/{specialist}.log",
+    benchmark:
+        "results/benchmarks/task_vector/{specialist}.tsv"
+    shell:
+        "{R2M} task-vector --base {input.base} --specialist {input.specialist}"
+        " --out {output.task_vector} --head {output.head} >{log} 2>&1"
+
+
+rule tune:
+    input:
+        **inputs_of(training_sets(TRAIN_GENERATORS)),
+        initial_head=INITIAL_HEAD,
+        task_vectors=specialist_files("task_vector").values(),
+        heads=specialist_files("head").values(),
+    output:
+        candidates="results/tune/{variant}.csv",
+        chosen="results/tune/{variant}.json",
+    params:
+        inputs=inputs_arguments,
+        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        heads=repeated("--head", specialist_files("head")),
+        generators=repeated("--generator", TRAIN_GENERATORS),
+        options=lambda w: as_json(
+            PARAMS.merge.methods[w.variant], exclude={"label"}
+        ),
+        backbone=BACKBONE,
+        compute=COMPUTE,
+        code=method_modules("tune"),
+    resources:
+        mem_mb=4000,
+    log:
+        "results/logs/tune/{variant}.log",
+    benchmark:
+        "results/benchmarks/tune/{variant}.tsv"
+    shell:
+        "{R2M} tune --variant {wildcards.variant} --options {params.options:q} {params.inputs}"
+        " --backbone {params.backbone:q} {params.task_vectors} {params.heads}"
+        " --initial-head {input.initial_head} {params.generators} {params.compute}"
+        " --threads {threads} --candidates {output.candidates} --out {output.chosen} >{log} 2>&1"
+
+
+rule real_component:
+    input:
+        tune="results/tune/{variant}.json",
+        task_vectors=specialist_files("task_vector").values(),
+    output:
+        core="results/real/{variant}/core.safetensors",
+        report="results/real/{variant}/report.json",
+    params:
+        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        code=code_digest(["r2m.cli.real_component"]),
+    resources:
+        mem_mb=3000,
+    log:
+        "results/logs/real_component/{variant}.log",
+    benchmark:
+        "results/benchmarks/real_component/{variant}.tsv"
+    shell:
+        "{R2M} real-component --tune {input.tune} {params.task_vectors} --threads {threads}"
+        " --out {output.core} --report {output.report} >{log} 2>&1"
+
+
+rule residual:
+    input:
+        tune="results/tune/{variant}.json",
+        core="results/real/{variant}/core.safetensors",
+        task_vectors=specialist_files("task_vector").values(),
+    output:
+        residual="results/residuals/{variant}/{specialist}.safetensors",
+        report="results/residuals/{variant}/{specialist}.json",
+    params:
+        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        code=code_digest(["r2m.cli.residual"]),
+    resources:
+        mem_mb=3000,
+    log:
+        "results/logs/residual/{variant}/{specialist}.log",
+    benchmark:
+        "results/benchmarks/residual/{variant}/{specialist}.tsv"
+    shell:
+        "{R2M} residual --tune {input.tune} --real {input.core} {params.task_vectors}"
+        " --specialist {wildcards.specialist} --threads {threads}"
+        " --out {output.residual} --report {output.report} >{log} 2>&1"
+
+
+rule merge:
+    input:
+        unpack(merge_parts),
+        tune="results/tune/{variant}.json",
+        base="results/base/base.safetensors",
+        initial_head=INITIAL_HEAD,
+        heads=specialist_files("head").values(),
+    output:
+        model="results/merged/{variant}/model.safetensors",
+        report="results/merged/{variant}/report.json",
+    params:
+        parts=merge_parts_arguments,
+        heads=repeated("--head", specialist_files("head")),
+        code=method_modules("merge"),
+    resources:
+        mem_mb=3000,
+    log:
+        "results/logs/merge/{variant}.log",
+    benchmark:
+        "results/benchmarks/merge/{variant}.tsv"
+    shell:
+        "{R2M} merge --tune {input.tune} --base {input.base} {params.parts} {params.heads}"
+        " --initial-head {input.initial_head} --threads {threads}"
+        " --out {output.model} --report {output.report} >{log} 2>&1"

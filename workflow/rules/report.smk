@@ -1,0 +1,83 @@
+rule figure_heatmap:
+    input:
+        table="results/tables/auc.csv",
+        models="results/tables/models.csv",
+    output:
+        *figure_outputs("heatmap", "heatmap", "Results", figure="AUC of every model on every test set"),
+    params:
+        out=without_suffix,
+        context=context(),
+        code=code_digest(["r2m.cli.figure_heatmap"]),
+    log:
+        "results/logs/figures/heatmap.log",
+    shell:
+        "{R2M} figure-heatmap --table {input.table} --models {input.models}"
+        " --options {params.context:q} --out {params.out} >{log} 2>&1"
+
+
+rule figure_dumbbell:
+    input:
+        "results/tables/dumbbell.csv",
+    output:
+        *figure_outputs("dumbbell", "dumbbell", "Results", figure="Merges against averaging and joint training"),
+    params:
+        out=without_suffix,
+        code=code_digest(["r2m.cli.figure_dumbbell"]),
+    log:
+        "results/logs/figures/dumbbell.log",
+    shell:
+        "{R2M} figure-dumbbell --means {input} --out {params.out} >{log} 2>&1"
+
+
+rule figure_spectra:
+    input:
+        lambda w: [f"results/residuals/{w.variant}/{name}.json" for name in MEMBERS],
+    output:
+        *figure_outputs(
+            "spectra/{variant}",
+            "spectra",
+            "Method",
+            figure="Singular values of task vectors and residuals",
+            variant="{variant}",
+        ),
+    params:
+        out=without_suffix,
+        title=lambda w: PARAMS.merge.methods[w.variant].label or w.variant,
+        context=context(),
+        code=code_digest(["r2m.cli.figure_spectra"]),
+    log:
+        "results/logs/figures/spectra/{variant}.log",
+    shell:
+        "{R2M} figure-spectra --options {params.context:q} --title {params.title:q}"
+        " --out {params.out} {input} >{log} 2>&1"
+
+
+rule figure_tune:
+    input:
+        expand("results/tune/{variant}.csv", variant=VARIANTS),
+    output:
+        *figure_outputs("tune", "tune", "Method", figure="Val AUC of every candidate"),
+    params:
+        out=without_suffix,
+        code=code_digest(["r2m.cli.figure_tune"]),
+    log:
+        "results/logs/figures/tune.log",
+    shell:
+        "{R2M} figure-tune --out {params.out} {input} >{log} 2>&1"
+
+
+rule data_card:
+    input:
+        manifests=[manifest_of(name) for name in SETS],
+        receipts=package_receipts(*ALL_SOURCES),
+    output:
+        report(DATA_CARD, caption="../report/data_card.rst", category="Data"),
+    params:
+        receipts=lambda w, input: repeated("--receipt", input.receipts),
+        context=context({"forge", "images", "reals"}, {"images", "identity"}),
+        code=code_digest(["r2m.cli.data_card"]),
+    log:
+        "results/logs/data_card.log",
+    shell:
+        "{R2M} data-card {params.receipts} --options {params.context:q} --out {output}"
+        " {input.manifests} >{log} 2>&1"

@@ -1,0 +1,46 @@
+# Targets of dvc.yaml's stages, which call `snakemake --allowed-rules … -- stage_NAME`.
+
+
+rule code:
+    output:
+        CODE_FILES,
+    params:
+        digests=CODE,
+    localrule: True
+    log:
+        "results/logs/code.log",
+    run:
+        for path, digest in zip(output, params.digests.values()):
+            Path(path).write_text(f"{digest}\n", encoding="utf-8")
+
+
+rule members:
+    input:
+        [manifest_of(name) for name in SETS],
+        [trunk_of(name) if HAS_TRUNK else images_of(name) for name in SETS],
+    output:
+        STAGES["members"],
+    params:
+        models=repeated(
+            "--model",
+            {
+                name: ",".join(members_of(training_sets(generators)))
+                for name, generators in TRAINED_ON.items()
+            },
+        ),
+        out="results/members",
+        code=code_digest(["r2m.cli.members"]),
+    log:
+        "results/logs/members.log",
+    shell:
+        "{R2M} members {params.models} --out {params.out} >{log} 2>&1"
+
+
+for stage, files in STAGES.items():
+
+    rule:
+        name:
+            f"stage_{stage}"
+        input:
+            files,
+        localrule: True
