@@ -69,10 +69,7 @@ def detector_arguments():
     if DETECTOR == "none":
         return ""
     folder = source_folder(DETECTOR)
-    return (
-        f"--detector {folder}/face_detection_yunet_2023mar_int8bq.onnx"
-        f" --embedder {folder}/face_recognition_sface_2021dec_int8bq.onnx"
-    )
+    return f"--detector {folder}/yunet.onnx --embedder {folder}/sface.onnx"
 
 
 def manifest_of(image_set):

@@ -23,10 +23,7 @@ def check_inputs(params: Params) -> None:
         if generator.reals is not None:
             _check_folder(f"generators.{name}.reals", generator.reals, least)
     if isinstance(params.faces.detector, FolderSource):
-        for model in (
-            "face_detection_yunet_2023mar_int8bq.onnx",
-            "face_recognition_sface_2021dec_int8bq.onnx",
-        ):
+        for model in ("yunet.onnx", "sface.onnx"):
             _check_file("faces.detector.folder", Path(params.faces.detector.folder, model))
     if isinstance(params.backbone.weights, FileSource):
         weights = Path(params.backbone.weights.file)
