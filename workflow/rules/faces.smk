@@ -16,6 +16,7 @@ rule faces:
         seed=PARAMS.seed,
         detector=detector_arguments(),
         code=code_digest(["r2m.cli.faces"]),
+    threads: 2
     resources:
         mem_mb=1500,
     log:
