@@ -377,7 +377,7 @@ def finish():
     """After a run outside DVC: write the report, tell DVC what is there, say where the tables are."""
     if "DVC_STAGE" in os.environ:
         return
-    snakemake = f"{sys.executable} -m snakemake"
+    snakemake = f"{sys.executable} -m snakemake --snakefile {workflow.main_snakefile}"
     done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
     if "Nothing to be done" not in done:
         return
