@@ -352,9 +352,26 @@ CODE = code_of_stages()
 CODE_FILES = [f"results/code/{stage}" for stage in CODE]
 
 
+# Folders that stages of dvc.yaml put out although the params may leave nothing to be made there.
+STAGE_FOLDERS = [
+    "data/raw",
+    *(str(Path(trunk_of(name)).parent) for name in SETS),
+    *(f"results/{folder}/{name}" for folder in ("real", "residuals") for name in VARIANTS),
+    *(
+        f"results/{folder}/{name}"
+        for folder in ("specialists", "scores/specialist")
+        for name in [*GENERATORS, *FAMILIES]
+    ),
+]
+
+
 def prune():
-    """Remove results of names that are no longer in params.yaml, so that no table can show them."""
+    """Remove results of names that are no longer in params.yaml, so that no table can show them.
+
+    The folders that DVC expects are there afterwards, if only empty.
+    """
     keep = {
+        "code": CODE,
         "faces": DOMAINS,
         "forged": GENERATORS,
         "contact": GENERATORS,
@@ -371,6 +388,8 @@ def prune():
     }
     arguments = " ".join(f"--keep {folder}={','.join(names)}" for folder, names in keep.items())
     shell(f"{R2M} prune --results results {arguments}")
+    for folder in STAGE_FOLDERS:
+        Path(folder).mkdir(parents=True, exist_ok=True)
 
 
 def finish():
