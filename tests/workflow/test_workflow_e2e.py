@@ -1,0 +1,148 @@
+"""One run of everything: which files come out, and that tables, scores and checkpoints belong together."""
+
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from workflow_project import Project
+
+from r2m import manifest
+from r2m.models import checkpoint
+from r2m.models.backbone import Detector
+from r2m.models.images import load_images, normalization
+from r2m.params import BackboneOptions, load
+
+pytestmark = pytest.mark.slow
+
+FAMILIES = {"swap": "FS", "up": "EFS", "inp": "FE"}
+METHODS = {"weight_averaging": "weight_averaging", "ties": "ties", "r2m_task": "r2m", "r2m": "r2m"}
+KINDS = {
+    "base": "base",
+    "swap": "specialist",
+    "up": "specialist",
+    "joint": "joint",
+    **dict.fromkeys(METHODS, "merge"),
+}
+COLUMNS = [
+    *("model", "kind", "method", "test_set", "generator", "family", "domain", "protocol"),
+    *("n_real", "n_fake", "auc", "ap", "eer", "accuracy"),
+]
+
+
+@pytest.fixture(scope="module")
+def table(finished_run: Project) -> pd.DataFrame:
+    return pd.read_csv(finished_run / "results/tables/auc.csv", keep_default_na=False)
+
+
+def backbone(project: Project) -> BackboneOptions:
+    return load(project / "params.yaml").backbone
+
+
+def scores(project: Project, kind: str, model: str) -> pd.DataFrame:
+    return pq.read_table(project / f"results/scores/{kind}/{model}/scores.parquet").to_pandas()
+
+
+def test_everything_is_there(finished_run: Project) -> None:
+    figures = ["heatmap", "dumbbell", "tune", "spectra/r2m", "spectra/r2m_task"]
+    expected = [
+        *(f"tables/{name}" for name in ("auc.csv", "models.csv", "dumbbell.csv", "main.md", "main.tex")),
+        "tables/metrics.json",
+        *(f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf", "svg")),
+        *(f"contact/{name}.png" for name in FAMILIES),
+        *("data_card.md", "report.html"),
+    ]
+    results = finished_run / "results"
+    assert [name for name in expected if not results.joinpath(name).is_file()] == []
+    assert [name for name in expected if results.joinpath(name).stat().st_size < 20] == []
+    assert sorted(path.stem for path in results.glob("figures/spectra/*.png")) == ["r2m", "r2m_task"]
+    assert not list(results.rglob("*.tmp*")), "temporary files are left"
+
+
+def test_table_has_every_model_on_every_test_set(table: pd.DataFrame) -> None:
+    assert list(table.columns) == COLUMNS
+    expected = {
+        (model, f"{domain}/{one}") for model in KINDS for domain in ("drawn", "sketch") for one in FAMILIES
+    }
+    assert set(zip(table["model"], table["test_set"], strict=True)) == expected
+    assert len(table) == len(expected)
+    for row in table.to_dict("records"):
+        assert row["kind"] == KINDS[row["model"]]
+        assert row["method"] == METHODS.get(row["model"], "")
+        assert row["family"] == FAMILIES[row["generator"]]
+        assert row["test_set"] == f"{row['domain']}/{row['generator']}"
+        within = "unseen_generator" if row["generator"] == "inp" else "in_distribution"
+        assert row["protocol"] == ("cross_dataset" if row["domain"] == "sketch" else within)
+        assert row["n_real"] == row["n_fake"] == 6
+    for metric in ("auc", "ap", "eer", "accuracy"):
+        assert table[metric].between(0, 1).all()
+
+
+def test_table_is_computed_from_the_scores(finished_run: Project, table: pd.DataFrame) -> None:
+    for row in table.to_dict("records"):
+        all_rows = scores(finished_run, row["kind"], row["model"])
+        test = all_rows[(all_rows["split"] == "test") & (all_rows["domain"] == row["domain"])]
+        part = test[test["generator"].isin(["real", row["generator"]])]
+        assert row["auc"] == pytest.approx(roc_auc_score(part["label"], part["logit"]), abs=1e-6)
+
+
+def test_unseen_generators_have_test_images_only(finished_run: Project) -> None:
+    splits = {
+        name: set(manifest.read(finished_run / f"results/forged/{name}/manifest.parquet")["split"])
+        for name in FAMILIES
+    }
+    assert splits == {"swap": {"train", "val", "test"}, "up": {"train", "val", "test"}, "inp": {"test"}}
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_merged_checkpoint_is_a_whole_detector_and_gives_the_scores(
+    finished_run: Project, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, metadata = checkpoint.load(finished_run / f"results/merged/{variant}/model.safetensors")
+    assert metadata["variant"] == variant
+    detector = Detector(backbone(finished_run)).eval()
+    is_head = {key: key.startswith("head.") for key in tensors}
+    detector.backbone.load_state_dict({k: t for k, t in tensors.items() if not is_head[k]}, strict=True)
+    detector.head.load_state_dict(
+        {k.removeprefix("head."): t for k, t in tensors.items() if is_head[k]}, strict=True
+    )
+    rows = scores(finished_run, "merge", variant).query("split == 'test'")
+    monkeypatch.chdir(finished_run.root)
+    paths = pd.concat(
+        manifest.read(path)[["image_id", "path"]]
+        for path in finished_run.root.glob("results/f*/*/manifest.parquet")
+    ).set_index("image_id")["path"]
+    mean, std = normalization("test_vit")
+    images = (load_images(list(paths[rows["image_id"]]), 32) - mean) / std
+    with torch.inference_mode():  # timm's own forward pass, from images and not from cached activations
+        logits = detector.head(detector.backbone(images)).squeeze(1)
+    torch.testing.assert_close(logits, torch.tensor(rows["logit"].to_numpy()), atol=5e-3, rtol=5e-3)
+
+
+def test_averaged_weights_are_the_mean_of_the_specialists(finished_run: Project) -> None:
+    merged, _ = checkpoint.load(finished_run / "results/merged/weight_averaging/model.safetensors")
+    base, _ = checkpoint.load(finished_run / "results/base/base.safetensors")
+    swap, up = (
+        checkpoint.load(finished_run / f"results/specialists/{name}/model.safetensors")[0]
+        for name in ("swap", "up")
+    )
+    assert set(merged) == set(base) | {"head.weight", "head.bias"}
+    for key, tensor in merged.items():
+        expected = (swap[key] + up[key]) / 2 if key in swap else base[key]
+        torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_tuned_methods_tried_equally_many_candidates(finished_run: Project) -> None:
+    tried = {name: len(pd.read_csv(finished_run / f"results/tune/{name}.csv")) for name in METHODS}
+    assert tried == {"weight_averaging": 1, "ties": 4, "r2m_task": 4, "r2m": 4}
+
+
+def test_metrics_name_every_model(finished_run: Project) -> None:
+    metrics = json.loads((finished_run / "results/tables/metrics.json").read_text())
+    assert set(metrics) == set(KINDS)
+
+
+def test_second_run_has_nothing_to_do(project: Project) -> None:
+    assert "Nothing to be done" in project.snakemake("--quiet", "rules")
