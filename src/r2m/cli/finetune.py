@@ -55,14 +55,13 @@ def command(
 
     torch.set_num_threads(threads)
     inputs = Inputs(manifests, trunks, backbone)
-    weights, metadata = checkpoint.load(base)
     detector = Detector(backbone)
-    detector.load_tensors(weights | checkpoint.load(initial_head)[0])
+    detector.load_tensors(checkpoint.load(base)[0] | checkpoint.load(initial_head)[0])
     provenance = {
         "format": "specialist",
         "name": name,
         "generators": list(generators),
-        "base_hash": metadata["base_hash"],
+        "base_hash": checkpoint.read_metadata(base)["base_hash"],
         "backbone": backbone.model_dump(),
         "options": options.model_dump(),
         "augment": None if trunks else augment.model_dump(),
