@@ -357,11 +357,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 # YAML 1.1 reads 1e-5, without a dot, as text.
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+_UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -380,6 +377,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise R2MError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
     return value
+
+
+def with_floats(value: Any) -> Any:
+    """Return `value`, nested as it is, with text like 1e-5 as the number that `read_yaml` makes of it."""
+    if isinstance(value, Mapping):
+        return {key: with_floats(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_floats(one) for one in value]
+    return float(value) if isinstance(value, str) and _FLOAT.match(value) else value
 
 
 def parse(config: Mapping[str, Any], name: str = "params.yaml") -> Params:

@@ -15,6 +15,8 @@ from r2m.forge.registry import module_of
 
 try:
     r2m_params.read_yaml("params.yaml")
+    # Snakemake's own reader takes 1e-5 for text.
+    config = r2m_params.with_floats(config)
     PARAMS = r2m_params.parse(config)
     check_inputs(PARAMS)
 except R2MError as error:
