@@ -162,9 +162,12 @@ def domain_arguments(wildcards):
     return f"--role {domain.role} --identity {domain.identity}{limit}"
 
 
-def own_folders(generator):
-    """The user's folders behind a generator, as the command takes them."""
-    options = PARAMS.generators[generator]
+def own_folders(image_set):
+    """The user's folders behind a domain or generator, as the commands take them."""
+    if image_set in DOMAINS:
+        source = PARAMS.domains[image_set].images
+        return [source.folder] if hasattr(source, "folder") else []
+    options = PARAMS.generators[image_set]
     return [folder for folder in (options.images, options.reals) if folder]
 
 
@@ -307,10 +310,10 @@ STAGES = stage_targets()
 
 
 def code_of_stages():
-    """Stage of dvc.yaml → digest of its commands' code and of the rules of its phase."""
+    """Stage of dvc.yaml → digest of its commands' code and of the files that hold its rules."""
 
-    def digest(phase, *commands):
-        return rules_digest(phase) + code_digest(commands)
+    def digest(phases, *commands):
+        return "".join(map(rules_digest, phases.split())) + code_digest(commands)
 
     def command(name):
         return f"r2m.cli.{name}"
@@ -322,12 +325,14 @@ def code_of_stages():
         "base": digest("sources", command("base")),
         "faces": digest("faces", command("faces")),
         "trunk": digest("trunk", command("trunk")),
-        "members": digest("finetune", command("members")),
+        "members": digest("stages", command("members")),
         "finetune": digest("finetune", command("finetune"), command("probe")),
         "specialist": digest("finetune", command("finetune"), command("task_vector")),
         "score": digest("evaluate", command("score")),
         "report": digest(
-            "report", *figures, command("tables"), command("contact_sheet"), command("data_card")
+            "evaluate report",
+            *figures,
+            *map(command, ("tables", "contact_sheet", "data_card")),
         ),
         **{f"forge-{name}": digest("forge", *forge_modules(name)) for name in GENERATORS},
         **{
@@ -338,7 +343,7 @@ def code_of_stages():
 
 
 def rules_digest(phase):
-    """Digest of the rules of a phase; comments and line breaks do not count."""
+    """Digest of the rules of one file; comments and line breaks do not count."""
     import hashlib
     import io
     import tokenize

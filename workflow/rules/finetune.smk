@@ -76,3 +76,23 @@ rule probe:
     shell:
         "{R2M} probe {params.inputs} {params.generators} --backbone {params.backbone:q}"
         " {params.compute} --threads {threads} --out {output} >{log} 2>&1"
+
+
+rule task_vector:
+    input:
+        base="results/base/base.safetensors",
+        specialist="results/specialists/{specialist}/model.safetensors",
+    output:
+        task_vector="results/specialists/{specialist}/task_vector.safetensors",
+        head="results/specialists/{specialist}/head.safetensors",
+    params:
+        code=code_digest(["r2m.cli.task_vector"]),
+    resources:
+        mem_mb=2000,
+    log:
+        "results/logs/task_vector/{specialist}.log",
+    benchmark:
+        "results/benchmarks/task_vector/{specialist}.tsv"
+    shell:
+        "{R2M} task-vector --base {input.base} --specialist {input.specialist}"
+        " --out {output.task_vector} --head {output.head} >{log} 2>&1"

@@ -30,27 +30,3 @@ rule forge:
         " --faces-options {params.faces_options:q} --image-size {params.image_size}"
         " --seed {params.seed} {params.faces} {params.detector} --threads {threads}"
         " --out {params.out} >{log} 2>&1"
-
-
-rule contact_sheet:
-    input:
-        fakes="results/forged/{generator}/manifest.parquet",
-        reals=expand("results/faces/{domain}/manifest.parquet", domain=DOMAINS),
-    output:
-        report(
-            "results/contact/{generator}.png",
-            caption="../report/contact_sheet.rst",
-            category="Contact sheets",
-            labels={"generator": "{generator}"},
-        ),
-        "results/contact/{generator}.pdf",
-        "results/contact/{generator}.svg",
-    params:
-        out=lambda w, output: Path(output[0]).with_suffix(""),
-        reals=lambda w, input: repeated("--reals", input.reals),
-        code=code_digest(["r2m.cli.contact_sheet"]),
-    log:
-        "results/logs/contact_sheet/{generator}.log",
-    shell:
-        "{R2M} contact-sheet --manifest {input.fakes} {params.reals} --out {params.out}"
-        " >{log} 2>&1"

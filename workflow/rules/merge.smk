@@ -1,23 +1,3 @@
-rule task_vector:
-    input:
-        base="results/base/base.safetensors",
-        specialist="results/specialists/{specialist}/model.safetensors",
-    output:
-        task_vector="results/specialists/{specialist}/task_vector.safetensors",
-        head="results/specialists/{specialist}/head.safetensors",
-    params:
-        code=code_digest(["r2m.cli.task_vector"]),
-    resources:
-        mem_mb=2000,
-    log:
-        "results/logs/task_vector/{specialist}.log",
-    benchmark:
-        "results/benchmarks/task_vector/{specialist}.tsv"
-    shell:
-        "{R2M} task-vector --base {input.base} --specialist {input.specialist}"
-        " --out {output.task_vector} --head {output.head} >{log} 2>&1"
-
-
 rule tune:
     input:
         **inputs_of(training_sets(TRAIN_GENERATORS)),
