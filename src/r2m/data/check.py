@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
+from r2m.data.listing import find_images
 from r2m.errors import R2MError
 from r2m.params import FileSource, FolderSource, Params
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -34,17 +34,13 @@ def check_inputs(params: Params) -> None:
             )
 
 
-def images_in(folder: str | Path) -> list[Path]:
-    """Return the files below `folder` whose suffix is an image's, sorted."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def folders_digest(folders: list[str]) -> str:
     """Return a digest of names and sizes of the images below `folders`: it changes when images come or go."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in images_in(folder):
-            digest.update(f"{path.as_posix()}\t{path.stat().st_size}\n".encode())
+        for path in find_images(Path(folder)):
+            size = Path(folder, path).stat().st_size
+            digest.update(f"{Path(folder, path).as_posix()}\t{size}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -52,7 +48,7 @@ def _check_folder(key: str, folder: str, least: int) -> None:
     path = Path(folder)
     if not path.is_dir():
         raise R2MError(f"params.yaml: {key}: {folder}: no such folder")
-    count = len(images_in(path))
+    count = len(find_images(path))
     if count < least:
         raise R2MError(f"params.yaml: {key}: {folder}: {count} images; expected at least {least}")
 

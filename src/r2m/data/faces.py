@@ -16,7 +16,8 @@ from r2m.data import identity as identities
 from r2m.data.align import Landmarks, align, template
 from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
 from r2m.data.encode import Image, encode
-from r2m.data.images import list_images, read_image, write_png
+from r2m.data.images import read_image, write_png
+from r2m.data.listing import list_images
 from r2m.data.parallel import thread_map
 from r2m.data.split import require_images, split_by_identity
 from r2m.errors import R2MError

@@ -1,4 +1,4 @@
-"""Image files: list a folder, read one photograph, write one PNG."""
+"""Image files: read one photograph, write one PNG."""
 
 from pathlib import Path
 
@@ -9,23 +9,6 @@ from PIL import ImageOps
 
 from r2m.data.encode import Image
 from r2m.errors import R2MError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files below `folder`, relative to it, sorted by their POSIX path.
-
-    Raises:
-        R2MError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise R2MError(f"{folder}: no such folder of images")
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    visible = [path for path in found if not any(part.startswith(".") for part in path.parts)]
-    if not visible:
-        raise R2MError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
-    return sorted(visible, key=Path.as_posix)
 
 
 def read_image(path: Path) -> Image:

@@ -11,7 +11,8 @@ from r2m import manifest
 from r2m.data.detect import Embedding, FaceEmbedder
 from r2m.data.faces import Settings, extract, stem_of
 from r2m.data.identity import cluster
-from r2m.data.images import list_images, read_crop
+from r2m.data.images import read_crop
+from r2m.data.listing import list_images
 from r2m.data.split import require_images, split_by_hash, split_by_identity
 from r2m.errors import R2MError
 from r2m.params import GeneratorOptions

@@ -1,0 +1,105 @@
+import pytest
+
+from r2m.data.check import check_inputs, folders_digest
+from r2m.data.listing import find_images, list_images
+from r2m.errors import R2MError
+from r2m.params import parse
+
+
+def fill(folder, n):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        (folder / f"{i:02d}.PNG").write_bytes(b"x")
+    return str(folder)
+
+
+@pytest.fixture
+def config(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"x")
+    return {
+        "domains": {
+            "mine": {"images": {"folder": fill(tmp_path / "mine", 6)}, "role": "train", "identity": "file"},
+            "other": {"images": {"folder": fill(tmp_path / "other", 2)}, "role": "test", "identity": "file"},
+        },
+        "generators": {
+            "own": {"family": "FS", "images": fill(tmp_path / "own", 6), "reals": fill(tmp_path / "r", 6)},
+            "rare": {"family": "FR", "role": "unseen", "images": fill(tmp_path / "rare", 2)},
+        },
+        "faces": {"detector": "none", "min_images": 2},
+        "backbone": {"weights": {"file": str(weights)}},
+        "merge": {"methods": {"weight_averaging": {}}},
+    }
+
+
+def message(config):
+    with pytest.raises(R2MError) as caught:
+        check_inputs(parse(config))
+    return str(caught.value)
+
+
+def test_enough_of_everything(config):
+    check_inputs(parse(config))
+
+
+@pytest.mark.parametrize(
+    ("key", "folder", "least"),
+    [
+        ("domains.mine.images.folder", "mine", 6),
+        ("domains.other.images.folder", "other", 2),
+        ("generators.own.images", "own", 6),
+        ("generators.own.reals", "r", 6),
+        ("generators.rare.images", "rare", 2),
+    ],
+)
+def test_too_few_images_and_missing_folders(config, tmp_path, key, folder, least):
+    path = tmp_path / folder
+    (path / "00.PNG").unlink()
+    expected = f"params.yaml: {key}: {path}: {least - 1} images; expected at least {least}"
+    assert message(config) == expected
+    (path / ".hidden").mkdir()
+    fill(path / ".hidden", 1)
+    assert message(config) == expected
+    path.rename(tmp_path / "gone")
+    assert message(config) == f"params.yaml: {key}: {path}: no such folder"
+
+
+def test_weights(config, tmp_path):
+    config["backbone"]["weights"]["file"] = str(tmp_path / "gone.pt")
+    assert message(config).endswith("gone.pt: no such file")
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    config["backbone"]["weights"]["file"] = str(tmp_path / "model.onnx")
+    assert "model.onnx: expected one of ('.safetensors', '.pt', '.pth', '.bin')" in message(config)
+
+
+def test_detector_folder(config, tmp_path):
+    config["faces"]["detector"] = {"folder": str(tmp_path / "models")}
+    assert (
+        message(config)
+        == f"params.yaml: faces.detector.folder: {tmp_path / 'models/yunet.onnx'}: no such file"
+    )
+
+
+def test_digest_of_folders_follows_names_and_sizes(config, tmp_path):
+    folders = [str(tmp_path / "mine"), str(tmp_path / "own")]
+    before = folders_digest(folders)
+    (tmp_path / "mine" / "notes.txt").write_text("no image")
+    assert folders_digest(folders) == before
+    (tmp_path / "mine" / "00.PNG").write_bytes(b"larger")
+    changed = folders_digest(folders)
+    assert changed != before
+    (tmp_path / "mine" / "00.PNG").rename(tmp_path / "mine" / "new.png")
+    assert folders_digest(folders) not in (before, changed)
+
+
+def test_listing(tmp_path):
+    for name in ("b.jpg", "a/z.PGM", "a.txt", ".hidden/c.jpg", "a/.d.png", "B.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.as_posix() for path in find_images(tmp_path)] == ["B.webp", "a/z.PGM", "b.jpg"]
+    assert list_images(tmp_path) == find_images(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(R2MError, match=r"empty: holds no image"):
+        list_images(tmp_path / "empty")
+    with pytest.raises(R2MError, match=r"absent: no such folder of images"):
+        list_images(tmp_path / "absent")
