@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from r2m.errors import R2MError
+
 
 def with_dotted(options: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested `options` with `{"residual.rank.ratio": 0.1}`-like values put in.
 
     The last two parts of a name with siblings are alternatives (`rank.ratio` | `rank.energy`): the innermost
     mapping is replaced where it holds another alternative.
+
+    Raises:
+        R2MError: a name leads through a value that is not a mapping.
     """
     result: dict[str, Any] = {key: _copy(value) for key, value in options.items()}
     for name, value in dotted.items():
@@ -16,6 +21,8 @@ def with_dotted(options: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[s
         place = result
         for part in path:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise R2MError(f"{name}: expected a mapping under {part!r}, got {place!r}")
         if path and path[-1] in ("rank", "scale"):
             place.clear()
         place[last] = value

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,7 +61,9 @@ class DomainOptions(Section):
     images: PackageSource | FolderSource
     role: Literal["train", "test"]
     identity: Literal["cluster", "folder", "file"] = "cluster"
-    limit: PositiveInt | None = Field(None, description="about so many images, evenly over identities")
+    limit: PositiveInt | None = Field(
+        default=None, description="about so many images, evenly over identities"
+    )
     label: str | None = None
 
 
@@ -69,14 +71,14 @@ class FinetuneOptions(Section):
     """Fine-tuning of one specialist (AdamW, warm-up and cosine, model selection on val AUC)."""
 
     steps: PositiveInt = 120
-    pairs: PositiveInt = Field(16, description="real/fake pairs in a batch")
+    pairs: PositiveInt = Field(default=16, description="real/fake pairs in a batch")
     lr: Positive = 3e-5
     head_lr_factor: Positive = 20.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of the steps")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="share of the steps")
     clip_norm: Positive = 1.0
-    validate_every: PositiveInt = Field(40, description="steps between val AUCs")
-    checkpoint_every: PositiveInt = Field(40, description="steps between resumable states")
+    validate_every: PositiveInt = Field(default=40, description="steps between val AUCs")
+    checkpoint_every: PositiveInt = Field(default=40, description="steps between resumable states")
 
 
 class FinetuneOverrides(Section):
@@ -98,7 +100,7 @@ class GeneratorOptions(Section):
     role: Literal["train", "unseen"] = "train"
     forge: str | None = None
     images: str | None = None
-    reals: str | None = Field(None, description="folder of the reals that belong to `images`")
+    reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
     options: dict[str, float] = {}
     finetune: FinetuneOverrides = FinetuneOverrides()
     label: str | None = None
@@ -138,7 +140,7 @@ class FacesOptions(Section):
     identity_similarity: Fraction = 0.45
     split: SplitOptions = SplitOptions()
     jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (70, 95)
-    min_images: PositiveInt = Field(8, description="fewest images that a split may have")
+    min_images: PositiveInt = Field(default=8, description="fewest images that a split may have")
 
 
 class BackboneOptions(Section):
@@ -154,7 +156,7 @@ class AugmentOptions(Section):
     """Augmentation on the fly, where no trunk is cached (`trainable_blocks: all`)."""
 
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    rotate: Annotated[float, Field(ge=0, le=45)] = Field(10.0, description="degrees, both ways")
+    rotate: Annotated[float, Field(ge=0, le=45)] = Field(default=10.0, description="degrees, both ways")
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
@@ -168,7 +170,7 @@ class SpecialistsOptions(Section):
 class JointOptions(Section):
     """All-in-one training on the union of the generators."""
 
-    steps_factor: Positive = Field(2.0, description="times the steps of one specialist")
+    steps_factor: Positive = Field(default=2.0, description="times the steps of one specialist")
 
 
 class MergeVariant(BaseModel):
@@ -176,7 +178,7 @@ class MergeVariant(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    method: str | None = Field(None, description="default: the variant's own name")
+    method: str | None = Field(default=None, description="default: the variant's own name")
     head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = "average"
     label: str | None = None
     tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
@@ -261,7 +263,7 @@ class Params(Section):
     def joint_options(self) -> FinetuneOptions:
         """Return the options of joint training: a specialist's, with more steps."""
         return self.finetune.model_copy(
-            update={"steps": round(self.finetune.steps * self.joint.steps_factor)}
+            update={"steps": max(1, round(self.finetune.steps * self.joint.steps_factor))}
         )
 
 
@@ -302,6 +304,8 @@ def _inconsistencies(params: Params) -> Iterator[str]:
                 f"generators.{name}.forge: unknown forgery {generator.forge!r}"
                 f"{nearest(generator.forge, forgeries())}"
             )
+        if generator.finetune != FinetuneOverrides() and name not in params.specialist_members:
+            yield f"generators.{name}.finetune: there is no specialist of this generator alone"
     for name, variant in params.merge.methods.items():
         yield from _variant_inconsistencies(params, name, variant)
 
@@ -330,8 +334,11 @@ def _variant_inconsistencies(params: Params, name: str, variant: MergeVariant) -
         try:
             OPTIONS[method].model_validate(with_dotted(variant.options, candidate))
         except ValidationError as error:
-            first = error.errors()[0]
-            yield f"{key}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            option, text = _complaint(error)
+            yield f"{key}.{option}: {text}" if option else f"{key}: {text}"
+            return
+        except R2MError as error:
+            yield f"{key}: {error}"
             return
 
 
@@ -349,6 +356,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise R2MError(f"{key_node.start_mark.name}: line {line}: the key {key!r} stands here twice")
@@ -372,7 +381,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             value = yaml.load(file, Loader=_UniqueKeyLoader)
     except OSError as error:
         raise R2MError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise R2MError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise R2MError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
@@ -398,14 +407,43 @@ def parse(config: Mapping[str, Any], name: str = "params.yaml") -> Params:
         return Params.model_validate(config)
     except ValidationError as error:
         # Of a union's alternatives, the deepest complaint is about the one that was meant.
-        first = max(error.errors(), key=lambda one: ("unknown key" in one["msg"], len(one["loc"])))
-        key = ".".join(str(part) for part in first["loc"] if part not in _UNION_TAGS)
-        text = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], Mapping) or not key else f" (got {first['input']!r})"
-        raise R2MError(": ".join(filter(None, [name, key, text + given]))) from error
+        raise R2MError(": ".join(filter(None, [name, *_complaint(error)]))) from error
 
 
-_UNION_TAGS = {"PackageSource", "FolderSource", "FileSource", "literal['none']", "literal['all']"}
+# How pydantic tags the alternatives of a union; how those that are mappings are written.
+_ALTERNATIVES = {
+    "PackageSource": "`{package: NAME}`",
+    "FolderSource": "`{folder: PATH}`",
+    "FileSource": "`{file: PATH}`",
+    "literal['none']": None,
+    "literal['all']": None,
+    "constrained-int": None,
+}
+
+
+def _complaint(error: ValidationError) -> tuple[str, str]:
+    """Return the key and the text of the complaint that helps most.
+
+    Of a union's alternatives, the one that was meant complains deepest, or knows a similar key; where that is
+    none, all of them are told.
+    """
+    errors = error.errors()
+    first = max(errors, key=lambda one: (len(_key(one)), "did you mean" in one["msg"]))
+    key, text = ".".join(_key(first)), first["msg"].removeprefix("Value error, ")
+    if first["loc"] and first["loc"][-1] in _ALTERNATIVES and "did you mean" not in text:
+        alternatives = [
+            _ALTERNATIVES[str(one["loc"][-1])] or one["msg"].removeprefix("Input should be ")
+            for one in errors
+            if _key(one) == _key(first)
+        ]
+        return key, f"expected {' or '.join(alternatives)}, got {first['input']!r}"
+    given = "" if isinstance(first["input"], Mapping) or not key else f" (got {first['input']!r})"
+    return key, text + given
+
+
+def _key(error: Any) -> tuple[str, ...]:
+    """Return the path in params.yaml of one of pydantic's errors."""
+    return tuple(str(part) for part in error["loc"] if part not in _ALTERNATIVES and part != "[key]")
 
 
 def load(path: str | Path) -> Params:

@@ -1,0 +1,326 @@
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r2m.errors import R2MError
+from r2m.params import FinetuneOptions, MergeVariant, load, nearest, parse, read_yaml, with_floats
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = yaml.safe_load(
+    """
+seed: 0
+device: auto
+domains:
+  celeba: {images: {package: celeba}, role: train, identity: cluster}
+  orl: {images: {package: orl}, role: test, identity: folder, limit: 120}
+generators:
+  swap: {family: FS, forge: swap}
+  lip: {family: FR, forge: lip}
+  up: {family: EFS, forge: up}
+  inp: {family: FE, forge: inp}
+  sbi: {family: FS, role: unseen, forge: sbi}
+  tps: {family: FR, role: unseen, forge: tps}
+faces:
+  detector: {package: faces}
+  crop_size: 144
+  split: {train: 0.66, val: 0.15, test: 0.19}
+  jpeg_quality: [70, 95]
+backbone: {image_size: 112, weights: {package: clip}, trainable_blocks: 4}
+specialists: {per: generator}
+finetune: {steps: 120, lr: 3.0e-5}
+joint: {steps_factor: 2}
+merge:
+  candidates: 9
+  methods:
+    weight_averaging: {}
+    ties: {tune: {keep: [0.1, 0.2, 0.4], scaling: [1.0, 1.5, 2.5]}}
+    r2m: {tune: {residual.rank.ratio: [0.02, 0.05, 0.1], scale.relative: [2.0, 4.0, 6.0]}}
+"""
+)
+SWAP = {"family": "FS", "forge": "swap"}
+
+
+def changed(**values):
+    """Return CONFIG with `section__key=value` put in; None removes a key."""
+    config = copy.deepcopy(CONFIG)
+    for name, value in values.items():
+        *path, last = name.split("__")
+        place = config
+        for part in path:
+            place = place[part]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    return config
+
+
+def message(**values):
+    with pytest.raises(R2MError) as caught:
+        parse(changed(**values))
+    return str(caught.value)
+
+
+def test_the_default_params():
+    params = load(REPOSITORY / "params.yaml")
+    assert params.specialist_members == {name: [name] for name in params.train_generators}
+    assert {params.generators[name].family for name in params.train_generators} == {"FS", "FR", "EFS", "FE"}
+    assert all(generator.label for generator in params.generators.values())
+
+
+def test_roles():
+    params = parse(CONFIG)
+    assert params.train_domain == "celeba"
+    assert params.train_generators == ["swap", "lip", "up", "inp"]
+
+
+def test_defaults_stand_where_nothing_is_said():
+    least = {
+        "domains": {"a": {"images": {"folder": "x"}, "role": "train"}},
+        "generators": {"swap": SWAP},
+        "merge": {"methods": {"weight_averaging": {}}},
+    }
+    params = parse(least)
+    assert params.seed == 0
+    assert params.finetune == FinetuneOptions()
+    assert params.merge.methods["weight_averaging"].candidates() == [{}]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # a key that is not known, and the nearest one
+        ({"finetun": {}}, "unknown key 'finetun'; did you mean 'finetune'?"),
+        ({"finetune__step": 3}, "finetune: unknown key 'step'; did you mean 'steps'?"),
+        ({"generators__swap__forg": 3}, "generators.swap: unknown key 'forg'; did you mean 'forge'?"),
+        (
+            {"generators__swap__finetune": {"lrr": 1}},
+            "generators.swap.finetune: unknown key 'lrr'; did you mean 'lr'?",
+        ),
+        ({"specialists__xyzzy": 1}, "specialists: unknown key 'xyzzy'; expected one of per"),
+        # inside unions
+        (
+            {"domains__orl__images": {"pakage": "orl"}},
+            "domains.orl.images: unknown key 'pakage'; did you mean 'package'?",
+        ),
+        (
+            {"domains__orl__images": {"foldr": "x"}},
+            "domains.orl.images: unknown key 'foldr'; did you mean 'folder'?",
+        ),
+        (
+            {"backbone__weights": {"fil": "x"}},
+            "backbone.weights: unknown key 'fil'; did you mean 'file'?",
+        ),
+        (
+            {"domains__orl__images": {"package": "celebb"}},
+            "domains.orl.images.package: Input should be 'celeba', 'orl', 'faces' or 'clip' (got 'celebb')",
+        ),
+        (
+            {"domains__orl__images": {"folder": 3}},
+            "domains.orl.images.folder: Input should be a valid string (got 3)",
+        ),
+        (
+            {"domains__orl__images": "orl"},
+            "domains.orl.images: expected `{package: NAME}` or `{folder: PATH}`, got 'orl'",
+        ),
+        (
+            {"faces__detector": "non"},
+            "faces.detector: expected `{package: NAME}` or `{folder: PATH}` or 'none', got 'non'",
+        ),
+        (
+            {"backbone__trainable_blocks": 0},
+            "backbone.trainable_blocks: expected greater than 0 or 'all', got 0",
+        ),
+        # single values
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)"),
+        ({"device": "gpu"}, "device: Input should be 'auto', 'cpu', 'cuda' or 'mps' (got 'gpu')"),
+        ({"finetune__lr": 0}, "finetune.lr: Input should be greater than 0 (got 0)"),
+        ({"finetune__warmup": 1}, "finetune.warmup: Input should be less than 1 (got 1)"),
+        ({"finetune__steps": 0}, "finetune.steps: Input should be greater than 0 (got 0)"),
+        (
+            {"faces__jpeg_quality": [70, 101]},
+            "faces.jpeg_quality.1: Input should be less than or equal to 100",
+        ),
+        ({"domains__orl__limit": 0}, "domains.orl.limit: Input should be greater than 0 (got 0)"),
+        ({"domains__orl__role": None}, "domains.orl.role: Field required"),
+        ({"merge": None}, "merge: Field required"),
+        ({"domains": {}}, "domains: Dictionary should have at least 1 item"),
+        ({"generators__Swap": SWAP}, "generators.Swap: String should match pattern"),
+        ({"generators__swap__family": "GAN"}, "generators.swap.family: Input should be 'FS', 'FR', 'EFS' or"),
+        # a generator's origin
+        ({"generators__swap__forge": None}, "generators.swap: expected exactly one of `forge: NAME` and"),
+        ({"generators__swap__images": "x"}, "generators.swap: expected exactly one of `forge: NAME` and"),
+        ({"generators__swap__reals": "x"}, "generators.swap: `reals` belongs to `images`"),
+        (
+            {"generators__swap": {"family": "FS", "images": "x", "options": {"a": 1}}},
+            "generators.swap: `options` belongs to `forge`",
+        ),
+        (
+            {"generators__swap__forge": "swpa"},
+            "generators.swap.forge: unknown forgery 'swpa'; did you mean 'swap'?",
+        ),
+        # names and roles
+        (
+            {"domains__orl__role": "train"},
+            "domains: expected exactly one with `role: train`, got ['celeba', 'or",
+        ),
+        ({"domains__celeba__role": "test"}, "domains: expected exactly one with `role: train`, got none"),
+        ({"generators__orl": SWAP}, "generators.orl: the name is taken"),
+        ({"generators__joint": SWAP}, "generators.joint: the name is taken"),
+        (
+            {"domains__real": {"images": {"folder": "x"}, "role": "test"}},
+            "domains.real: the name is reserved; expected none of ('real', 'base', 'joint')",
+        ),
+        (
+            {"generators": {"swap": SWAP | {"role": "unseen"}}},
+            "generators: expected at least one with `role: train`",
+        ),
+        # values that go together
+        ({"faces__split__train": 0.5}, "faces.split: expected shares that sum to 1, got 0.84"),
+        ({"faces__jpeg_quality": [95, 70]}, "faces.jpeg_quality: expected [lowest, highest], got [95, 70]"),
+        (
+            {"faces__crop_size": 100},
+            "faces.crop_size: expected at least `backbone.image_size` (112), got 100",
+        ),
+        ({"faces__detector": "none"}, "domains.celeba.identity: `cluster` needs a face detector"),
+        (
+            {"specialists__per": "family", "generators__swap__finetune": {"lr": 1e-4}},
+            "generators.swap.finetune: there is no specialist of this generator alone",
+        ),
+        (
+            {"generators__sbi__finetune": {"steps": 3}},
+            "generators.sbi.finetune: there is no specialist of this generator alone",
+        ),
+        # merges
+        ({"merge__methods__tie": {}}, "merge.methods.tie: unknown method 'tie'; did you mean 'ties'?"),
+        (
+            {"merge__methods__ties__keeep": 0.1},
+            "merge.methods.ties: unknown key 'keeep'; did you mean 'keep'?",
+        ),
+        (
+            {"merge__methods__ties__tune": {"keep": [0.1]}},
+            "merge.methods.ties.tune: 1 candidates; expected 9 (`m",
+        ),
+        (
+            {"merge__methods__ties__tune": {"keep": []}},
+            "merge.methods.ties.tune.keep: List should have at least 1",
+        ),
+        (
+            {"merge__methods__ties__tune": {"keep": [0.1] * 8 + [1.5]}},
+            "merge.methods.ties.keep: Input should be less than or equal to 1 (got 1.5)",
+        ),
+        (
+            {"merge__methods__r2m__tune": {"real.spce": ["task"] * 9}},
+            "merge.methods.r2m.real: unknown key 'spce'; did you mean 'space'?",
+        ),
+        (
+            {"merge__methods__r2m__scale": 3},
+            "merge.methods.r2m: scale.relative: expected a mapping under 'scale', got 3",
+        ),
+        (
+            {"merge__methods__r2m": {"residual": {"rank": {"ratio": 0.1, "fixed": 2}}}},
+            "merge.methods.r2m.residual.rank: expected exactly one of ratio, energy, fixed and",
+        ),
+        ({"merge__methods__ties__head": "mean"}, "merge.methods.ties.head: String should match pattern"),
+        (
+            {"merge__methods__ties__head": "specialist:sbi"},
+            "merge.methods.ties.head: unknown specialist 'sbi'; expected one of inp, lip, swap, up",
+        ),
+    ],
+)
+def test_mistakes_name_the_key(values, expected):
+    text = message(**values)
+    assert text.startswith("params.yaml: ")
+    assert text.removeprefix("params.yaml: ").startswith(expected)
+
+
+def test_the_file_is_named():
+    with pytest.raises(R2MError, match=r"^other\.yaml: seed: "):
+        parse(changed(seed=-1), "other.yaml")
+
+
+def test_one_specialist_per_family():
+    config = changed(specialists__per="family", generators__tps__role="train")
+    config["merge"]["methods"]["ties"]["head"] = "specialist:FR"
+    params = parse(config)
+    expected = {"FS": ["swap"], "FR": ["lip", "tps"], "EFS": ["up"], "FE": ["inp"]}
+    assert params.specialist_members == expected
+    assert list(params.specialist_members) == ["FS", "FR", "EFS", "FE"]
+    assert params.finetune_options("FR") == params.finetune
+
+
+def test_overrides_of_one_generator():
+    params = parse(changed(generators__lip__finetune={"lr": 1e-3, "steps": 7}))
+    assert params.finetune_options("lip") == params.finetune.model_copy(update={"lr": 1e-3, "steps": 7})
+    assert params.finetune_options("swap") == params.finetune
+
+
+def test_steps_of_joint_training():
+    assert parse(changed(finetune__steps=50, joint__steps_factor=2.5)).joint_options().steps == 125
+    assert parse(changed(finetune__steps=5, joint__steps_factor=0.01)).joint_options().steps == 1
+
+
+def test_grid_of_candidates():
+    variant = MergeVariant(method="r2m", real={"space": "task"}, tune={"a": [1, 2], "b.c": [3, 4]})
+    assert variant.options == {"real": {"space": "task"}}
+    assert variant.candidates() == [
+        {"a": 1, "b.c": 3},
+        {"a": 1, "b.c": 4},
+        {"a": 2, "b.c": 3},
+        {"a": 2, "b.c": 4},
+    ]
+
+
+def test_nearest():
+    assert nearest("stpes", ["steps", "pairs"]) == "; did you mean 'steps'?"
+    assert nearest("zzz", {"steps": 1, "pairs": 2}) == "; expected one of pairs, steps"
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.e-5", "1.0e-5", "+1e-05"])
+def test_numbers_in_scientific_notation(tmp_path, text):
+    (tmp_path / "p.yaml").write_text(f"lr: {text}\nname: 1e-5x\n")
+    assert read_yaml(tmp_path / "p.yaml") == {"lr": 1e-5, "name": "1e-5x"}
+
+
+def test_numbers_that_another_reader_left_as_text():
+    given = {"a": [{"lr": "1e-5"}, "1e-5x"], "b": {"c": 3}}
+    assert with_floats(given) == {"a": [{"lr": 1e-5}, "1e-5x"], "b": {"c": 3}}
+
+
+def test_a_key_given_twice(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("seed: 1\nfinetune:\n  steps: 3\n  lr: 1\n  steps: 4\n")
+    with pytest.raises(R2MError, match=r"p\.yaml: line 5: the key 'steps' stands here twice"):
+        read_yaml(path)
+    path.write_text("a: {steps: 3}\nb: {steps: 4}\n")
+    assert read_yaml(path) == {"a": {"steps": 3}, "b": {"steps": 4}}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a: [1", "not valid YAML"),
+        (b"a: {{b}}", "not valid YAML"),
+        (b"\xff\xfe\x00a", "not valid YAML"),
+        (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        (b"- 1", "expected a mapping of sections, got list"),
+        (b"", "expected a mapping of sections, got NoneType"),
+    ],
+)
+def test_files_that_are_not_params(tmp_path, content, expected):
+    (tmp_path / "p.yaml").write_bytes(content)
+    with pytest.raises(R2MError, match=rf"p\.yaml: {expected}"):
+        read_yaml(tmp_path / "p.yaml")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(R2MError, match=r"p\.yaml: cannot be read \(No such file"):
+        load(tmp_path / "p.yaml")
+
+
+def test_the_smallest_params_of_the_tests_are_valid():
+    assert (
+        parse(yaml.safe_load((REPOSITORY / "tests/workflow/tiny.yaml").read_text())).train_domain == "drawn"
+    )
