@@ -33,14 +33,3 @@ def inputs_options(command: Command) -> Command:
         command
     )
     return click.option("--manifest", "manifests", type=FILE, multiple=True, required=True)(command)
-
-
-def named_files(values: tuple[str, ...], option: str) -> dict[str, Path]:
-    """Return `("swap=a.safetensors", …)` as a mapping; raises a usage error for anything else."""
-    files: dict[str, Path] = {}
-    for value in values:
-        name, separator, path = value.partition("=")
-        if not separator or not name or not path or name in files:
-            raise click.UsageError(f"{option} {value!r}: expected NAME=FILE, each name once")
-        files[name] = Path(path)
-    return files

@@ -54,14 +54,15 @@ def command(
     from r2m.trunk.inputs import Inputs, images_digest
 
     torch.set_num_threads(threads)
-    inputs = Inputs(manifests, trunks, backbone)
+    base_hash = checkpoint.read_metadata(base).get("base_hash")
+    inputs = Inputs(manifests, trunks, backbone, base_hash)
     detector = Detector(backbone)
     detector.load_tensors(checkpoint.load(base)[0] | checkpoint.load(initial_head)[0])
     provenance = {
         "format": "specialist",
         "name": name,
         "generators": list(generators),
-        "base_hash": checkpoint.read_metadata(base)["base_hash"],
+        "base_hash": base_hash,
         "backbone": backbone.model_dump(),
         "options": options.model_dump(),
         "augment": None if trunks else augment.model_dump(),

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.compute import FILE, named_files
+from r2m.cli.compute import FILE
+from r2m.cli.named_file import named_files
 from r2m.files import write_text
 
 
 @click.command()
-@click.option("--model", "models", multiple=True, required=True, help="NAME=FILE-OR-FOLDER,…")
+@named_files("--model", required=True, help="Files and folders, separated by commas.")
 @click.option("--out", type=FILE, required=True, help="Folder for NAME.json.")
-def command(models: tuple[str, ...], out: Path) -> None:
+def command(model: dict[str, Path], out: Path) -> None:
     """Write the SHA-256 of the files that each model is trained on, so that DVC sees what it depends on."""
     digest = functools.cache(_digest)
-    for name, paths in named_files(models, "--model").items():
+    for name, paths in model.items():
         digests = {path: digest(Path(path)) for path in str(paths).split(",")}
         write_text(out / f"{name}.json", json.dumps(digests, indent=2, sort_keys=True) + "\n")
 
@@ -27,5 +28,6 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as content:
-            digest.update(f"{file.as_posix()}:{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{file.as_posix()}:{found}\n".encode())
     return digest.hexdigest()

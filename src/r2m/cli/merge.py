@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from r2m.merge.stages.named_file import named_files
+from r2m.cli.named_file import named_files
 
 
 @click.command()

@@ -37,12 +37,12 @@ def command(
     from r2m.trunk.inputs import Inputs
 
     torch.set_num_threads(threads)
-    inputs = Inputs(manifests, trunks, backbone)
     weights, metadata = checkpoint.load(base)
+    inputs = Inputs(manifests, trunks, backbone, metadata.get("base_hash"))
     detector = Detector(backbone)
     detector.load_tensors(weights)
     place = resolve_device(device)
     rows = pd.concat(rows_of(inputs, list(generators), "train"), ignore_index=True)
     head = fit_head(features(detector.to(place), inputs, rows, place, precision), rows["label"].to_numpy())
-    provenance = {"format": "head", "base_hash": metadata["base_hash"], "generators": list(generators)}
+    provenance = {"format": "head", "base_hash": metadata.get("base_hash"), "generators": list(generators)}
     checkpoint.save(out, head, {**provenance, "code": code_digest(["r2m.cli.probe"])})

@@ -21,6 +21,9 @@ def command(results: Path, keep: tuple[str, ...]) -> None:
         if not separator:
             raise click.UsageError(f"--keep {item!r}: expected FOLDER=NAME,NAME…")
         for path in sorted(results.joinpath(folder).glob("*")):
-            if path.name.split(".")[0] not in names.split(","):
+            if not path.name.startswith(".") and path.name.split(".")[0] not in names.split(","):
                 logger.info("%s: not in params.yaml any more, removed", path)
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.compute import FILE, compute_options, inputs_options, named_files
+from r2m.cli.compute import FILE, compute_options, inputs_options
 from r2m.cli.json_type import Options
+from r2m.cli.named_file import named_files
 from r2m.params import BackboneOptions, MergeVariant
 
 
@@ -14,8 +15,8 @@ from r2m.params import BackboneOptions, MergeVariant
 @inputs_options
 @click.option("--variant", required=True, help="Name of the merge variant.")
 @click.option("--options", type=Options(MergeVariant), required=True)
-@click.option("--task-vector", "task_vectors", multiple=True, required=True, help="NAME=FILE.")
-@click.option("--head", "heads", multiple=True, required=True, help="NAME=FILE.")
+@named_files("--task-vector", required=True, help="A specialist's task vector.")
+@named_files("--head", required=True, help="A specialist's head.")
 @click.option("--initial-head", type=FILE, required=True, help="What all specialists' heads started from.")
 @click.option("--generator", "generators", multiple=True, required=True, help="Generators to choose on.")
 @click.option("--candidates", type=FILE, required=True, help="CSV to write, one row a candidate.")
@@ -28,8 +29,8 @@ def command(
     backbone: BackboneOptions,
     variant: str,
     options: MergeVariant,
-    task_vectors: tuple[str, ...],
-    heads: tuple[str, ...],
+    task_vector: dict[str, Path],
+    head: dict[str, Path],
     initial_head: Path,
     generators: tuple[str, ...],
     candidates: Path,
@@ -51,10 +52,10 @@ def command(
     from r2m.trunk.inputs import Inputs
 
     torch.set_num_threads(threads)
-    weights, _ = checkpoint.load(base)
+    weights, metadata = checkpoint.load(base)
     detector = Detector(backbone)
     detector.load_tensors(weights)
-    head_tensors = {name: checkpoint.load(path)[0] for name, path in named_files(heads, "--head").items()}
+    heads = {name: checkpoint.load(path)[0] for name, path in head.items()}
     method = options.method or variant
     chosen, rows = tune(
         method,
@@ -62,12 +63,9 @@ def command(
         options.candidates(),
         detector=detector,
         base=weights,
-        task_vectors={
-            name: checkpoint.load(path)[0]
-            for name, path in named_files(task_vectors, "--task-vector").items()
-        },
-        head=merge_heads(head_tensors, options.head, checkpoint.load(initial_head)[0]),
-        inputs=Inputs(manifests, trunks, backbone),
+        task_vectors={name: checkpoint.load(path)[0] for name, path in task_vector.items()},
+        head=merge_heads(heads, options.head, checkpoint.load(initial_head)[0]),
+        inputs=Inputs(manifests, trunks, backbone, metadata.get("base_hash")),
         generators=list(generators),
         device=resolve_device(device),
         precision=precision,

@@ -7,6 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from r2m import manifest
+from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.precision import autocast, resolve_device
@@ -37,8 +38,18 @@ def write_activations(
                     parts.append(detector.trunk(images).to("cpu", torch.float16))
                 progress.update(len(images))
             tensors[key] = torch.cat(parts)
+            if not torch.isfinite(tensors[key]).all():
+                raise R2MError(
+                    f"{manifest_path}: activations of {key} exceed half precision; expected"
+                    " `backbone.trainable_blocks: all`, or other weights"
+                )
     checkpoint.save(
         out,
         tensors,
-        {"images": images_digest(frame), "base_hash": checkpoint.sha256(weights), "format": "trunk"},
+        {
+            "format": "trunk",
+            "images": images_digest(frame),
+            "base_hash": checkpoint.sha256(weights),
+            "backbone": backbone.model_dump(),
+        },
     )

@@ -1,7 +1,8 @@
 """Rows of manifests joined to what the detector reads: activations of the frozen trunk, or crops."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,19 +12,36 @@ from torch import Tensor
 
 from r2m import manifest
 from r2m.errors import R2MError
+from r2m.models import checkpoint
 from r2m.models.images import load_images, normalization
 from r2m.params import AugmentOptions, BackboneOptions
 from r2m.trunk.augment import augment
+
+_TRUNK_METADATA = {
+    "images": "from other images than the manifest lists",
+    "backbone": "with other options of the backbone",
+    "base_hash": "with other base weights",
+}
 
 
 class Inputs:
     """The images of several sets; `rows` are the manifests' rows with the column `set` added.
 
     With `trunks` (one file a manifest, in the same order) `fetch` returns cached activations; without, it
-    reads the crops.
+    reads the crops. `base_hash` is that of the base weights which the trunks must have run.
+
+    Raises:
+        R2MError: a file is missing or damaged, or a trunk was made of other images, of other base weights or
+            with other options of the backbone.
     """
 
-    def __init__(self, manifests: Sequence[Path], trunks: Sequence[Path], backbone: BackboneOptions) -> None:
+    def __init__(
+        self,
+        manifests: Sequence[Path],
+        trunks: Sequence[Path],
+        backbone: BackboneOptions,
+        base_hash: str | None = None,
+    ) -> None:
         if trunks and len(trunks) != len(manifests):
             raise R2MError(f"expected one trunk file a manifest, got {len(trunks)} for {len(manifests)}")
         frames = []
@@ -32,7 +50,12 @@ class Inputs:
             frame = manifest.read(path)
             frames.append(frame.assign(set=path.parent.name))
             if trunks:
-                self._index(frame, trunks[i])
+                expected = {
+                    "images": images_digest(frame),
+                    "backbone": json.dumps(backbone.model_dump(), sort_keys=True),
+                    "base_hash": base_hash,
+                }
+                self._index(frame, trunks[i], expected)
         self.rows = pd.concat(frames, ignore_index=True)
         self._loaded: dict[tuple[Path, str], Tensor] = {}
         self._cached = bool(trunks)
@@ -60,14 +83,16 @@ class Inputs:
         """Forget the activations that were read."""
         self._loaded.clear()
 
-    def _index(self, frame: pd.DataFrame, trunk: Path) -> None:
+    def _index(self, frame: pd.DataFrame, trunk: Path, expected: Mapping[str, str | None]) -> None:
+        stored = checkpoint.read_metadata(trunk)
+        if stored.get("format") != "trunk":
+            raise R2MError(f"{trunk}: holds no activations of a trunk")
+        for key, what in _TRUNK_METADATA.items():
+            if expected[key] not in (None, stored.get(key, expected[key])):
+                raise R2MError(f"{trunk}: was made {what}; make it again")
         for key, part in groups(frame):
             for position, image_id in enumerate(part["image_id"]):
                 self._slices[image_id] = (trunk, key, position)
-        with safe_open(str(trunk), "pt") as file:
-            stored = file.metadata().get("images", "")
-        if stored != images_digest(frame):
-            raise R2MError(f"{trunk}: was made from other images than the manifest beside it lists")
 
     def _activation(self, image_id: str) -> Tensor:
         trunk, key, position = self._slices[image_id]
