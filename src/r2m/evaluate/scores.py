@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.models.backbone import Detector
 from r2m.train.predict import predict
@@ -23,11 +24,17 @@ def score(
     """Return the columns `KEPT`, logit and probability of every val and test image.
 
     Images are read set by set, so that no more than one set's activations are in memory.
+
+    Raises:
+        R2MError: a logit is not finite.
     """
     rows = inputs.select(split=["val", "test"])
     parts = []
     for _, part in rows.groupby("set", sort=False):
         logits = predict(detector, inputs, part, device, precision, batch_size)
+        if not np.isfinite(logits).all():
+            image = part["image_id"].iloc[int(np.argmin(np.isfinite(logits)))]
+            raise R2MError(f"{image}: the model's logit is not finite")
         probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
         parts.append(part[KEPT].assign(logit=logits, probability=probability))
         inputs.release()

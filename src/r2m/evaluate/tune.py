@@ -1,6 +1,7 @@
 """Choice of a merge's options on the val split: every candidate is merged and scored."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from r2m.dotted import with_dotted
+from r2m.errors import R2MError
 from r2m.merge import registry
 from r2m.merge.tensors import TaskVectors
 from r2m.models.backbone import Detector
@@ -35,7 +37,11 @@ def tune(
     """Return the complete options of the best candidate, and one row a candidate.
 
     A candidate maps dotted option names to values. Best is the greatest mean over `generators` of val AUC; of
-    equals, the first. Rows hold `candidate`, the options, `val_auc`, `val_auc.<generator>` and `chosen`.
+    equals, the first; one whose logits are not finite is never chosen. Rows hold `candidate`, the options,
+    `val_auc`, `val_auc.<generator>` and `chosen`.
+
+    Raises:
+        R2MError: no images in the val split, or no candidate gives finite logits.
     """
     chosen_method = registry.get(method)
     complete = [chosen_method.options.model_validate(with_dotted(options, one)) for one in candidates]
@@ -60,6 +66,9 @@ def tune(
                 "chosen": False,
             }
         )
-    best = max(rows, key=lambda row: row["val_auc"])
+    finite = [row for row in rows if not math.isnan(row["val_auc"])]
+    if not finite:
+        raise R2MError(f"{method}: no candidate gives finite logits on the val split")
+    best = max(finite, key=lambda row: row["val_auc"])
     best["chosen"] = True
     return complete[best["candidate"]].model_dump(mode="json"), rows

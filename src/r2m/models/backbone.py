@@ -1,6 +1,8 @@
 """The detector: a timm backbone, split into a frozen trunk and a trainable top, and a one-logit head."""
 
+import difflib
 from collections.abc import Mapping
+from typing import cast
 
 import timm
 import torch
@@ -25,17 +27,22 @@ class Detector(nn.Module):
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
         self.backbone = create_backbone(options)
-        self.head = nn.Linear(self.backbone.num_features, 1)
+        self.head = nn.Linear(_width(self.backbone), 1)
         self.first_trainable: int | None = None
         if options.trainable_blocks != "all":
             self.first_trainable = _first_trainable(self.backbone, options)
             self.backbone.requires_grad_(False)
-            for part in (*self.backbone.blocks[self.first_trainable :], self.backbone.norm):
+            for part in (*self._vit.blocks[self.first_trainable :], self._vit.norm):
                 part.requires_grad_(True)
+
+    @property
+    def _vit(self) -> VisionTransformer:
+        """The backbone where it has a trunk."""
+        return cast(VisionTransformer, self.backbone)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the activations `(B, tokens, D)` below the first trainable block."""
-        vit = self.backbone
+        vit = self._vit
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         return vit.blocks[: self.first_trainable](x)
 
@@ -43,11 +50,11 @@ class Detector(nn.Module):
         """Return pooled features `(B, D)` of activations (with a trunk) or of images (without)."""
         if self.first_trainable is None:
             return self.backbone(x)
-        vit = self.backbone
+        vit = self._vit
         *lower, last = vit.blocks[self.first_trainable :]
         for block in lower:
             x = block(x)
-        x = _class_token_block(last, x) if _reads_class_token_only(vit, last) else last(x)
+        x = _class_token_block(cast(Block, last), x) if _reads_class_token_only(vit, last) else last(x)
         return vit.forward_head(vit.norm(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ class Detector(nn.Module):
         """Return the backbone's tensors that training can change, and the head's as `head.*`."""
         prefixes = None
         if self.first_trainable is not None:
-            depth = len(self.backbone.blocks)
+            depth = len(self._vit.blocks)
             prefixes = (*(f"blocks.{i}." for i in range(self.first_trainable, depth)), "norm.")
         state = {
             name: tensor.detach().cpu()
@@ -73,11 +80,10 @@ class Detector(nn.Module):
         Raises:
             R2MError: a name that the model does not have, or another shape.
         """
-        check_fit(
-            {name: t for name, t in tensors.items() if not name.startswith(HEAD)}, self.backbone, "checkpoint"
-        )
         backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
         head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+        check_fit(backbone, self.backbone, "the checkpoint's tensors")
+        check_fit(head, self.head, "the head's tensors", to="head")
         self.backbone.load_state_dict(backbone, strict=False)
         self.head.load_state_dict(head, strict=False)
 
@@ -90,8 +96,9 @@ def create_backbone(options: BackboneOptions, image_size: int | None = None) -> 
     """
     size = image_size or options.image_size
     if not timm.is_model(options.name):
-        near = timm.list_models(f"*{options.name.split('_')[0]}*")[:5]
-        raise R2MError(f"params.yaml: backbone.name: timm has no model {options.name!r}; there are {near} …")
+        near = difflib.get_close_matches(options.name, timm.list_models(), n=3)
+        hint = f"; did you mean one of {', '.join(near)}?" if near else ""
+        raise R2MError(f"params.yaml: backbone.name: timm has no model {options.name!r}{hint}")
     try:
         return timm.create_model(options.name, pretrained=False, num_classes=0, img_size=size)
     except TypeError:  # convolutional networks take any size and no img_size
@@ -123,19 +130,27 @@ def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dic
     unused = ("head.", "fc.", "classifier.")
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(unused) or name in own}
     position = weights.get("pos_embed")
-    if position is not None and "pos_embed" in own and position.shape != own["pos_embed"].shape:
+    if (
+        position is not None
+        and "pos_embed" in own
+        and position.shape != own["pos_embed"].shape
+        and isinstance(model, VisionTransformer)
+    ):
         native = timm.get_pretrained_cfg(options.name)
-        model = create_backbone(options, native.input_size[-1] if native else None)
-        check_fit(weights, model, f"weights for {options.name}", complete=True)
-        model.load_state_dict(dict(weights))
-        model.set_input_size(img_size=options.image_size)
+        vit = cast(VisionTransformer, create_backbone(options, native.input_size[-1] if native else None))
+        check_fit(weights, vit, f"weights for {options.name}", complete=True)
+        vit.load_state_dict(dict(weights))
+        vit.set_input_size(img_size=(options.image_size, options.image_size))
+        model = vit
     else:
         check_fit(weights, model, f"weights for {options.name}", complete=True)
         model.load_state_dict(dict(weights))
     return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
 
 
-def check_fit(weights: Mapping[str, Tensor], model: nn.Module, what: str, complete: bool = False) -> None:
+def check_fit(
+    weights: Mapping[str, Tensor], model: nn.Module, what: str, complete: bool = False, to: str = "backbone"
+) -> None:
     """Raise R2MError naming up to three keys of `weights` that do not fit `model`, or that it lacks."""
     own = model.state_dict()
     problems = [f"unexpected {name} {tuple(t.shape)}" for name, t in weights.items() if name not in own]
@@ -148,7 +163,13 @@ def check_fit(weights: Mapping[str, Tensor], model: nn.Module, what: str, comple
         problems += [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in weights]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise R2MError(f"{what} do not fit the backbone: {'; '.join(problems[:3])}{more}")
+        raise R2MError(f"{what} do not fit the {to}: {'; '.join(problems[:3])}{more}")
+
+
+def _width(backbone: nn.Module) -> int:
+    """Return the size of the features that a timm model without classifier returns."""
+    # Some convolutional networks widen their features after pooling.
+    return cast(int, getattr(backbone, "head_hidden_size", backbone.num_features))
 
 
 def _first_trainable(vit: nn.Module, options: BackboneOptions) -> int:
@@ -173,14 +194,14 @@ def _reads_class_token_only(vit: VisionTransformer, last: nn.Module) -> bool:
         and vit.num_prefix_tokens == 1
         and type(last) is Block
         and type(last.attn) is Attention
-        and last.attn.gate is None
+        and getattr(last.attn, "gate", None) is None
         and isinstance(vit.norm, nn.LayerNorm)
     )
 
 
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """Return the class token `(B, 1, D)` of `block(x)`, at about a sixth of the whole block's cost."""
-    attention = block.attn
+    attention = cast(Attention, block.attn)
     normed = block.norm1(x)
     weight, bias = attention.qkv.weight, attention.qkv.bias
     width = attention.num_heads * attention.head_dim

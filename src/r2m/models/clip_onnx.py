@@ -33,13 +33,13 @@ def convert(path: str | Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # onnx raises protobuf's own classes
         raise R2MError(f"{path}: not a readable ONNX file ({type(error).__name__}: {error})") from error
     values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    matrices = {
-        _dotted(node.name): _dequantize(values, node.input[1])
-        for node in graph.node
-        if node.op_type == "MatMulInteger" and node.name.endswith("/MatMul_quant")
-    }
     floats = {name.removeprefix("vision_model."): value for name, value in values.items()}
     try:
+        matrices = {
+            _dotted(node.name): _dequantize(values, node.input[1])
+            for node in graph.node
+            if node.op_type == "MatMulInteger" and node.name.endswith("/MatMul_quant")
+        }
         weights = _rename(floats, matrices)
     except KeyError as error:
         raise R2MError(f"{path}: no weight {error.args[0]!r}; expected an int8 CLIP image tower") from error

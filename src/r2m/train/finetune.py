@@ -64,6 +64,11 @@ def finetune(
         bar.update()
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
             auc = _validate(detector, inputs, generators, device, precision)
+            if math.isnan(auc):
+                raise R2MError(
+                    f"{name}: logits of val images are not finite after step {progress.step};"
+                    " try a smaller finetune.lr"
+                )
             if auc > progress.best_auc:
                 progress.best_auc, progress.best_step = auc, progress.step
                 progress.best = {key: t.clone() for key, t in detector.trainable_state().items()}

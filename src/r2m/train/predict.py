@@ -1,5 +1,6 @@
 """Logits of a detector on rows of manifests."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,12 +45,17 @@ def mean_auc(
 def generator_aucs(
     fakes: "pd.DataFrame", fake_logits: np.ndarray, reals: "pd.DataFrame", real_logits: np.ndarray
 ) -> dict[str, float]:
-    """Return generator → AUC of its fakes against the reals of the same domains."""
+    """Return generator → AUC of its fakes against the reals of the same domains.
+
+    It is NaN where a logit is not finite.
+    """
     aucs = {}
     for generator in dict.fromkeys(fakes["generator"]):
         own = (fakes["generator"] == generator).to_numpy()
         same_domain = reals["domain"].isin(fakes.loc[own, "domain"]).to_numpy()
         fake, real = fake_logits[own], real_logits[same_domain]
+        logits = np.concatenate([fake, real])
         labels = np.concatenate([np.ones(len(fake)), np.zeros(len(real))])
-        aucs[generator] = float(roc_auc_score(labels, np.concatenate([fake, real])))
+        finite = bool(np.isfinite(logits).all())
+        aucs[generator] = float(roc_auc_score(labels, logits)) if finite else math.nan
     return aucs

@@ -54,6 +54,7 @@ def load(path: Path, fingerprint: str, model: nn.Module, optimizer: Optimizer) -
             optimizer.state[parameter] = {
                 key: tensors[f"{key}/{name}"].to(parameter.device if key != "step" else "cpu")
                 for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in tensors  # a parameter that the logit does not depend on has none
             }
     for name, buffer in model.named_buffers():
         buffer.copy_(tensors[f"buffer/{name}"])
