@@ -1,0 +1,96 @@
+"""Small detectors with random weights, and image sets that they can learn."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from r2m import manifest
+from r2m.models import checkpoint
+from r2m.models.backbone import Detector, create_backbone, initial_head
+from r2m.params import BackboneOptions, FileSource
+from r2m.seeding import rng
+
+SIZE = 32
+IDENTITIES = {"train": 8, "val": 4, "test": 3}
+WEIGHTS = FileSource(file="weights.safetensors")
+VIT = BackboneOptions(name="test_vit", image_size=SIZE, weights=WEIGHTS, trainable_blocks=2)
+CONVNET = BackboneOptions(name="test_resnet", image_size=SIZE, weights=WEIGHTS, trainable_blocks="all")
+BACKBONES = {"vit": VIT, "convnet": CONVNET}
+
+
+def draw_image_sets(folder: Path) -> dict[str, Path]:
+    """Write images and manifests of `drawn`, `sketch`, `swap` and `up`; return the manifests."""
+    reals = [_real(folder, "drawn", split, i) for split, n in IDENTITIES.items() for i in range(n)]
+    other = [_real(folder, "sketch", "test", i) for i in range(3)]
+    rows = {"drawn": reals, "sketch": other}
+    for name, family in {"swap": "FS", "up": "EFS"}.items():
+        rows[name] = [_fake(folder, name, family, real) for real in reals + other]
+    manifests = {}
+    for name, content in rows.items():
+        manifests[name] = folder / name / "manifest.parquet"
+        manifest.write(pd.DataFrame(content), manifests[name])
+    return manifests
+
+
+def _real(folder: Path, domain: str, split: str, i: int) -> dict:
+    image_id = f"{domain}/{split}{i:02d}"
+    path = folder / domain / "images" / f"{split}{i:02d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), rng(0, image_id).integers(0, 120, (SIZE, SIZE, 3)).astype(np.uint8))
+    return {
+        "image_id": image_id,
+        "path": path.as_posix(),
+        "label": 0,
+        "generator": "real",
+        "family": "real",
+        "domain": domain,
+        "identity": f"{domain}-{split}-{i}",
+        "source_image": None,
+        "video": None,
+        "split": split,
+    }
+
+
+def _fake(folder: Path, generator: str, family: str, real: dict) -> dict:
+    stem = real["image_id"].replace("/", "_")
+    path = folder / generator / "images" / f"{stem}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = cv2.imread(real["path"])
+    rows = slice(8, 24) if generator == "swap" else slice(0, 8)
+    image[rows, 8:24] = image[rows, 8:24] // 2 + 100
+    cv2.imwrite(str(path), image)
+    return real | {
+        "image_id": f"{generator}/{stem}",
+        "path": path.as_posix(),
+        "label": 1,
+        "generator": generator,
+        "family": family,
+        "source_image": real["image_id"],
+    }
+
+
+def random_weights(
+    options: BackboneOptions, seed: int = 0, size: int | None = None
+) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return create_backbone(options, size).state_dict()
+
+
+def write_base(folder: Path, options: BackboneOptions) -> Path:
+    """Write base.safetensors and initial_head.safetensors."""
+    weights = random_weights(options)
+    metadata = {"base_hash": checkpoint.sha256(weights)}
+    checkpoint.save(folder / "base.safetensors", weights, metadata)
+    head = initial_head(Detector(options).head.in_features, 0)
+    checkpoint.save(folder / "initial_head.safetensors", head, metadata)
+    return folder / "base.safetensors"
+
+
+def load_detector(base: Path, options: BackboneOptions) -> Detector:
+    detector = Detector(options)
+    head = checkpoint.load(base.parent / "initial_head.safetensors")[0]
+    detector.load_tensors(checkpoint.load(base)[0] | head)
+    return detector

@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from detector_samples import IDENTITIES, VIT, load_detector
+from r2m.errors import R2MError
+from r2m.evaluate import scores
+from r2m.evaluate.scores import score, write
+from r2m.train.predict import predict
+from r2m.trunk.inputs import Inputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+NAMES = ("drawn", "sketch", "swap")
+
+
+@pytest.fixture
+def inputs(image_sets, trunk_files):
+    return Inputs(image_sets.paths(*NAMES), [trunk_files[name] for name in NAMES], VIT)
+
+
+@pytest.fixture
+def detector(base_files):
+    return load_detector(base_files["vit"], VIT)
+
+
+def test_every_val_and_test_image_once(inputs, detector):
+    frame = score(detector, inputs, CPU, "fp32", batch_size=4)
+    expected = inputs.select(split=["val", "test"])
+    assert sorted(frame["image_id"]) == sorted(expected["image_id"])
+    assert len(frame) == 2 * (IDENTITIES["val"] + IDENTITIES["test"]) + 6
+    by_id = frame.set_index("image_id")["logit"]
+    logits = predict(detector, inputs, expected, CPU, "fp32")
+    np.testing.assert_allclose(by_id[expected["image_id"]], logits, atol=1e-5)
+    assert set(frame["set"]) == set(NAMES)
+
+
+def test_memory_holds_one_set(inputs, detector, monkeypatch):
+    loaded = []
+    whole = scores.predict
+    monkeypatch.setattr(
+        scores, "predict", lambda *args: (whole(*args), loaded.append({k[0] for k in inputs._loaded}))[0]
+    )
+    score(detector, inputs, CPU, "fp32", 64)
+    assert [len(files) for files in loaded] == [1, 1, 1]
+    assert not inputs._loaded
+
+
+def test_parquet_and_its_metadata(inputs, detector, tmp_path):
+    frame = score(detector, inputs, CPU, "fp32", 64)
+    model = {"model": "ties", "kind": "merge", "method": "ties", "label": "TIES"}
+    write(frame, model, tmp_path / "scores.parquet")
+    table = pq.read_table(tmp_path / "scores.parquet")
+    assert table.column_names == [
+        "image_id",
+        "set",
+        "domain",
+        "split",
+        "label",
+        "generator",
+        "logit",
+        "probability",
+    ]
+    assert json.loads(table.schema.metadata[b"r2m"]) == model
+    read = pd.read_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(read["probability"], 1 / (1 + np.exp(-read["logit"].astype(float))))
+    assert read["logit"].dtype == np.float32
+    first = (tmp_path / "scores.parquet").read_bytes()
+    write(frame, dict(reversed(model.items())), tmp_path / "again.parquet")
+    assert (tmp_path / "again.parquet").read_bytes() == first
+
+
+def test_extreme_logits_have_a_probability(inputs, detector):
+    detector.load_tensors({"head.bias": torch.tensor([-800.0])})
+    with np.errstate(over="ignore"):
+        assert (score(detector, inputs, CPU, "fp32", 64)["probability"] < 1e-300).all()
+
+
+def test_a_logit_that_is_not_finite(inputs, detector):
+    detector.load_tensors({"head.bias": torch.tensor([float("nan")])})
+    with pytest.raises(R2MError, match=r"drawn/test00: the model's logit is not finite"):
+        score(detector, inputs, CPU, "fp32", 64)

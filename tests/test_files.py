@@ -1,0 +1,58 @@
+import pytest
+
+from r2m.files import atomic_path, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_complete(tmp_path):
+    target = tmp_path / "new" / "x.csv"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".csv"
+        assert temporary.name.startswith(".")
+        temporary.write_text("a")
+        assert not target.exists()
+    assert target.read_text() == "a"
+    assert names(target.parent) == ["x.csv"]
+
+
+def fail(target, folder):
+    with atomic_path(target) as temporary:
+        if folder:
+            temporary.mkdir()
+        (temporary / "a" if folder else temporary).write_text("new")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_error_leaves_what_was_there(tmp_path, folder):
+    target = tmp_path / "x"
+    write_text(target, "old")
+    with pytest.raises(ZeroDivisionError):
+        fail(target, folder)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    for name in ("a", "b"):
+        with atomic_path(tmp_path / "x") as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+    assert names(tmp_path / "x") == ["b"]
+    assert names(tmp_path) == ["x"]
+
+
+def test_nothing_written(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_text_is_utf8(tmp_path):
+    write_text(tmp_path / "x", "R²M → θ")
+    write_text(tmp_path / "x", "λ")
+    assert (tmp_path / "x").read_bytes() == "λ".encode()

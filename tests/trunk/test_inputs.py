@@ -1,0 +1,131 @@
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from detector_samples import CONVNET, IDENTITIES, VIT, load_detector
+from r2m import manifest
+from r2m.errors import R2MError
+from r2m.models import checkpoint
+from r2m.models.images import load_images, normalization
+from r2m.params import AugmentOptions
+from r2m.trunk.activations import write_activations
+from r2m.trunk.inputs import Inputs, groups, images_digest
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def inputs_of(image_sets, trunk_files, *names, **kwargs):
+    return Inputs(image_sets.paths(*names), [trunk_files[name] for name in names], VIT, **kwargs)
+
+
+def test_trunk_file(image_sets, trunk_files, base_files):
+    tensors, metadata = checkpoint.load(trunk_files["swap"])
+    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {
+        **{f"drawn/{split}": (n, 5, 64) for split, n in IDENTITIES.items()},
+        "sketch/test": (3, 5, 64),
+    }
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    assert metadata["base_hash"] == checkpoint.sha256(checkpoint.load(base_files["vit"])[0])
+
+
+def test_cached_activations_are_those_of_the_image(image_sets, trunk_files, base_files):
+    inputs = inputs_of(image_sets, trunk_files, "drawn", "swap")
+    rows = inputs.rows.sample(7, random_state=0)
+    mean, std = normalization(VIT.name)
+    detector = load_detector(base_files["vit"], VIT).eval()
+    with torch.no_grad():
+        expected = detector.trunk((load_images(list(rows["path"]), VIT.image_size) - mean) / std)
+    fetched = inputs.fetch(rows)
+    assert fetched.dtype == torch.float32
+    torch.testing.assert_close(fetched, expected, rtol=1e-3, atol=1e-3)
+    inputs.release()
+    assert torch.equal(inputs.fetch(rows), fetched)
+
+
+def test_a_trunk_is_written_the_same_twice(tmp_path, image_sets, trunk_files, base_files):
+    write_activations(image_sets.manifests["up"], base_files["vit"], VIT, tmp_path / "x", "cpu", "fp32")
+    assert (tmp_path / "x").read_bytes() == trunk_files["up"].read_bytes()
+
+
+def test_activations_beyond_half_precision(tmp_path, image_sets, base_files):
+    weights, _ = checkpoint.load(base_files["vit"])
+    checkpoint.save(tmp_path / "base", weights | {"pos_embed": weights["pos_embed"] + 1e6}, {})
+    with pytest.raises(R2MError, match="activations of drawn/test exceed half precision"):
+        write_activations(image_sets.manifests["up"], tmp_path / "base", VIT, tmp_path / "x", "cpu", "fp32")
+    assert not (tmp_path / "x").exists()
+
+
+def test_select_and_set_column(image_sets):
+    inputs = Inputs(image_sets.paths("drawn", "sketch", "swap"), [], CONVNET)
+    assert inputs.rows["set"].unique().tolist() == ["drawn", "sketch", "swap"]
+    assert len(inputs.select(label=0)) == sum(IDENTITIES.values()) + 3
+    assert set(inputs.select(split=["val", "test"], generator="swap")["split"]) == {"val", "test"}
+    assert inputs.select(domain=[]).empty
+
+
+def test_crops_are_normalized_and_augmented_by_seed(image_sets):
+    inputs = Inputs(image_sets.paths("drawn"), [], CONVNET)
+    rows = inputs.rows.iloc[:4]
+    mean, std = normalization(CONVNET.name)
+    plain = load_images(list(rows["path"]), CONVNET.image_size)
+    assert torch.equal(inputs.fetch(rows), (plain - mean) / std)
+    augmented = inputs.fetch(rows, AugmentOptions(), 3)
+    assert torch.equal(augmented, inputs.fetch(rows, AugmentOptions(), 3))
+    assert not torch.equal(augmented, inputs.fetch(rows, AugmentOptions(), 4))
+
+
+def test_unreadable_crop_is_named(tmp_path, image_sets):
+    frame = manifest.read(image_sets.manifests["drawn"])
+    frame["path"] = [*frame["path"][:-1], (tmp_path / "gone.png").as_posix()]
+    manifest.write(frame, tmp_path / "drawn" / "manifest.parquet")
+    inputs = Inputs([tmp_path / "drawn" / "manifest.parquet"], [], CONVNET)
+    with pytest.raises(R2MError, match=r"gone\.png: cannot be read as an image"):
+        inputs.fetch(inputs.rows)
+    cv2.imwrite(str(tmp_path / "gone.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(R2MError, match=r"gone\.png: is 8×8 px; expected 32×32"):
+        inputs.fetch(inputs.rows)
+
+
+def test_stale_trunks_are_refused(tmp_path, image_sets, trunk_files, base_files):
+    frame = manifest.read(image_sets.manifests["drawn"])
+    fewer = tmp_path / "drawn" / "manifest.parquet"
+    manifest.write(frame.iloc[1:], fewer)
+    trunk = trunk_files["drawn"]
+    with pytest.raises(R2MError, match="was made from other images than the manifest lists"):
+        Inputs([fewer], [trunk], VIT)
+    manifest.write(frame.assign(split=["val", *frame["split"][1:]]), fewer)
+    with pytest.raises(R2MError, match="was made from other images"):
+        Inputs([fewer], [trunk], VIT)
+    manifests = image_sets.paths("drawn")
+    with pytest.raises(R2MError, match="was made with other options of the backbone"):
+        Inputs(manifests, [trunk], VIT.model_copy(update={"trainable_blocks": 3}))
+    with pytest.raises(R2MError, match="was made with other base weights"):
+        Inputs(manifests, [trunk], VIT, "0" * 64)
+    Inputs(manifests, [trunk], VIT, checkpoint.read_metadata(base_files["vit"])["base_hash"])
+
+
+def test_missing_or_foreign_trunks_are_refused(tmp_path, image_sets, trunk_files, base_files):
+    manifests = image_sets.paths("drawn", "swap")
+    with pytest.raises(R2MError, match="expected one trunk file a manifest, got 1 for 2"):
+        Inputs(manifests, [trunk_files["drawn"]], VIT)
+    with pytest.raises(R2MError, match="was made from other images"):
+        inputs_of(image_sets, {"drawn": trunk_files["swap"]}, "drawn")
+    with pytest.raises(R2MError, match="absent: no such file"):
+        Inputs(manifests[:1], [tmp_path / "absent"], VIT)
+    (tmp_path / "broken").write_bytes(b"broken")
+    with pytest.raises(R2MError, match="broken: corrupt"):
+        Inputs(manifests[:1], [tmp_path / "broken"], VIT)
+    with pytest.raises(R2MError, match=r"base\.safetensors: holds no activations of a trunk"):
+        Inputs(manifests[:1], [base_files["vit"]], VIT)
+
+
+def test_groups_and_digest(image_sets):
+    frame = manifest.read(image_sets.manifests["swap"])
+    keys = [key for key, _ in groups(frame)]
+    assert keys == ["drawn/test", "drawn/train", "drawn/val", "sketch/test"]
+    assert all(part["image_id"].is_monotonic_increasing for _, part in groups(frame))
+    assert images_digest(frame) == images_digest(frame.assign(path="elsewhere.png", video="v"))
+    assert images_digest(frame) != images_digest(pd.concat([frame.iloc[1:], frame.iloc[:1]]))
+    assert images_digest(frame) != images_digest(frame.assign(domain="other"))
