@@ -88,7 +88,7 @@ class Inputs:
         if stored.get("format") != "trunk":
             raise R2MError(f"{trunk}: holds no activations of a trunk")
         for key, what in _TRUNK_METADATA.items():
-            if expected[key] not in (None, stored.get(key, expected[key])):
+            if expected[key] not in (None, stored.get(key)):
                 raise R2MError(f"{trunk}: was made {what}; make it again")
         for key, part in groups(frame):
             for position, image_id in enumerate(part["image_id"]):
