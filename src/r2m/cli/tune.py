@@ -57,12 +57,15 @@ def command(
     detector.load_tensors(weights)
     heads = {name: checkpoint.load(path)[0] for name, path in head.items()}
     method = options.method or variant
+    trained = {name: weights[name] for name in detector.trainable_state() if name in weights}
+    # The frozen rest would stay in memory, beside the detector's own copy.
+    del weights
     chosen, rows = tune(
         method,
         options.options,
         options.candidates(),
         detector=detector,
-        base=weights,
+        base=trained,
         task_vectors={name: checkpoint.load(path)[0] for name, path in task_vector.items()},
         head=merge_heads(heads, options.head, checkpoint.load(initial_head)[0]),
         inputs=Inputs(manifests, trunks, backbone, metadata.get("base_hash")),
