@@ -64,24 +64,27 @@ def finetune(
         bar.update()
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
             auc = _validate(detector, inputs, generators, device, precision)
-            if math.isnan(auc):
-                raise R2MError(
-                    f"{name}: logits of val images are not finite after step {progress.step};"
-                    " try a smaller finetune.lr"
-                )
-            if auc > progress.best_auc:
-                progress.best_auc, progress.best_step = auc, progress.step
-                progress.best = {key: t.clone() for key, t in detector.trainable_state().items()}
-            loss = sum(progress.losses) / len(progress.losses)
-            progress.history.append({"step": progress.step, "loss": loss, "val_auc": auc})
-            progress.losses.clear()
-            logger.info(
-                "%s: step %d/%d, loss %.4f, val AUC %.4f", name, progress.step, options.steps, loss, auc
-            )
+            _record(progress, detector, auc, name)
         if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
             state.save(state_path, fingerprint, progress, detector, optimizer)
     bar.close()
     return progress
+
+
+def _record(progress: Progress, detector: Detector, auc: float, name: str) -> None:
+    """Add a row to the history, and keep the tensors if no earlier val AUC is as good."""
+    if math.isnan(auc):
+        raise R2MError(
+            f"{name}: logits of val images are not finite after step {progress.step};"
+            " try a smaller finetune.lr"
+        )
+    if auc > progress.best_auc:
+        progress.best_auc, progress.best_step = auc, progress.step
+        progress.best = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
+    loss = sum(progress.losses) / len(progress.losses)
+    progress.history.append({"step": progress.step, "loss": loss, "val_auc": auc})
+    progress.losses.clear()
+    logger.info("%s: step %d, loss %.4f, val AUC %.4f", name, progress.step, loss, auc)
 
 
 def learning_rate_factor(step: int, options: FinetuneOptions) -> float:
