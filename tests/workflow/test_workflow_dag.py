@@ -1,0 +1,133 @@
+"""What a change reruns: exact jobs, by dry runs after one finished run."""
+
+import re
+from collections import Counter
+
+import pytest
+from workflow_project import Project
+
+pytestmark = pytest.mark.slow
+
+VARIANTS = ("weight_averaging", "ties", "r2m_task", "r2m")
+REPORTING = ["tables", "figure_heatmap", "figure_dumbbell"]
+SPECTRA = ["figure_spectra r2m_task", "figure_spectra r2m"]
+
+
+def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str]:
+    """Jobs that make, score and show merges anew."""
+    r2m = [name for name in variants if name.startswith("r2m")]
+    return [
+        *(f"{rule} {name}" for rule in ("tune", "merge") for name in variants),
+        *(f"real_component {name}" for name in r2m),
+        *(f"residual {name}/{specialist}" for name in r2m for specialist in specialists),
+        *(f"score merge/{name}" for name in variants),
+        *(f"figure_spectra {name}" for name in r2m),
+        "figure_tune",
+        *REPORTING,
+    ]
+
+
+def new_images(name: str) -> list[str]:
+    """Jobs of a new image set, up to what lists all sets."""
+    return [f"forge {name}", f"trunk forged/{name}", f"contact_sheet {name}", "data_card", "members", "code"]
+
+
+def scoring(*specialists: str) -> list[str]:
+    """Jobs that score the models that are no merges."""
+    return ["score base/base", "score joint/joint", *(f"score specialist/{name}" for name in specialists)]
+
+
+def test_nothing_changed(project: Project) -> None:
+    assert project.jobs() == Counter()
+
+
+def test_new_training_generator(project: Project) -> None:
+    project.edit("generators.tps", {"family": "FR", "forge": "tps"})
+    assert project.jobs() == Counter(
+        [
+            *new_images("tps"),
+            *("finetune tps", "task_vector tps", "joint", "probe"),
+            *merging(VARIANTS, ("swap", "up", "tps")),
+            *scoring("swap", "up", "tps"),
+        ]
+    )
+
+
+def test_new_unseen_generator_trains_nothing(project: Project) -> None:
+    project.edit("generators.tps", {"family": "FR", "role": "unseen", "forge": "tps"})
+    assert project.jobs() == Counter(
+        [
+            *new_images("tps"),
+            *scoring("swap", "up"),
+            *(f"score merge/{name}" for name in VARIANTS),
+            *REPORTING,
+            *SPECTRA,
+        ]
+    )
+
+
+def test_learning_rate_of_one_generator(project: Project) -> None:
+    project.edit("generators.swap.finetune", {"lr": 5e-4})
+    assert project.jobs() == Counter(
+        [
+            *("finetune swap", "task_vector swap", "score specialist/swap"),
+            *merging(VARIANTS, ("swap", "up")),
+        ]
+    )
+
+
+def test_tuning_of_one_variant(project: Project) -> None:
+    project.edit("merge.methods.ties.tune.keep", [0.3, 0.5])
+    assert project.jobs() == Counter(merging(("ties",), ()))
+
+
+def test_display_label_of_one_generator(project: Project) -> None:
+    project.edit("generators.swap.label", "Face swap")
+    assert project.jobs() == Counter(["score specialist/swap", *REPORTING, *SPECTRA, "data_card"])
+
+
+def test_comments_and_layout_change_nothing(project: Project) -> None:
+    source = project / "src/r2m/train/finetune.py"
+    text = source.read_text()
+    source.write_text(text.replace('"""Fine-tuning of', '"""The fine-tuning of', 1) + "\n\n# A remark.\n")
+    params = project / "params.yaml"
+    params.write_text("# A remark.\n\n" + params.read_text())
+    rules = project / "workflow/rules/finetune.smk"
+    rules.write_text("# A remark.\n" + rules.read_text())
+    assert project.jobs() == Counter()
+
+
+def test_code_of_one_merging_method(project: Project) -> None:
+    project.replace(
+        "src/r2m/merge/methods/ties.py",
+        "    zeros = check(task_vectors)\n",
+        "    zeros = dict(check(task_vectors))\n",
+    )
+    assert project.jobs() == Counter([*merging(("ties",), ()), "code"])
+
+
+def test_code_of_one_forgery(project: Project) -> None:
+    """The forgery's digest changes for its generator only; training on others goes on unchanged."""
+    path = "src/r2m/forge/edit.py"
+    (project / path).write_text((project / path).read_text() + "\n\nADDED = 1\n")
+    jobs = project.jobs()
+    assert {job for job in jobs if job.startswith(("forge", "trunk", "finetune", "joint"))} == {
+        "forge inp",
+        "trunk forged/inp",
+    }
+
+
+def test_removed_names_leave_nothing_behind(project: Project) -> None:
+    project.edit("generators.inp", None)
+    project.edit("merge.methods.r2m_task", None)
+    project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
+    tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
+    assert len(tables) == 5
+    for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
+        words = set(re.findall(r"\w+", path.read_text()))
+        assert not words & {"inp", "r2m_task"}, path
+    kept = [path for path in (project / "results").rglob("*") if "logs" not in path.parts]
+    left = [
+        path for path in kept if path.name.split(".")[0] in ("inp", "r2m_task", "forge-inp", "merge-r2m_task")
+    ]
+    assert [path for path in left if "benchmarks" not in path.parts] == []
