@@ -37,12 +37,12 @@ def command(
     from r2m.trunk.inputs import Inputs
 
     torch.set_num_threads(threads)
-    weights, metadata = checkpoint.load(base)
-    inputs = Inputs(manifests, trunks, backbone, metadata.get("base_hash"))
+    base_hash = checkpoint.read_metadata(base).get("base_hash")
+    inputs = Inputs(manifests, trunks, backbone, base_hash)
     detector = Detector(backbone)
-    detector.load_tensors(weights)
+    detector.load_tensors(checkpoint.load(base)[0])
     place = resolve_device(device)
     rows = pd.concat(rows_of(inputs, list(generators), "train"), ignore_index=True)
     head = fit_head(features(detector.to(place), inputs, rows, place, precision), rows["label"].to_numpy())
-    provenance = {"format": "head", "base_hash": metadata.get("base_hash"), "generators": list(generators)}
+    provenance = {"format": "head", "base_hash": base_hash, "generators": list(generators)}
     checkpoint.save(out, head, {**provenance, "code": code_digest(["r2m.cli.probe"])})

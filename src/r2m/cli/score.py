@@ -47,9 +47,8 @@ def command(
 
     torch.set_num_threads(threads)
     detector = Detector(backbone)
-    weights, metadata = checkpoint.load(base)
-    detector.load_tensors(weights | checkpoint.load(checkpoint_path)[0])
-    inputs = Inputs(manifests, trunks, backbone, metadata.get("base_hash"))
+    detector.load_tensors(checkpoint.load(base)[0] | checkpoint.load(checkpoint_path)[0])
+    inputs = Inputs(manifests, trunks, backbone, checkpoint.read_metadata(base).get("base_hash"))
     place = resolve_device(device)
     scores = score(detector.to(place), inputs, place, precision, batch_size)
     write(scores, {"model": model, "kind": kind, "method": method, "label": label or model}, out)
