@@ -10,6 +10,7 @@ container: "docker://python:3.11-slim"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/dvc.smk"
 
 
 validate(config, "workflow/schemas/params.schema.yaml")

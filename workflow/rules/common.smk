@@ -22,8 +22,10 @@ try:
 except R2MError as error:
     raise WorkflowError(str(error)) from None
 
-# The environment need not be activated: jobs run with the interpreter that runs Snakemake.
-R2M = f"{sys.executable} -m r2m"
+# The environment need not be activated: jobs find the command beside the interpreter that runs Snakemake.
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.getenv('PATH', '')}"
+)
 
 DOMAINS = list(PARAMS.domains)
 GENERATORS = list(PARAMS.generators)
@@ -135,7 +137,7 @@ def method_modules(command):
     )
 
 
-PINS = f"{workflow.basedir}/data/sources.txt"
+PINS = "data/sources.txt"
 
 
 def pins_of(wildcards):
@@ -173,9 +175,7 @@ def own_folders(image_set):
 
 def residuals_of(variant):
     """Specialist → the file of its truncated residual."""
-    return {
-        name: f"results/residuals/{variant}/{name}.safetensors" for name in MEMBERS
-    }
+    return {name: f"results/residuals/{variant}/{name}.safetensors" for name in MEMBERS}
 
 
 def merge_parts(wildcards):
@@ -212,7 +212,9 @@ SCORES = [
 
 def model_arguments(wildcards):
     """How the tables describe a model."""
-    label = {"base": "Base (linear probe)", "joint": "Joint training"}.get(wildcards.model)
+    label = {"base": "Base (linear probe)", "joint": "Joint training"}.get(
+        wildcards.model
+    )
     if wildcards.kind == "specialist" and wildcards.model in PARAMS.generators:
         label = PARAMS.generators[wildcards.model].label
     method = ""
@@ -224,14 +226,23 @@ def model_arguments(wildcards):
 
 TABLES = [
     f"results/tables/{name}"
-    for name in ("auc.csv", "models.csv", "dumbbell.csv", "main.md", "main.tex", "metrics.json")
+    for name in (
+        "auc.csv",
+        "models.csv",
+        "dumbbell.csv",
+        "main.md",
+        "main.tex",
+        "metrics.json",
+    )
 ]
 
 
 def context(generator_keys=(), domain_keys=()):
     """Generators and domains as tables, figures and the data card take them, in the order of display."""
     generators = {
-        name: one.model_dump(mode="json", include={"family", "role", "label", *generator_keys})
+        name: one.model_dump(
+            mode="json", include={"family", "role", "label", *generator_keys}
+        )
         for name, one in PARAMS.generators.items()
     }
     domains = {
@@ -249,7 +260,9 @@ FIGURE_NAMES = [
     "tune",
     *(f"spectra/{variant}" for variant in R2M_VARIANTS),
 ]
-FIGURES = [f"results/figures/{name}.{suffix}" for name in FIGURE_NAMES for suffix in FORMATS]
+FIGURES = [
+    f"results/figures/{name}.{suffix}" for name in FIGURE_NAMES for suffix in FORMATS
+]
 CONTACT_SHEETS = [f"results/contact/{name}.png" for name in GENERATORS]
 DATA_CARD = "results/data_card.md"
 
@@ -257,7 +270,10 @@ DATA_CARD = "results/data_card.md"
 def figure_outputs(name, caption, category, **labels):
     """The three formats of a figure; the SVG goes into the report."""
     png, pdf, svg = (f"results/figures/{name}.{suffix}" for suffix in FORMATS)
-    return [png, pdf, report(svg, caption=f"../report/{caption}.rst", category=category, labels=labels)]
+    captioned = report(
+        svg, caption=f"../report/{caption}.rst", category=category, labels=labels
+    )
+    return [png, pdf, captioned]
 
 
 def without_suffix(wildcards, output):
@@ -269,157 +285,7 @@ ALL_SOURCES = [
     DETECTOR,
     PARAMS.backbone.weights,
 ]
-ALL_PACKAGES = sorted({source.package for source in ALL_SOURCES if hasattr(source, "package")})
+ALL_PACKAGES = sorted(
+    {source.package for source in ALL_SOURCES if hasattr(source, "package")}
+)
 FAMILIES = r2m_params.FAMILIES
-
-
-def stage_targets():
-    """Stage of dvc.yaml → the files that it makes; a stage that the params leave out makes none."""
-    stages = {
-        "sources": [f"data/raw/{name}.json" for name in ALL_PACKAGES],
-        "base": ["results/base/base.safetensors", INITIAL_HEAD],
-        "members": [f"results/members/{name}.json" for name in TRAINED_ON],
-        "joint": ["results/joint/model.safetensors", "results/probe/head.safetensors"],
-        "reference_scores": [
-            "results/scores/base/base/scores.parquet",
-            "results/scores/joint/joint/scores.parquet",
-        ],
-        "report": [*TABLES, *FIGURES, *CONTACT_SHEETS, DATA_CARD],
-    }
-    for name in SETS:
-        stages[f"images_{name}"] = [manifest_of(name)]
-        stages[f"trunk_{name}"] = [trunk_of(name)] if HAS_TRUNK else []
-    for name in [*GENERATORS, *FAMILIES]:
-        there = name in MEMBERS
-        files = [specialist_files(kind)[name] for kind in ("model", "task_vector", "head")] if there else []
-        scores = [f"results/scores/specialist/{name}/scores.parquet"] if there else []
-        stages[f"specialist_{name}"] = files
-        stages[f"specialist_scores_{name}"] = scores
-    for name in VARIANTS:
-        stages[f"merge_{name}"] = [f"results/merged/{name}/model.safetensors"]
-        stages[f"merge_scores_{name}"] = [f"results/scores/merge/{name}/scores.parquet"]
-    return stages
-
-
-# Model trained → the generators it is trained on; every name of DVC's stages is there.
-TRAINED_ON = {
-    **{name: MEMBERS.get(name, []) for name in [*GENERATORS, *FAMILIES]},
-    "joint": TRAIN_GENERATORS,
-}
-STAGES = stage_targets()
-
-
-def code_of_stages():
-    """Stage of dvc.yaml → digest of its commands' code and of the files that hold its rules."""
-
-    def digest(phases, *commands):
-        return "".join(map(rules_digest, phases.split())) + code_digest(commands)
-
-    def command(name):
-        return f"r2m.cli.{name}"
-
-    figures = [command(f"figure_{name}") for name in ("heatmap", "dumbbell", "spectra", "tune")]
-    merging = [command(name) for name in ("tune", "real_component", "residual", "merge")]
-    return {
-        "sources": digest("sources", command("sources")),
-        "base": digest("sources", command("base")),
-        "faces": digest("faces", command("faces")),
-        "trunk": digest("trunk", command("trunk")),
-        "members": digest("stages", command("members")),
-        "finetune": digest("finetune", command("finetune"), command("probe")),
-        "specialist": digest("finetune", command("finetune"), command("task_vector")),
-        "score": digest("evaluate", command("score")),
-        "report": digest(
-            "evaluate report",
-            *figures,
-            *map(command, ("tables", "contact_sheet", "data_card")),
-        ),
-        **{f"forge-{name}": digest("forge", *forge_modules(name)) for name in GENERATORS},
-        **{
-            f"merge-{name}": digest("merge", *merging, f"r2m.merge.methods.{method}")
-            for name, method in VARIANTS.items()
-        },
-    }
-
-
-def rules_digest(phase):
-    """Digest of the rules of one file; comments and line breaks do not count."""
-    import hashlib
-    import io
-    import tokenize
-
-    text = Path(workflow.basedir, "workflow", "rules", f"{phase}.smk").read_text(encoding="utf-8")
-    skipped = (tokenize.COMMENT, tokenize.NL)
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    kept = "\n".join(token.string for token in tokens if token.type not in skipped)
-    return hashlib.sha256(kept.encode()).hexdigest()[:16]
-
-
-CODE = code_of_stages()
-CODE_FILES = [f"results/code/{stage}" for stage in CODE]
-
-
-# Folders that stages of dvc.yaml put out although the params may leave nothing to be made there.
-STAGE_FOLDERS = [
-    "data/raw",
-    *(str(Path(trunk_of(name)).parent) for name in SETS),
-    *(f"results/{folder}/{name}" for folder in ("real", "residuals") for name in VARIANTS),
-    *(
-        f"results/{folder}/{name}"
-        for folder in ("specialists", "scores/specialist")
-        for name in [*GENERATORS, *FAMILIES]
-    ),
-]
-
-
-def prune():
-    """Remove results of names that are no longer in params.yaml, so that no table can show them.
-
-    The folders that DVC expects are there afterwards, if only empty.
-    """
-    keep = {
-        "code": CODE,
-        "faces": DOMAINS,
-        "forged": GENERATORS,
-        "contact": GENERATORS,
-        "trunk/faces": DOMAINS,
-        "trunk/forged": GENERATORS,
-        "members": TRAINED_ON,
-        "specialists": MEMBERS,
-        "tune": VARIANTS,
-        "real": R2M_VARIANTS,
-        "residuals": R2M_VARIANTS,
-        "merged": VARIANTS,
-        "figures/spectra": R2M_VARIANTS,
-        **{f"scores/{kind}": models for kind, models in MODELS.items()},
-    }
-    arguments = " ".join(f"--keep {folder}={','.join(names)}" for folder, names in keep.items())
-    shell(f"{R2M} prune --results results {arguments}")
-    for folder in STAGE_FOLDERS:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-
-
-def finish():
-    """After a run outside DVC: write the report, tell DVC what is there, say where the tables are."""
-    if "DVC_STAGE" in os.environ:
-        return
-    snakemake = f"{sys.executable} -m snakemake --snakefile {workflow.main_snakefile}"
-    done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
-    if "Nothing to be done" not in done:
-        return
-    shell(f"{snakemake} --report results/report.html >results/logs/report.log 2>&1 || true")
-    if Path(".dvc").is_dir():
-        shell(f"{sys.executable} -m dvc commit --force --quiet")
-    logger.info("Tables: results/tables. Figures: results/figures. Report: results/report.html.")
-
-
-def images_of(image_set):
-    return str(Path(manifest_of(image_set)).parent / "images")
-
-
-def members_of(image_sets):
-    """Files and folders that training on image sets reads."""
-    return [
-        *(manifest_of(name) for name in image_sets),
-        *(trunk_of(name) if HAS_TRUNK else images_of(name) for name in image_sets),
-    ]

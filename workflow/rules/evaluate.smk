@@ -4,6 +4,12 @@ rule score:
         model=lambda w: MODELS[w.kind][w.model],
     output:
         "results/scores/{kind}/{model}/scores.parquet",
+    log:
+        "results/logs/score/{kind}/{model}.log",
+    benchmark:
+        "results/benchmarks/score/{kind}/{model}.tsv"
+    resources:
+        mem_mb=2500,
     params:
         inputs=inputs_arguments,
         model=model_arguments,
@@ -11,14 +17,8 @@ rule score:
         compute=COMPUTE,
         batch_size=PARAMS.evaluate.batch_size,
         code=code_digest(["r2m.cli.score"]),
-    resources:
-        mem_mb=2500,
-    log:
-        "results/logs/score/{kind}/{model}.log",
-    benchmark:
-        "results/benchmarks/score/{kind}/{model}.tsv"
     shell:
-        "{R2M} score --checkpoint {input.model} --kind {wildcards.kind} --model {wildcards.model}"
+        "r2m score --checkpoint {input.model} --kind {wildcards.kind} --model {wildcards.model}"
         " {params.model} {params.inputs} --backbone {params.backbone:q} {params.compute}"
         " --batch-size {params.batch_size} --threads {threads} --out {output} >{log} 2>&1"
 
@@ -28,12 +28,12 @@ rule tables:
         SCORES,
     output:
         TABLES,
+    log:
+        "results/logs/tables.log",
     params:
-        out="results/tables",
+        out=lambda w, output: Path(output[0]).parent,
         scores=repeated("--scores", SCORES),
         context=context(),
         code=code_digest(["r2m.cli.tables"]),
-    log:
-        "results/logs/tables.log",
     shell:
-        "{R2M} tables {params.scores} --options {params.context:q} --out {params.out} >{log} 2>&1"
+        "r2m tables {params.scores} --options {params.context:q} --out {params.out} >{log} 2>&1"

@@ -7,6 +7,13 @@ rule faces:
         skipped="results/faces/{domain}/skipped.csv",
         crops=directory("results/faces/{domain}/crops"),
         images=directory("results/faces/{domain}/images"),
+    log:
+        "results/logs/faces/{domain}.log",
+    benchmark:
+        "results/benchmarks/faces/{domain}.tsv"
+    threads: 2
+    resources:
+        mem_mb=1500,
     params:
         out=lambda w, output: Path(output.manifest).parent,
         images=lambda w: source_folder(PARAMS.domains[w.domain].images),
@@ -17,14 +24,7 @@ rule faces:
         seed=PARAMS.seed,
         detector=detector_arguments(),
         code=code_digest(["r2m.cli.faces"]),
-    threads: 2
-    resources:
-        mem_mb=1500,
-    log:
-        "results/logs/faces/{domain}.log",
-    benchmark:
-        "results/benchmarks/faces/{domain}.tsv"
     shell:
-        "{R2M} faces --domain {wildcards.domain} --images {params.images:q} {params.domain}"
+        "r2m faces --domain {wildcards.domain} --images {params.images:q} {params.domain}"
         " --options {params.options:q} --image-size {params.image_size} --seed {params.seed}"
         " {params.detector} --threads {threads} --out {params.out} >{log} 2>&1"

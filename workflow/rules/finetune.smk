@@ -5,6 +5,12 @@ rule finetune:
     output:
         model="results/specialists/{specialist}/model.safetensors",
         history="results/specialists/{specialist}/history.csv",
+    log:
+        "results/logs/finetune/{specialist}.log",
+    benchmark:
+        "results/benchmarks/finetune/{specialist}.tsv"
+    resources:
+        mem_mb=2500,
     params:
         name="{specialist}",
         inputs=inputs_arguments,
@@ -16,14 +22,8 @@ rule finetune:
         seed=PARAMS.seed,
         state="results/.state/{specialist}.safetensors",
         code=code_digest(["r2m.cli.finetune"]),
-    resources:
-        mem_mb=2500,
-    log:
-        "results/logs/finetune/{specialist}.log",
-    benchmark:
-        "results/benchmarks/finetune/{specialist}.tsv"
     shell:
-        "{R2M} finetune --name {params.name} {params.inputs} {params.generators}"
+        "r2m finetune --name {params.name} {params.inputs} {params.generators}"
         " --backbone {params.backbone:q} --options {params.options:q}"
         " --initial-head {input.initial_head} --augment {params.augment:q} --seed {params.seed} {params.compute}"
         " --threads {threads} --state {params.state} --history {output.history}"
@@ -38,6 +38,11 @@ use rule finetune as joint with:
     output:
         model="results/joint/model.safetensors",
         history="results/joint/history.csv",
+    log:
+        "results/logs/joint.log",
+    benchmark:
+        "results/benchmarks/joint.tsv"
+    priority: 10
     params:
         name="joint",
         inputs=inputs_arguments,
@@ -49,11 +54,6 @@ use rule finetune as joint with:
         seed=PARAMS.seed,
         state="results/.state/joint.safetensors",
         code=code_digest(["r2m.cli.finetune"]),
-    priority: 10
-    log:
-        "results/logs/joint.log",
-    benchmark:
-        "results/benchmarks/joint.tsv"
 
 
 rule probe:
@@ -61,20 +61,20 @@ rule probe:
         **inputs_of(training_sets(TRAIN_GENERATORS)),
     output:
         "results/probe/head.safetensors",
+    log:
+        "results/logs/probe.log",
+    benchmark:
+        "results/benchmarks/probe.tsv"
+    resources:
+        mem_mb=2500,
     params:
         inputs=inputs_arguments,
         generators=repeated("--generator", TRAIN_GENERATORS),
         backbone=BACKBONE,
         compute=COMPUTE,
         code=code_digest(["r2m.cli.probe"]),
-    resources:
-        mem_mb=2500,
-    log:
-        "results/logs/probe.log",
-    benchmark:
-        "results/benchmarks/probe.tsv"
     shell:
-        "{R2M} probe {params.inputs} {params.generators} --backbone {params.backbone:q}"
+        "r2m probe {params.inputs} {params.generators} --backbone {params.backbone:q}"
         " {params.compute} --threads {threads} --out {output} >{log} 2>&1"
 
 
@@ -85,14 +85,14 @@ rule task_vector:
     output:
         task_vector="results/specialists/{specialist}/task_vector.safetensors",
         head="results/specialists/{specialist}/head.safetensors",
-    params:
-        code=code_digest(["r2m.cli.task_vector"]),
-    resources:
-        mem_mb=2000,
     log:
         "results/logs/task_vector/{specialist}.log",
     benchmark:
         "results/benchmarks/task_vector/{specialist}.tsv"
+    resources:
+        mem_mb=2000,
+    params:
+        code=code_digest(["r2m.cli.task_vector"]),
     shell:
-        "{R2M} task-vector --base {input.base} --specialist {input.specialist}"
+        "r2m task-vector --base {input.base} --specialist {input.specialist}"
         " --out {output.task_vector} --head {output.head} >{log} 2>&1"

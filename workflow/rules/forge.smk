@@ -7,6 +7,12 @@ rule forge:
         manifest="results/forged/{generator}/manifest.parquet",
         skipped="results/forged/{generator}/skipped.csv",
         images=directory("results/forged/{generator}/images"),
+    log:
+        "results/logs/forge/{generator}.log",
+    benchmark:
+        "results/benchmarks/forge/{generator}.tsv"
+    resources:
+        mem_mb=1500,
     params:
         out=lambda w, output: Path(output.manifest).parent,
         faces=repeated("--faces", [f"results/faces/{name}" for name in DOMAINS]),
@@ -19,14 +25,8 @@ rule forge:
         seed=PARAMS.seed,
         detector=detector_arguments(),
         code=lambda w: code_digest(forge_modules(w.generator)),
-    resources:
-        mem_mb=1500,
-    log:
-        "results/logs/forge/{generator}.log",
-    benchmark:
-        "results/benchmarks/forge/{generator}.tsv"
     shell:
-        "{R2M} forge --generator {wildcards.generator} --options {params.options:q}"
+        "r2m forge --generator {wildcards.generator} --options {params.options:q}"
         " --faces-options {params.faces_options:q} --image-size {params.image_size}"
         " --seed {params.seed} {params.faces} {params.detector} --threads {threads}"
         " --out {params.out} >{log} 2>&1"

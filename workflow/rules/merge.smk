@@ -7,26 +7,24 @@ rule tune:
     output:
         candidates="results/tune/{variant}.csv",
         chosen="results/tune/{variant}.json",
+    log:
+        "results/logs/tune/{variant}.log",
+    benchmark:
+        "results/benchmarks/tune/{variant}.tsv"
+    resources:
+        mem_mb=4000,
     params:
         inputs=inputs_arguments,
         task_vectors=repeated("--task-vector", specialist_files("task_vector")),
         heads=repeated("--head", specialist_files("head")),
         generators=repeated("--generator", TRAIN_GENERATORS),
-        options=lambda w: as_json(
-            PARAMS.merge.methods[w.variant], exclude={"label"}
-        ),
+        options=lambda w: as_json(PARAMS.merge.methods[w.variant], exclude={"label"}),
         backbone=BACKBONE,
         compute=COMPUTE,
         code=method_modules("tune"),
-    resources:
-        mem_mb=4000,
-    log:
-        "results/logs/tune/{variant}.log",
-    benchmark:
-        "results/benchmarks/tune/{variant}.tsv"
     # Without the threshold, glibc keeps what the many decompositions free: 7 GB where 3 are needed.
     shell:
-        "MALLOC_MMAP_THRESHOLD_=8388608 {R2M} tune --variant {wildcards.variant} --options {params.options:q} {params.inputs}"
+        "MALLOC_MMAP_THRESHOLD_=8388608 r2m tune --variant {wildcards.variant} --options {params.options:q} {params.inputs}"
         " --backbone {params.backbone:q} {params.task_vectors} {params.heads}"
         " --initial-head {input.initial_head} {params.generators} {params.compute}"
         " --threads {threads} --candidates {output.candidates} --out {output.chosen} >{log} 2>&1"
@@ -39,17 +37,17 @@ rule real_component:
     output:
         core="results/real/{variant}/core.safetensors",
         report="results/real/{variant}/report.json",
-    params:
-        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
-        code=code_digest(["r2m.cli.real_component"]),
-    resources:
-        mem_mb=3000,
     log:
         "results/logs/real_component/{variant}.log",
     benchmark:
         "results/benchmarks/real_component/{variant}.tsv"
+    resources:
+        mem_mb=3000,
+    params:
+        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        code=code_digest(["r2m.cli.real_component"]),
     shell:
-        "{R2M} real-component --tune {input.tune} {params.task_vectors} --threads {threads}"
+        "r2m real-component --tune {input.tune} {params.task_vectors} --threads {threads}"
         " --out {output.core} --report {output.report} >{log} 2>&1"
 
 
@@ -61,17 +59,17 @@ rule residual:
     output:
         residual="results/residuals/{variant}/{specialist}.safetensors",
         report="results/residuals/{variant}/{specialist}.json",
-    params:
-        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
-        code=code_digest(["r2m.cli.residual"]),
-    resources:
-        mem_mb=3000,
     log:
         "results/logs/residual/{variant}/{specialist}.log",
     benchmark:
         "results/benchmarks/residual/{variant}/{specialist}.tsv"
+    resources:
+        mem_mb=3000,
+    params:
+        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        code=code_digest(["r2m.cli.residual"]),
     shell:
-        "{R2M} residual --tune {input.tune} --real {input.core} {params.task_vectors}"
+        "r2m residual --tune {input.tune} --real {input.core} {params.task_vectors}"
         " --specialist {wildcards.specialist} --threads {threads}"
         " --out {output.residual} --report {output.report} >{log} 2>&1"
 
@@ -86,17 +84,17 @@ rule merge:
     output:
         model="results/merged/{variant}/model.safetensors",
         report="results/merged/{variant}/report.json",
-    params:
-        parts=merge_parts_arguments,
-        heads=repeated("--head", specialist_files("head")),
-        code=method_modules("merge"),
-    resources:
-        mem_mb=3000,
     log:
         "results/logs/merge/{variant}.log",
     benchmark:
         "results/benchmarks/merge/{variant}.tsv"
+    resources:
+        mem_mb=3000,
+    params:
+        parts=merge_parts_arguments,
+        heads=repeated("--head", specialist_files("head")),
+        code=method_modules("merge"),
     shell:
-        "{R2M} merge --tune {input.tune} --base {input.base} {params.parts} {params.heads}"
+        "r2m merge --tune {input.tune} --base {input.base} {params.parts} {params.heads}"
         " --initial-head {input.initial_head} --threads {threads}"
         " --out {output.model} --report {output.report} >{log} 2>&1"

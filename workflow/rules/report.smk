@@ -3,15 +3,20 @@ rule figure_heatmap:
         table="results/tables/auc.csv",
         models="results/tables/models.csv",
     output:
-        *figure_outputs("heatmap", "heatmap", "Results", figure="AUC of every model on every test set"),
+        *figure_outputs(
+            "heatmap",
+            "heatmap",
+            "Results",
+            figure="AUC of every model on every test set",
+        ),
+    log:
+        "results/logs/figures/heatmap.log",
     params:
         out=without_suffix,
         context=context(),
         code=code_digest(["r2m.cli.figure_heatmap"]),
-    log:
-        "results/logs/figures/heatmap.log",
     shell:
-        "{R2M} figure-heatmap --table {input.table} --models {input.models}"
+        "r2m figure-heatmap --table {input.table} --models {input.models}"
         " --options {params.context:q} --out {params.out} >{log} 2>&1"
 
 
@@ -19,14 +24,19 @@ rule figure_dumbbell:
     input:
         "results/tables/dumbbell.csv",
     output:
-        *figure_outputs("dumbbell", "dumbbell", "Results", figure="Merges against averaging and joint training"),
+        *figure_outputs(
+            "dumbbell",
+            "dumbbell",
+            "Results",
+            figure="Merges against averaging and joint training",
+        ),
+    log:
+        "results/logs/figures/dumbbell.log",
     params:
         out=without_suffix,
         code=code_digest(["r2m.cli.figure_dumbbell"]),
-    log:
-        "results/logs/figures/dumbbell.log",
     shell:
-        "{R2M} figure-dumbbell --means {input} --out {params.out} >{log} 2>&1"
+        "r2m figure-dumbbell --means {input} --out {params.out} >{log} 2>&1"
 
 
 rule figure_spectra:
@@ -40,15 +50,15 @@ rule figure_spectra:
             figure="Singular values of task vectors and residuals",
             variant="{variant}",
         ),
+    log:
+        "results/logs/figures/spectra/{variant}.log",
     params:
         out=without_suffix,
         title=lambda w: PARAMS.merge.methods[w.variant].label or w.variant,
         context=context(),
         code=code_digest(["r2m.cli.figure_spectra"]),
-    log:
-        "results/logs/figures/spectra/{variant}.log",
     shell:
-        "{R2M} figure-spectra --options {params.context:q} --title {params.title:q}"
+        "r2m figure-spectra --options {params.context:q} --title {params.title:q}"
         " --out {params.out} {input} >{log} 2>&1"
 
 
@@ -57,13 +67,13 @@ rule figure_tune:
         expand("results/tune/{variant}.csv", variant=VARIANTS),
     output:
         *figure_outputs("tune", "tune", "Method", figure="Val AUC of every candidate"),
+    log:
+        "results/logs/figures/tune.log",
     params:
         out=without_suffix,
         code=code_digest(["r2m.cli.figure_tune"]),
-    log:
-        "results/logs/figures/tune.log",
     shell:
-        "{R2M} figure-tune --out {params.out} {input} >{log} 2>&1"
+        "r2m figure-tune --out {params.out} {input} >{log} 2>&1"
 
 
 rule data_card:
@@ -72,14 +82,14 @@ rule data_card:
         receipts=package_receipts(*ALL_SOURCES),
     output:
         report(DATA_CARD, caption="../report/data_card.rst", category="Data"),
+    log:
+        "results/logs/data_card.log",
     params:
         receipts=lambda w, input: repeated("--receipt", input.receipts),
         context=context({"forge", "images", "reals"}, {"images", "identity"}),
         code=code_digest(["r2m.cli.data_card"]),
-    log:
-        "results/logs/data_card.log",
     shell:
-        "{R2M} data-card {params.receipts} --options {params.context:q} --out {output}"
+        "r2m data-card {params.receipts} --options {params.context:q} --out {output}"
         " {input.manifests} >{log} 2>&1"
 
 
@@ -96,12 +106,12 @@ rule contact_sheet:
         ),
         "results/contact/{generator}.pdf",
         "results/contact/{generator}.svg",
+    log:
+        "results/logs/contact_sheet/{generator}.log",
     params:
         out=lambda w, output: Path(output[0]).with_suffix(""),
         reals=lambda w, input: repeated("--reals", input.reals),
         code=code_digest(["r2m.cli.contact_sheet"]),
-    log:
-        "results/logs/contact_sheet/{generator}.log",
     shell:
-        "{R2M} contact-sheet --manifest {input.fakes} {params.reals} --out {params.out}"
+        "r2m contact-sheet --manifest {input.fakes} {params.reals} --out {params.out}"
         " >{log} 2>&1"

@@ -1,16 +1,18 @@
 rule source:
+    input:
+        requirements=ancient(PINS),
     output:
         files=directory("data/raw/{package}"),
         receipt="data/raw/{package}.json",
-    params:
-        pins=pins_of,
-        code=code_digest(["r2m.cli.sources"]),
     log:
         "results/logs/source/{package}.log",
     benchmark:
         "results/benchmarks/source/{package}.tsv"
+    params:
+        pins=pins_of,
+        code=code_digest(["r2m.cli.sources"]),
     shell:
-        "{R2M} sources --package {wildcards.package} --requirements {PINS}"
+        "r2m sources --package {wildcards.package} --requirements {input.requirements}"
         " --out {output.files} --receipt {output.receipt} >{log} 2>&1"
 
 
@@ -20,17 +22,17 @@ rule base:
     output:
         base="results/base/base.safetensors",
         head=INITIAL_HEAD,
+    log:
+        "results/logs/base.log",
+    benchmark:
+        "results/benchmarks/base.tsv"
+    resources:
+        mem_mb=4000,
     params:
         seed=PARAMS.seed,
         weights=weights_path(),
         backbone=BACKBONE,
         code=code_digest(["r2m.cli.base"]),
-    resources:
-        mem_mb=4000,
-    log:
-        "results/logs/base.log",
-    benchmark:
-        "results/benchmarks/base.tsv"
     shell:
-        "{R2M} base --weights {params.weights:q} --backbone {params.backbone:q}"
+        "r2m base --weights {params.weights:q} --backbone {params.backbone:q}"
         " --seed {params.seed} --head {output.head} --out {output.base} >{log} 2>&1"

@@ -4,11 +4,11 @@
 rule code:
     output:
         CODE_FILES,
-    params:
-        digests=CODE,
-    localrule: True
     log:
         "results/logs/code.log",
+    localrule: True
+    params:
+        digests=CODE,
     run:
         for path, digest in zip(output, params.digests.values()):
             Path(path).write_text(f"{digest}\n", encoding="utf-8")
@@ -20,6 +20,8 @@ rule members:
         [trunk_of(name) if HAS_TRUNK else images_of(name) for name in SETS],
     output:
         STAGES["members"],
+    log:
+        "results/logs/members.log",
     params:
         models=repeated(
             "--model",
@@ -28,12 +30,10 @@ rule members:
                 for name, generators in TRAINED_ON.items()
             },
         ),
-        out="results/members",
+        out=lambda w, output: Path(output[0]).parent,
         code=code_digest(["r2m.cli.members"]),
-    log:
-        "results/logs/members.log",
     shell:
-        "{R2M} members {params.models} --out {params.out} >{log} 2>&1"
+        "r2m members {params.models} --out {params.out} >{log} 2>&1"
 
 
 for stage, files in STAGES.items():

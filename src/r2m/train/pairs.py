@@ -37,6 +37,7 @@ class PairSampler:
     def __init__(self, fakes: pd.DataFrame, reals: pd.DataFrame, pairs: int, seed: int, name: str) -> None:
         self._fakes, self._reals, self._pairs = fakes, reals, pairs
         self._seed, self._name = seed, name
+        self._drawn: tuple[int, np.ndarray] | None = None
         self._real_position = {image_id: i for i, image_id in enumerate(reals["image_id"])}
         self._domain_reals = {
             domain: np.flatnonzero(reals["domain"] == domain) for domain in sorted(set(reals["domain"]))
@@ -63,5 +64,10 @@ class PairSampler:
 
     def _fake_at(self, draw: int) -> int:
         epoch, position = divmod(draw, len(self._fakes))
-        order = rng(self._seed, "fakes", self._name, str(epoch)).permutation(len(self._fakes))
-        return int(order[position])
+        return int(self._order(epoch)[position])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._drawn is None or self._drawn[0] != epoch:
+            order = rng(self._seed, "fakes", self._name, str(epoch)).permutation(len(self._fakes))
+            self._drawn = (epoch, order)
+        return self._drawn[1]
