@@ -151,7 +151,7 @@ def base_weights():
     return package_receipts(weights) or [weights.file]
 
 
-def weights_path():
+def weights_path(wildcards):
     weights = PARAMS.backbone.weights
     if hasattr(weights, "package"):
         return "data/raw/clip/clip_encoder.int8.onnx"

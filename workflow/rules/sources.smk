@@ -30,7 +30,7 @@ rule base:
         mem_mb=4000,
     params:
         seed=PARAMS.seed,
-        weights=weights_path(),
+        weights=weights_path,
         backbone=BACKBONE,
         code=code_digest(["r2m.cli.base"]),
     shell:
