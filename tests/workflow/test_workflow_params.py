@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from workflow_project import REPOSITORY, Project, draw
 
+from r2m.data.check import check_inputs
+from r2m.errors import R2MError
 from r2m.params import load
 
 FORGED = {"family": "FR", "forge": "tps"}
@@ -23,44 +25,57 @@ def message(project: Project) -> str:
     return text
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("finetune.step", 5, ["finetune", "unknown key 'step'", "did you mean 'steps'"]),
-        ("finetunes", {}, ["unknown key 'finetunes'", "did you mean 'finetune'"]),
-        ("finetune.steps", "many", ["finetune.steps", "integer", "'many'"]),
-        ("finetune.lr", -1.0, ["finetune.lr", "greater than 0", "-1.0"]),
-        ("seed", True, ["'seed'", "True is not of type 'integer'"]),
-        ("backbone.trainable_blocks", 0, ["backbone.trainable_blocks", "greater than 0"]),
-        ("faces.split.train", 0.9, ["faces.split", "sum to 1", "1.4"]),
-        ("faces.crop_size", 24, ["faces.crop_size", "32"]),
-        ("faces.jpeg_quality", [95, 70], ["faces.jpeg_quality", "lowest", "[95, 70]"]),
-        ("domains.sketch.identity", "cluster", ["domains.sketch.identity", "faces.detector", "`file`"]),
-        ("domains.sketch.role", "train", ["domains", "exactly one", "drawn", "sketch"]),
-        (
-            "domains.drawn.images.folder",
-            "nowhere",
-            ["domains.drawn.images.folder", "nowhere", "no such folder"],
-        ),
-        ("generators.drawn", FORGED, ["generators.drawn", "taken"]),
-        ("generators.joint", FORGED, ["generators.joint", "taken"]),
-        ("generators.Swap", FORGED, ["generators", "Swap", "pattern"]),
-        ("generators.swap.forge", "swop", ["generators.swap.forge", "'swop'", "did you mean 'swap'"]),
-        ("generators.swap.family", "GAN", ["generators.swap.family", "'FS'", "'GAN'"]),
-        ("generators.swap.images", "drawn", ["generators.swap", "exactly one", "forge", "images"]),
-        ("merge.methods.tise", {}, ["merge.methods.tise", "unknown method 'tise'", "did you mean 'ties'"]),
-        ("merge.methods.ties.keeping", 0.2, ["merge.methods.ties", "keeping"]),
-        ("merge.methods.ties.tune.keep", [0.2], ["merge.methods.ties.tune", "2 candidates", "expected 4"]),
-        ("merge.methods.ties.tune.keep", [0.2, 2.0], ["merge.methods.ties.keep", "1"]),
-        ("merge.methods.ties.head", "specialist:inp", ["merge.methods.ties.head", "'inp'", "swap"]),
-        ("backbone.weights.file", "none.pt", ["backbone.weights.file", "none.pt", "no such file"]),
-        ("backbone.weights.file", "params.yaml", ["backbone.weights.file", ".safetensors"]),
-    ],
-)
+THROUGH_SNAKEMAKE = [
+    ("finetune.step", 5, ["finetune", "unknown key 'step'", "did you mean 'steps'"]),
+    ("finetune.steps", "many", ["finetune.steps", "integer", "'many'"]),
+    ("finetune.lr", -1.0, ["finetune.lr", "greater than 0", "-1.0"]),
+    ("seed", True, ["'seed'", "True is not of type 'integer'"]),
+    (
+        "domains.drawn.images.folder",
+        "nowhere",
+        ["domains.drawn.images.folder", "nowhere", "no such folder"],
+    ),
+    ("generators.drawn", FORGED, ["generators.drawn", "taken"]),
+    ("generators.swap.forge", "swop", ["generators.swap.forge", "'swop'", "did you mean 'swap'"]),
+    ("merge.methods.tise", {}, ["merge.methods.tise", "unknown method 'tise'", "did you mean 'ties'"]),
+    ("merge.methods.ties.tune.keep", [0.2], ["merge.methods.ties.tune", "2 candidates", "expected 4"]),
+    ("backbone.weights.file", "none.pt", ["backbone.weights.file", "none.pt", "no such file"]),
+]
+BY_THE_SAME_CHECK = [
+    ("finetunes", {}, ["unknown key 'finetunes'", "did you mean 'finetune'"]),
+    ("backbone.trainable_blocks", 0, ["backbone.trainable_blocks", "greater than 0"]),
+    ("faces.split.train", 0.9, ["faces.split", "sum to 1", "1.4"]),
+    ("faces.crop_size", 24, ["faces.crop_size", "32"]),
+    ("faces.jpeg_quality", [95, 70], ["faces.jpeg_quality", "lowest", "[95, 70]"]),
+    ("domains.sketch.identity", "cluster", ["domains.sketch.identity", "faces.detector", "`file`"]),
+    ("domains.sketch.role", "train", ["domains", "exactly one", "drawn", "sketch"]),
+    ("generators.joint", FORGED, ["generators.joint", "taken"]),
+    ("generators.Swap", FORGED, ["generators", "Swap", "pattern"]),
+    ("generators.swap.family", "GAN", ["generators.swap.family", "'FS'", "'GAN'"]),
+    ("generators.swap.images", "drawn", ["generators.swap", "exactly one", "forge", "images"]),
+    ("merge.methods.ties.keeping", 0.2, ["merge.methods.ties", "keeping"]),
+    ("merge.methods.ties.tune.keep", [0.2, 2.0], ["merge.methods.ties.keep", "1"]),
+    ("merge.methods.ties.head", "specialist:inp", ["merge.methods.ties.head", "'inp'", "swap"]),
+    ("backbone.weights.file", "params.yaml", ["backbone.weights.file", ".safetensors"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), THROUGH_SNAKEMAKE)
 def test_mistake_is_told(bare_project: Project, key: str, value: Any, expected: list[str]) -> None:
     bare_project.edit(key, value)
     text = message(bare_project)
     assert [part for part in expected if part not in text] == [], text
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), BY_THE_SAME_CHECK)
+def test_mistake_is_found(
+    bare_project: Project, key: str, value: Any, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare_project.edit(key, value)
+    monkeypatch.chdir(bare_project.root)
+    with pytest.raises(R2MError) as error:
+        check_inputs(load("params.yaml"))
+    assert [part for part in [*expected, "params.yaml: "] if part not in str(error.value)] == [], error.value
 
 
 def test_key_given_twice(bare_project: Project) -> None:
@@ -72,7 +87,7 @@ def test_key_given_twice(bare_project: Project) -> None:
 
 def test_not_yaml(bare_project: Project) -> None:
     bare_project.replace("params.yaml", "seed: 0", "seed: [0")
-    assert "params.yaml" in message(bare_project)
+    assert "not valid JSON or YAML" in message(bare_project)
 
 
 def test_too_few_images(bare_project: Project) -> None:

@@ -1,0 +1,101 @@
+"""A run without a trunk, with specialists per family, on folders of one's own fakes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from workflow_project import Project, draw
+
+from r2m import manifest
+from r2m.models import checkpoint
+
+pytestmark = pytest.mark.slow
+
+SCORES = "results/scores/merge/weight_averaging/scores.parquet"
+
+
+@pytest.fixture(scope="module")
+def run(module_copy: Callable[[str], Project]) -> Project:
+    """All blocks trained; families FS (a forgery, and a folder named like the reals) and EFS (own reals)."""
+    project = module_copy("families")
+    rng = np.random.default_rng(2)
+    draw(project / "own/named", [f"p{i // 2:02}/{i:02}" for i in range(24)], rng)
+    draw(project / "own/fakes", [f"{i:02}" for i in range(18)], rng)
+    draw(project / "own/reals", [f"{i:02}" for i in range(18)], rng)
+    project.edit("backbone.trainable_blocks", "all")
+    project.edit("specialists.per", "family")
+    project.edit("generators.up", None)
+    project.edit("generators.inp", None)
+    project.edit("generators.named", {"family": "FS", "images": "own/named"})
+    project.edit("generators.apart", {"family": "EFS", "images": "own/fakes", "reals": "own/reals"})
+    project.edit("merge.methods", {"weight_averaging": {}})
+    project.snakemake("--", "results/tables/auc.csv", SCORES)
+    return project
+
+
+def rows(project: Project, generator: str) -> pd.DataFrame:
+    return manifest.read(project / f"results/forged/{generator}/manifest.parquet")
+
+
+def test_no_trunk_is_made(run: Project) -> None:
+    assert not list((run / "results/logs/trunk").rglob("named.log"))
+    assert not (run / "results/trunk/forged/named/activations.safetensors").exists()
+
+
+def test_every_block_is_trained_with_augmentation(run: Project) -> None:
+    tensors, metadata = checkpoint.load(run / "results/specialists/FS/model.safetensors")
+    base, _ = checkpoint.load(run / "results/base/base.safetensors")
+    assert set(tensors) == set(base) | {"head.weight", "head.bias"}
+    changed = {key for key in base if not tensors[key].equal(base[key])}
+    assert {key for key in changed if key.startswith("blocks.0.")}
+    assert '"rotate": 10.0' in metadata["augment"]
+
+
+def test_specialists_are_of_families(run: Project) -> None:
+    members = {
+        name: checkpoint.read_metadata(run / f"results/specialists/{name}/model.safetensors")["generators"]
+        for name in ("FS", "EFS")
+    }
+    assert members == {"FS": '["swap", "named"]', "EFS": '["apart"]'}
+    made = sorted(path.parent.name for path in (run / "results/specialists").glob("*/model.safetensors"))
+    assert made == ["EFS", "FS"], "generators' own specialists are gone"
+
+
+def test_own_fakes_take_the_split_of_the_real_of_their_name(run: Project) -> None:
+    reals = manifest.read(run / "results/faces/drawn/manifest.parquet").set_index("image_id")
+    fakes = rows(run, "named")
+    assert len(fakes) == 24
+    assert set(fakes["domain"]) == {"drawn"}
+    sources = reals.loc[fakes["source_image"]]
+    assert list(sources["split"]) == list(fakes["split"])
+    assert list(sources["identity"]) == list(fakes["identity"])
+
+
+def test_own_reals_are_a_domain_of_their_own(run: Project) -> None:
+    own = rows(run, "apart")
+    assert set(own["domain"]) == {"apart"}
+    assert own["label"].value_counts().to_dict() == {0: 18, 1: 18}
+    people = own.groupby("identity")["split"].nunique()
+    assert (people == 1).all(), "a person is in two splits"
+
+
+def test_table_has_the_own_generators(run: Project) -> None:
+    table = pd.read_csv(run / "results/tables/auc.csv", keep_default_na=False)
+    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "weight_averaging"}
+    assert set(table["test_set"]) == {"drawn/swap", "sketch/swap", "drawn/named", "apart/apart"}
+    protocols = table.drop_duplicates("test_set").set_index("test_set")["protocol"].to_dict()
+    assert protocols["apart/apart"] == protocols["drawn/named"] == "in_distribution"
+
+
+def test_scores_hold_the_own_reals(run: Project) -> None:
+    scores = pd.read_parquet(run / SCORES)
+    assert set(scores.loc[scores["domain"] == "apart", "label"]) == {0, 1}
+    assert set(scores["set"]) == {"drawn", "sketch", "swap", "named", "apart"}
+
+
+def test_new_own_image_is_seen(run: Project) -> None:
+    draw(run / "own/named", ["p00/another"], np.random.default_rng(3))
+    draw(run / "sketch", ["another"], np.random.default_rng(4))
+    jobs = run.jobs("--", SCORES)
+    assert {job for job in jobs if job.startswith(("forge", "faces"))} >= {"forge named", "faces sketch"}
