@@ -133,7 +133,7 @@ def snakemake(*arguments: str, cores: int = 2) -> list[str]:
 def finished(process: "subprocess.Popen[str]", code: int = 0) -> str:
     """Wait for a command, check its exit code and return what it printed."""
     try:
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=1800)
     finally:
         kill(process)
     assert process.returncode == code, f"{process.args} returned {process.returncode}:\n{output}"
@@ -149,7 +149,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.wait()
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 600) -> None:
     """Wait until a condition holds; fail if the process ends before."""
     end = time.monotonic() + seconds
     while not condition():
