@@ -221,7 +221,7 @@ def model_arguments(wildcards):
     if wildcards.kind == "merge":
         label = PARAMS.merge.methods[wildcards.model].label
         method = f" --method {VARIANTS[wildcards.model]}"
-    return f"--label {json.dumps(label or wildcards.model)}{method}"
+    return f"--label {json.dumps(label or wildcards.model, ensure_ascii=False)}{method}"
 
 
 TABLES = [
