@@ -237,6 +237,20 @@ TABLES = [
 ]
 
 
+def table_outputs():
+    """The tables' files; the paper-like one and the long one go into the report."""
+    outputs = {path: path for path in TABLES}
+    for name, caption in (("main.md", "main_table"), ("auc.csv", "auc")):
+        path = f"results/tables/{name}"
+        outputs[path] = report(
+            path,
+            caption=f"../report/{caption}.rst",
+            category="Results",
+            labels={"table": name},
+        )
+    return list(outputs.values())
+
+
 def context(generator_keys=(), domain_keys=()):
     """Generators and domains as tables, figures and the data card take them, in the order of display."""
     generators = {

@@ -27,7 +27,7 @@ rule tables:
     input:
         SCORES,
     output:
-        TABLES,
+        *table_outputs(),
     log:
         "results/logs/tables.log",
     params:
