@@ -47,3 +47,7 @@ onstart:
 
 onsuccess:
     finish()
+
+
+onerror:
+    show_errors()

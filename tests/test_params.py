@@ -236,6 +236,14 @@ def test_mistakes_name_the_key(values, expected):
     assert text.removeprefix("params.yaml: ").startswith(expected)
 
 
+def test_options_that_a_forgery_does_not_have():
+    config = changed()
+    name = next(iter(config["generators"]))
+    config["generators"][name] = {"family": "EFS", "forge": "up", "options": {"strenght": 1.2}}
+    with pytest.raises(R2MError, match=rf"generators\.{name}\.options\.strenght.*expected strength"):
+        parse(config)
+
+
 def test_the_file_is_named():
     with pytest.raises(R2MError, match=r"^other\.yaml: seed: "):
         parse(changed(seed=-1), "other.yaml")

@@ -296,6 +296,7 @@ def _inconsistencies(params: Params) -> Iterator[str]:
             f"faces.crop_size: expected at least `backbone.image_size` ({params.backbone.image_size}),"
             f" got {params.faces.crop_size}"
         )
+    from r2m.forge.registry import get
     from r2m.forge.registry import names as forgeries
 
     for name, generator in generators.items():
@@ -304,6 +305,11 @@ def _inconsistencies(params: Params) -> Iterator[str]:
                 f"generators.{name}.forge: unknown forgery {generator.forge!r}"
                 f"{nearest(generator.forge, forgeries())}"
             )
+        elif generator.forge is not None and generator.options:
+            try:
+                get(generator.forge).check_options(generator.options, f"generators.{name}.options")
+            except R2MError as error:
+                yield str(error)
         if generator.finetune != FinetuneOverrides() and name not in params.specialist_members:
             yield f"generators.{name}.finetune: there is no specialist of this generator alone"
     for name, variant in params.merge.methods.items():

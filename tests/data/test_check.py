@@ -19,11 +19,11 @@ def config(tmp_path):
     weights.write_bytes(b"x")
     return {
         "domains": {
-            "mine": {"images": {"folder": fill(tmp_path / "mine", 6)}, "role": "train", "identity": "file"},
+            "mine": {"images": {"folder": fill(tmp_path / "mine", 14)}, "role": "train", "identity": "file"},
             "other": {"images": {"folder": fill(tmp_path / "other", 2)}, "role": "test", "identity": "file"},
         },
         "generators": {
-            "own": {"family": "FS", "images": fill(tmp_path / "own", 6), "reals": fill(tmp_path / "r", 6)},
+            "own": {"family": "FS", "images": fill(tmp_path / "own", 14), "reals": fill(tmp_path / "r", 14)},
             "rare": {"family": "FR", "role": "unseen", "images": fill(tmp_path / "rare", 2)},
         },
         "faces": {"detector": "none", "min_images": 2},
@@ -45,17 +45,18 @@ def test_enough_of_everything(config):
 @pytest.mark.parametrize(
     ("key", "folder", "least"),
     [
-        ("domains.mine.images.folder", "mine", 6),
+        ("domains.mine.images.folder", "mine", 14),
         ("domains.other.images.folder", "other", 2),
-        ("generators.own.images", "own", 6),
-        ("generators.own.reals", "r", 6),
+        ("generators.own.images", "own", 14),
+        ("generators.own.reals", "r", 14),
         ("generators.rare.images", "rare", 2),
     ],
 )
 def test_too_few_images_and_missing_folders(config, tmp_path, key, folder, least):
     path = tmp_path / folder
     (path / "00.PNG").unlink()
-    expected = f"params.yaml: {key}: {path}: {least - 1} images; expected at least {least}"
+    count = f"{least - 1} images; expected at least {least} (each split needs faces.min_images)"
+    expected = f"params.yaml: {key}: {path}: {count}"
     assert message(config) == expected
     (path / ".hidden").mkdir()
     fill(path / ".hidden", 1)
@@ -69,7 +70,7 @@ def test_weights(config, tmp_path):
     assert message(config).endswith("gone.pt: no such file")
     (tmp_path / "model.onnx").write_bytes(b"x")
     config["backbone"]["weights"]["file"] = str(tmp_path / "model.onnx")
-    assert "model.onnx: expected one of ('.safetensors', '.pt', '.pth', '.bin')" in message(config)
+    assert "model.onnx: expected one of .safetensors, .pt, .pth, .bin" in message(config)
 
 
 def test_detector_folder(config, tmp_path):

@@ -93,9 +93,9 @@ def test_not_yaml(bare_project: Project) -> None:
 def test_too_few_images(bare_project: Project) -> None:
     (bare_project / "empty").mkdir()
     bare_project.edit("generators.own", {"family": "FS", "images": "empty"})
-    assert "generators.own.images: empty: 0 images; expected at least 6" in message(bare_project)
+    assert "generators.own.images: empty: 0 images; expected at least 8" in message(bare_project)
     draw(bare_project / "empty", ["a", "b"], np.random.default_rng(1))
-    assert "generators.own.images: empty: 2 images; expected at least 6" in message(bare_project)
+    assert "generators.own.images: empty: 2 images; expected at least 8" in message(bare_project)
 
 
 def test_number_without_a_dot_is_a_number(project: Project) -> None:

@@ -174,3 +174,15 @@ def finish():
     logger.info(
         "Tables: results/tables. Figures: results/figures. Report: results/report.html."
     )
+
+
+STARTED = time.time()
+
+
+def show_errors():
+    """After a failed run: show what the failed commands said, which otherwise stands in their logs alone."""
+    for path in sorted(Path("results", "logs").rglob("*.log")):
+        if path.stat().st_mtime >= STARTED:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if lines and "error" in lines[-1].lower():
+                logger.error(f"{path}: {lines[-1]}")

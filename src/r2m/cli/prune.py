@@ -22,8 +22,10 @@ def command(results: Path, keep: tuple[str, ...]) -> None:
             raise click.UsageError(f"--keep {item!r}: expected FOLDER=NAME,NAME…")
         for path in sorted(results.joinpath(folder).glob("*")):
             if not path.name.startswith(".") and path.name.split(".")[0] not in names.split(","):
-                logger.info("%s: not in params.yaml any more, removed", path)
-                if path.is_dir() and not path.is_symlink():
+                is_folder = path.is_dir() and not path.is_symlink()
+                if not is_folder or any(one.is_file() for one in path.rglob("*")):
+                    logger.info("%s: not in params.yaml any more, removed", path)
+                if is_folder:
                     shutil.rmtree(path)
                 else:
                     path.unlink()

@@ -1,6 +1,7 @@
 """What can be known of the user's files before any stage runs."""
 
 import hashlib
+import math
 from pathlib import Path
 
 from r2m.data.listing import find_images
@@ -12,12 +13,14 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 def check_inputs(params: Params) -> None:
     """Raise R2MError for the first missing or unusable file or folder that the params name."""
+    shares = params.faces.split
+    whole = math.ceil(params.faces.min_images / min(shares.train, shares.val, shares.test))
     for name, domain in params.domains.items():
         if isinstance(domain.images, FolderSource):
-            least = params.faces.min_images * (3 if domain.role == "train" else 1)
+            least = whole if domain.role == "train" else params.faces.min_images
             _check_folder(f"domains.{name}.images.folder", domain.images.folder, least)
     for name, generator in params.generators.items():
-        least = params.faces.min_images * (3 if generator.role == "train" else 1)
+        least = whole if generator.role == "train" else params.faces.min_images
         if generator.images is not None:
             _check_folder(f"generators.{name}.images", generator.images, least)
         if generator.reals is not None:
@@ -30,7 +33,7 @@ def check_inputs(params: Params) -> None:
         _check_file("backbone.weights.file", weights)
         if weights.suffix not in WEIGHT_SUFFIXES:
             raise R2MError(
-                f"params.yaml: backbone.weights.file: {weights}: expected one of {WEIGHT_SUFFIXES}"
+                f"params.yaml: backbone.weights.file: {weights}: expected one of {', '.join(WEIGHT_SUFFIXES)}"
             )
 
 
@@ -50,7 +53,10 @@ def _check_folder(key: str, folder: str, least: int) -> None:
         raise R2MError(f"params.yaml: {key}: {folder}: no such folder")
     count = len(find_images(path))
     if count < least:
-        raise R2MError(f"params.yaml: {key}: {folder}: {count} images; expected at least {least}")
+        raise R2MError(
+            f"params.yaml: {key}: {folder}: {count} images; expected at least {least}"
+            " (each split needs faces.min_images)"
+        )
 
 
 def _check_file(key: str, path: Path) -> None:
