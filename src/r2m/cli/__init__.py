@@ -49,4 +49,25 @@ def main() -> None:
         r2m()
     except R2MError as error:
         click.echo(f"r2m: error: {error}", err=True)
-        sys.exit(1)
+        _leave(1)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        _leave(end.code)
+
+
+def _leave(status: int) -> None:
+    """End the process; where torch is loaded, without the interpreter's own end.
+
+    That runs the exit code of all CUDA libraries, which takes 0.13 GB and 0.3 s on a machine without a GPU
+    too.
+    """
+    if "torch" not in sys.modules:
+        sys.exit(status)
+    logging.shutdown()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads any more
+        status = status or 1
+    os._exit(status)

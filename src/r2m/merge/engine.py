@@ -137,7 +137,8 @@ class _Merge:
         def work(block: Block) -> tuple[float, Survey | None]:
             seen = survey(block) if one_pass else None
             change = block.mean() if block.key in nonfinite else update(block)
-            merged = torch.add(change, block.base()).to(writer.dtype(block.key))
+            length = torch.linalg.vector_norm(change).double().item()
+            merged = change.add_(block.base()).to(writer.dtype(block.key))
             inputs_are_finite = seen is None or seen.is_finite
             if inputs_are_finite and not (self.settings.allow_nonfinite or is_finite(merged)):
                 raise R2MError(
@@ -145,7 +146,7 @@ class _Merge:
                     " --allow-nonfinite writes them all the same"
                 )
             writer.write(block.key, block.start, merged.reshape(-1).cpu())
-            return torch.linalg.vector_norm(change).double().item() ** 2, seen
+            return length**2, seen
 
         squares = []
         for key, results in self.blocks.map(work, self.method.grain, label="merging"):

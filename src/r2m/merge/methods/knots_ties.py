@@ -160,4 +160,5 @@ METHOD = Method(
     merge=merge,
     prepare=prepare,
     others="base",
+    is_proportional=True,
 )
