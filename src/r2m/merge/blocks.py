@@ -162,6 +162,10 @@ class Blocks:
         self._threads = threads
         self._progress = progress
 
+    def of(self, source: Source) -> "Blocks":
+        """Return the blocks of another source, streamed in the same way."""
+        return Blocks(source, self._threads, self._progress)
+
     def size(self, key: str) -> int:
         """Return the number of entries of a tensor."""
         return prod(self.source.shapes[key])
