@@ -192,12 +192,15 @@ def test_a_signal_leaves_nothing(tmp_path, number):
         start_new_session=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
-    while set(tmp_path.iterdir()) == before and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    assert set(tmp_path.iterdir()) != before
-    os.kill(process.pid, number)
-    assert process.wait(60) != 0
+    try:
+        deadline = time.monotonic() + 60
+        while set(tmp_path.iterdir()) == before and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        assert set(tmp_path.iterdir()) != before
+        os.kill(process.pid, number)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
     assert set(tmp_path.iterdir()) == before
 
 
