@@ -203,6 +203,40 @@ class EvaluateOptions(Section):
     batch_size: PositiveInt = 64
 
 
+class Experiment(Section):
+    """One experiment of `snakemake paper`."""
+
+    enabled: bool = False
+
+
+class HeadsOptions(Experiment):
+    """Heads of merged backbones: the specialists', their mean, the initial one, and two fitted anew."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+
+
+class AblationOptions(Experiment):
+    """R²M with one option changed at a time from those that were chosen on val."""
+
+    variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+    factors: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, description="dotted option → its values"
+    )
+
+
+class ExperimentsOptions(Section):
+    """What `snakemake paper` adds to the default run; each experiment can be switched on by itself."""
+
+    inversion: Experiment = Experiment()
+    heads: HeadsOptions = HeadsOptions()
+    ablation: AblationOptions = AblationOptions()
+
+    @property
+    def enabled(self) -> list[str]:
+        """Names of the experiments that are on."""
+        return [name for name in type(self).model_fields if getattr(self, name).enabled]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -219,6 +253,7 @@ class Params(Section):
     joint: JointOptions = JointOptions()
     merge: MergeOptions
     evaluate: EvaluateOptions = EvaluateOptions()
+    experiments: ExperimentsOptions = ExperimentsOptions()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
@@ -315,6 +350,7 @@ def _inconsistencies(params: Params) -> Iterator[str]:
         yield "merge.methods: expected at least one that is enabled"
     for name, variant in params.merge.methods.items():
         yield from _variant_inconsistencies(params, name, variant)
+    yield from _experiment_inconsistencies(params)
 
 
 def _variant_inconsistencies(params: Params, name: str, variant: MergeVariant) -> Iterator[str]:
@@ -348,6 +384,25 @@ def _variant_inconsistencies(params: Params, name: str, variant: MergeVariant) -
         except R2MError as error:
             yield f"{key}: {error}"
             return
+
+
+def _experiment_inconsistencies(params: Params) -> Iterator[str]:
+    """Yield what is wrong with the experiments that are on."""
+    from r2m.merge.registry import get
+
+    heads, ablation = params.experiments.heads, params.experiments.ablation
+    r2m = [name for name, method in params.variants.items() if method == "r2m"]
+    for key, options, known in (("heads", heads, list(params.variants)), ("ablation", ablation, r2m)):
+        for name in options.variants if options.enabled else ():
+            if name not in known:
+                yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
+    for factor, values in ablation.factors.items():
+        for value in values:
+            try:
+                get("r2m").options.model_validate(with_dotted({}, {factor: value}))
+            except ValidationError as error:
+                yield f"experiments.ablation.factors.{factor}: {_complaint(error)[1]}"
+                return
 
 
 def _grid_inconsistencies(params: Params, key: str, variant: MergeVariant) -> Iterator[str]:

@@ -340,3 +340,78 @@ ALL_PACKAGES = sorted(
     {source.package for source in ALL_SOURCES if hasattr(source, "package")}
 )
 FAMILIES = r2m_params.FAMILIES
+
+
+def bench_inputs():
+    """What experiments read that merge and score in memory."""
+    return {
+        **inputs_of(SETS),
+        "initial_head": INITIAL_HEAD,
+        "task_vectors": list(specialist_files("task_vector").values()),
+        "heads": list(specialist_files("head").values()),
+    }
+
+
+def bench_arguments(wildcards, input):
+    """Command-line arguments for what `bench_inputs` put into a rule's input."""
+    task_vectors = repeated("--task-vector", specialist_files("task_vector"))
+    heads = repeated("--head", specialist_files("head"))
+    return f"{inputs_arguments(wildcards, input)} {task_vectors} {heads} --initial-head {input.initial_head}"
+
+
+EXPERIMENTS = PARAMS.experiments.enabled
+EXPERIMENT_CONTEXT = json.dumps(
+    {
+        **json.loads(context()),
+        "variants": {
+            name: PARAMS.merge.methods[name].label or name for name in VARIANTS
+        },
+    }
+)
+
+
+def experiment_input(name):
+    """What an experiment's table is made of: its scores, or the long table of all models."""
+    if name == "inversion":
+        return ["results/tables/auc.csv"]
+    return [f"results/experiments/{name}/scores.parquet"]
+
+
+def experiment_methods(name):
+    """Modules of the merging methods that an experiment runs."""
+    variants = getattr(PARAMS.experiments, name).variants
+    return [f"r2m.merge.methods.{VARIANTS[one]}" for one in variants if one in VARIANTS]
+
+
+def experiment_files(name):
+    """Tables and figures of one experiment."""
+    folder = f"results/experiments/{name}"
+    tables = [f"{folder}/table.{suffix}" for suffix in ("csv", "md", "tex")]
+    return [*tables, *(f"{folder}/figure.{suffix}" for suffix in FORMATS)]
+
+
+PAPER = [path for name in EXPERIMENTS for path in experiment_files(name)]
+
+
+def experiment_tables(name):
+    """The three formats of an experiment's table; the Markdown goes into the report."""
+    table, markdown, latex = experiment_files(name)[:3]
+    captioned = report(
+        markdown,
+        caption=f"../report/{name}.rst",
+        category="Experiments",
+        labels={"experiment": name, "what": "table"},
+    )
+    return [table, captioned, latex]
+
+
+def experiment_figures(name):
+    """The three formats of an experiment's figure; the SVG goes into the report."""
+    png, pdf, svg = experiment_files(name)[3:]
+    captioned = report(
+        svg,
+        caption=f"../report/{name}.rst",
+        category="Experiments",
+        labels={"experiment": name, "what": "figure"},
+    )
+    return [png, pdf, captioned]

@@ -155,6 +155,7 @@ def prune():
         "residuals": R2M_VARIANTS,
         "merged": VARIANTS,
         "figures/spectra": R2M_VARIANTS,
+        "experiments": EXPERIMENTS,
         **{f"scores/{kind}": models for kind, models in MODELS.items()},
     }
     arguments = " ".join(
@@ -173,8 +174,9 @@ def finish():
     done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
     if "Nothing to be done" not in done:
         return
+    target = "paper" if all(Path(path).exists() for path in PAPER) else "all"
     shell(
-        f"{snakemake} --report results/report.html >results/logs/report.log 2>&1 || true"
+        f"{snakemake} --report results/report.html -- {target} >results/logs/report.log 2>&1 || true"
     )
     if Path(".dvc").is_dir():
         shell(f"{sys.executable} -m dvc commit --force --quiet")

@@ -79,11 +79,16 @@ class EvaluationContext(_Strict):
 
     generators: dict[str, GeneratorContext] = Field(default_factory=dict)
     domains: dict[str, DomainContext] = Field(default_factory=dict)
+    variants: dict[str, str] = Field(default_factory=dict, description="merge variant → its name for readers")
 
     def generator_label(self, name: str) -> str:
         """Name of a generator as a reader sees it."""
         generator = self.generators.get(name)
         return (generator.label if generator else None) or name
+
+    def variant_label(self, name: str) -> str:
+        """Name of a merge variant as a reader sees it."""
+        return self.variants.get(name, name)
 
     def domain_label(self, name: str) -> str:
         """Name of a domain as a reader sees it; a generator's own reals go by the generator's label."""

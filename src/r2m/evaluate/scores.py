@@ -19,7 +19,7 @@ KEPT = ["image_id", "set", "domain", "split", "label", "generator"]
 
 
 def score(
-    detector: Detector, inputs: Inputs, device: torch.device, precision: str, batch_size: int
+    detector: Detector, inputs: Inputs, device: torch.device, precision: str, batch_size: int = 64
 ) -> pd.DataFrame:
     """Return the columns `KEPT`, logit and probability of every val and test image.
 
