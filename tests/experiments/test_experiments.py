@@ -12,7 +12,7 @@ from r2m.cli import ablation as ablation_command
 from r2m.cli import experiment_figure, experiment_table
 from r2m.cli import heads as heads_command
 from r2m.errors import R2MError
-from r2m.evaluate.settings import protocol_means, set_aucs
+from r2m.evaluate.experiment_means import protocol_means, set_aucs
 from r2m.experiments import ablation, heads, inversion
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M

@@ -8,10 +8,10 @@ import pandas as pd
 
 from r2m.dotted import with_dotted
 from r2m.evaluate.bench import Bench
+from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.rendered import Rendered
 from r2m.evaluate.scores import KEPT
-from r2m.evaluate.settings import TITLES, protocol_means, read_settings
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen

@@ -8,10 +8,10 @@ import pandas as pd
 from torch import Tensor
 
 from r2m.evaluate.bench import Bench
+from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.rendered import Rendered
 from r2m.evaluate.scores import KEPT
-from r2m.evaluate.settings import TITLES, protocol_means, read_settings
 from r2m.merge.stages.inputs import Chosen
 from r2m.merge.tensors import Tensors
 from r2m.train.pairs import rows_of

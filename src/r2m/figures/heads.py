@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from r2m.evaluate.experiment_means import TITLES
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.evaluate.settings import TITLES
 from r2m.figures.dots import PROTOCOL_COLOURS, PROTOCOL_MARKS, Series, dot_rows
 
 NAMES = {"average": "mean of the specialists'", "base": "initial", "retrain": "re-trained", "lda": "LDA"}
