@@ -34,10 +34,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        TABLES,
-        FIGURES,
-        CONTACT_SHEETS,
-        DATA_CARD,
+        REPORTED,
         CODE_FILES,
         STAGES["members"],
 

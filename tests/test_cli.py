@@ -45,6 +45,8 @@ WITH_TORCH = {
     "merge_variant",
     "merge",
     "inspect",
+    "model_card",
+    "settings",
     "methods",  # in the types of what it lists
 }
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from r2m.dotted import with_dotted
 from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
 from r2m.evaluate.tables import group_means
 from r2m.figures.style import METHOD_COLOURS
+from r2m.merge.options import R2M
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 
@@ -95,3 +97,30 @@ def make_candidates(
     frame["val_auc"] = np.mean(list(aucs.values()), axis=0) if aucs else rng.uniform(0.8, 1, len(grid))
     frame = frame.assign(**aucs)
     return frame.assign(chosen=np.arange(len(grid)) == int(frame["val_auc"].argmax()))
+
+
+def make_merge_report(names: list[str], *, head: str = "average", **changes: object) -> dict[str, object]:
+    """A report of `r2m merge-variant` for R²M; `changes` are dotted options with `__` for dots."""
+    options = R2M.model_validate(
+        with_dotted({}, {key.replace("__", "."): one for key, one in changes.items()})
+    )
+    matrices = {
+        f"blocks.{index}.mlp.fc1.weight": {"shape": [768 << index, 768], "rank": 7 * index + 1, "energy": 0.5}
+        for index in range(3)
+    }
+    norms = {name: 0.5 + 0.01 * index for index, name in enumerate(names)}
+    return {
+        "variant": "r2m",
+        "method": "r2m",
+        "head": head,
+        "options": options.model_dump(exclude_none=True),
+        "core_norm": 0.541,
+        "residual_norms": norms,
+        "matched_norms": dict.fromkeys(names, 0.52),
+        "mean_residual_norm": 0.2,
+        "remaining_share": 0.33,
+        "lambda": 16.82,
+        "update_norm": 3.8,
+        "real": {"task_vector_norms": norms, "shared_energy": dict.fromkeys(names, 0.36)},
+        "residuals": {name: {"norm": 0.5, "energy": 0.64, "matrices": matrices} for name in names},
+    }

@@ -1,5 +1,6 @@
 """The captions of the Snakemake report render, with and without what they mention."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,8 @@ import jinja2
 import pytest
 from docutils.core import publish_parts
 
-CAPTIONS = sorted((Path(__file__).parents[2] / "workflow" / "report").glob("*.rst"))
+ROOT = Path(__file__).parents[2]
+CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))
 
 
 class Wildcards(dict[str, str]):
@@ -27,9 +29,27 @@ def test_caption_renders(path: Path, wildcards: dict[str, str]) -> None:
         "merge": {"candidates": 9} if wildcards else {},
     }
     snakemake = SimpleNamespace(config=config, wildcards=Wildcards(wildcards))
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    # As Snakemake renders them, but for what is undefined.
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(path.read_text(encoding="utf-8")).render(snakemake=snakemake)
     parts = publish_parts(text, writer="html", settings_overrides={"halt_level": 2, "report_level": 2})
     assert "system-message" not in parts["body"]
     if path.stem == "workflow":
-        assert "swap (FS), inp (FE, unseen)." in text
+        assert "<li>Generators: swap (FS), inp (FE, unseen).</li>" in parts["body"].replace(
+            "<p>", ""
+        ).replace("</p>", "")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CAPTIONS if path.stem != "workflow"], ids=lambda path: path.stem
+)
+def test_caption_says_what_to_look_at(path: Path) -> None:
+    assert re.search(r"\b([Ll]ook|[Rr]ead|[Cc]ompare)\b", path.read_text(encoding="utf-8"))
+
+
+def test_every_caption_is_used() -> None:
+    rules = "".join(one.read_text(encoding="utf-8") for one in (ROOT / "workflow" / "rules").glob("*.smk"))
+    snakefile = (ROOT / "Snakefile").read_text(encoding="utf-8")
+    assert [
+        path.stem for path in CAPTIONS if f'"{path.stem}"' not in rules and path.name not in rules + snakefile
+    ] == []

@@ -9,8 +9,11 @@ from workflow_project import Project
 pytestmark = pytest.mark.slow
 
 VARIANTS = ("weight_averaging", "ties", "r2m_task", "r2m")
-REPORTING = ["tables", "figure_heatmap", "figure_dumbbell"]
-SPECTRA = ["figure_spectra r2m_task", "figure_spectra r2m"]
+RECORDING = ["model_card", "settings", "runtimes", "pages"]
+REPORTING = ["tables", "figure_heatmap", "figure_dumbbell", *RECORDING]
+METHOD_FIGURES = [
+    f"figure_{name} {variant}" for name in ("spectra", "pipeline") for variant in ("r2m_task", "r2m")
+]
 
 
 def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str]:
@@ -21,7 +24,7 @@ def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str
         *(f"real_component {name}" for name in r2m),
         *(f"residual {name}/{specialist}" for name in r2m for specialist in specialists),
         *(f"score merge/{name}" for name in variants),
-        *(f"figure_spectra {name}" for name in r2m),
+        *(f"figure_{figure} {name}" for figure in ("spectra", "pipeline") for name in r2m),
         "figure_tune",
         *REPORTING,
     ]
@@ -61,7 +64,7 @@ def test_new_unseen_generator_trains_nothing(project: Project) -> None:
             *scoring("swap", "up"),
             *(f"score merge/{name}" for name in VARIANTS),
             *REPORTING,
-            *SPECTRA,
+            *METHOD_FIGURES,
         ]
     )
 
@@ -83,7 +86,7 @@ def test_tuning_of_one_variant(project: Project) -> None:
 
 def test_display_label_of_one_generator(project: Project) -> None:
     project.edit("generators.swap.label", "Face swap")
-    assert project.jobs() == Counter(["score specialist/swap", *REPORTING, *SPECTRA, "data_card"])
+    assert project.jobs() == Counter(["score specialist/swap", *REPORTING, *METHOD_FIGURES, "data_card"])
 
 
 def test_enabling_a_method_adds_its_own_jobs(project: Project) -> None:
@@ -146,7 +149,5 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path
     kept = [path for path in (project / "results").rglob("*") if "logs" not in path.parts]
-    left = [
-        path for path in kept if path.name.split(".")[0] in ("inp", "r2m_task", "forge-inp", "merge-r2m_task")
-    ]
-    assert [path for path in left if "benchmarks" not in path.parts] == []
+    names = ("inp", "r2m_task", "forge-inp", "merge-r2m_task")
+    assert [path for path in kept if path.name.split(".")[0] in names] == []

@@ -1,11 +1,15 @@
 """One run of everything: which files come out, and that tables, scores and checkpoints belong together."""
 
+import hashlib
 import json
+import re
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 from workflow_project import Project
 
@@ -26,6 +30,7 @@ KINDS = {
     "joint": "joint",
     **dict.fromkeys(METHODS, "merge"),
 }
+PAGES = ("main", "auc", "data_card", "model_card", "settings", "runtimes")
 COLUMNS = [
     *("model", "kind", "method", "test_set", "generator", "family", "domain", "protocol"),
     *("n_real", "n_fake", "auc", "ap", "eer", "accuracy"),
@@ -46,13 +51,15 @@ def scores(project: Project, kind: str, model: str) -> pd.DataFrame:
 
 
 def test_everything_is_there(finished_run: Project) -> None:
-    figures = ["heatmap", "dumbbell", "tune", "spectra/r2m", "spectra/r2m_task"]
+    by_variant = [f"{figure}/{name}" for figure in ("pipeline", "spectra") for name in ("r2m", "r2m_task")]
+    figures = ["heatmap", "dumbbell", "tune", *by_variant]
     expected = [
         *(f"tables/{name}" for name in ("auc.csv", "models.csv", "dumbbell.csv", "main.md", "main.tex")),
         "tables/metrics.json",
         *(f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf", "svg")),
         *(f"contact/{name}.png" for name in FAMILIES),
-        *("data_card.md", "report.html"),
+        *(f"pages/{name}.html" for name in PAGES),
+        *("data_card.md", "model_card.md", "settings.md", "runtimes.csv", "report.html"),
     ]
     results = finished_run / "results"
     assert [name for name in expected if not results.joinpath(name).is_file()] == []
@@ -152,6 +159,82 @@ def test_a_method_that_needs_statistics(project: Project) -> None:
     average, _ = checkpoint.load(project / "results/merged/weight_averaging/model.safetensors")
     assert not merged["blocks.5.mlp.fc1.weight"].equal(average["blocks.5.mlp.fc1.weight"])
     assert len(scores(project, "merge", "fisher")) == len(scores(project, "merge", "weight_averaging"))
+
+
+def test_report_holds_every_page_and_figure(finished_run: Project) -> None:
+    found = re.search(
+        r"var results = (\{.*?\});\n", (finished_run / "results/report.html").read_text(), re.DOTALL
+    )
+    assert found
+    results = json.loads(found[1])
+    figures = [
+        "heatmap",
+        "dumbbell",
+        "tune",
+        "pipeline/r2m",
+        "pipeline/r2m_task",
+        "spectra/r2m",
+        "spectra/r2m_task",
+    ]
+    assert set(results) == {
+        *(f"results/pages/{name}.html" for name in PAGES),
+        *(f"results/figures/{name}.svg" for name in figures),
+        *(f"results/contact/{name}.png" for name in FAMILIES),
+    }
+    assert [path for path, one in results.items() if not one["caption"] or not one["labels"]] == []
+    assert {one["mime_type"] for one in results.values()} == {"text/html", "image/svg+xml", "image/png"}
+
+
+def test_report_has_a_runtime_of_every_job(finished_run: Project) -> None:
+    """One that is not above zero breaks the logarithmic axis of the report's page of runtimes."""
+    text = (finished_run / "results/report.html").read_text()
+    found = re.search(r"var runtimes_spec = (\{.*?\});\n", text, re.DOTALL)
+    assert found
+    assert min(one["runtime"] for one in json.loads(found[1])["data"]["values"]) > 0
+
+
+def test_code_of_the_model_card_gives_the_scores(
+    finished_run: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (finished_run / "results/model_card.md").read_text()
+    assert card.startswith("# Model card: r2m\n")
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    threshold = re.search(r"the logit (-?[\d.]+), which", card)
+    assert code
+    assert threshold
+    monkeypatch.chdir(finished_run.root)
+    namespace: dict[str, Any] = {}
+    exec(code[1], namespace)
+    rows = scores(finished_run, "merge", "r2m").query("split == 'test' and set == 'swap'")
+    paths = manifest.read("results/forged/swap/manifest.parquet").set_index("image_id")["path"]
+    logits = namespace["logits"](load_images(list(paths[rows["image_id"]]), 32))
+    torch.testing.assert_close(logits, torch.tensor(rows["logit"].to_numpy()), atol=5e-3, rtol=5e-3)
+    models = pd.read_csv(finished_run / "results/tables/models.csv").set_index("model")
+    assert float(threshold[1]) == pytest.approx(models.loc["r2m", "threshold"], abs=1e-4)
+
+
+def test_settings_and_runtimes(finished_run: Project) -> None:
+    settings = (finished_run / "results/settings.md").read_text()
+    commit = finished_run.git("rev-parse", "HEAD").strip()
+    assert f"| git commit | `{commit}` |" in settings
+    for path in ("base/base", "joint/model", "specialists/swap/model", "merged/r2m/model"):
+        file = finished_run / f"results/{path}.safetensors"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in settings, path
+    ran = yaml.safe_load(settings.partition("```yaml\n")[2].partition("```")[0])
+    assert set(ran["merge"]["methods"]) == set(METHODS), "fisher is not enabled"
+    runtimes = pd.read_csv(finished_run / "results/runtimes.csv").set_index("stage")
+    assert runtimes["jobs"].to_dict() == {
+        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1, "probe": 1},
+        **{
+            "task_vector": 2,
+            "tune": 4,
+            "real_component": 2,
+            "residual": 4,
+            "merge": 4,
+            "score": 8,
+            "all": 39,
+        },
+    }
 
 
 def test_metrics_name_every_model(finished_run: Project) -> None:

@@ -274,20 +274,6 @@ TABLES = [
 ]
 
 
-def table_outputs():
-    """The tables' files; the paper-like one and the long one go into the report."""
-    outputs = {path: path for path in TABLES}
-    for name, caption in (("main.md", "main_table"), ("auc.csv", "auc")):
-        path = f"results/tables/{name}"
-        outputs[path] = report(
-            path,
-            caption=f"../report/{caption}.rst",
-            category="Results",
-            labels={"table": name},
-        )
-    return list(outputs.values())
-
-
 def context(generator_keys=(), domain_keys=()):
     """Generators and domains as tables, figures and the data card take them, in the order of display."""
     generators = {
@@ -309,6 +295,7 @@ FIGURE_NAMES = [
     "heatmap",
     "dumbbell",
     "tune",
+    *(f"pipeline/{variant}" for variant in R2M_VARIANTS),
     *(f"spectra/{variant}" for variant in R2M_VARIANTS),
 ]
 FIGURES = [
@@ -316,6 +303,44 @@ FIGURES = [
 ]
 CONTACT_SHEETS = [f"results/contact/{name}.png" for name in GENERATORS]
 DATA_CARD = "results/data_card.md"
+MODEL_CARD = "results/model_card.md"
+SETTINGS = "results/settings.md"
+RUNTIMES = "results/runtimes.csv"
+# The merge that the model card is of.
+REFERENCE = "r2m" if "r2m" in VARIANTS else [*R2M_VARIANTS, *VARIANTS][0]
+# What the report shows as a page → its caption, category and name there.
+PAGES = {
+    "results/tables/main.md": ("main_table", "Results", "Mean AUC of every model"),
+    "results/tables/auc.csv": ("auc", "Results", "All metrics on every test set"),
+    DATA_CARD: ("data_card", "Data and model", "Data card"),
+    MODEL_CARD: ("model_card", "Data and model", "Model card"),
+    SETTINGS: ("settings", "Settings", "Params, versions and digests"),
+    RUNTIMES: ("runtimes", "Settings", "Runtimes"),
+}
+PAGE_FILES = [f"results/pages/{Path(path).stem}.html" for path in PAGES]
+CARDS = [DATA_CARD, MODEL_CARD, SETTINGS, RUNTIMES]
+REPORTED = [*TABLES, *FIGURES, *CONTACT_SHEETS, *CARDS, *PAGE_FILES]
+
+
+def page_outputs():
+    """The pages, with what the report says of them."""
+    outputs = []
+    for path, (caption, category, name) in zip(PAGE_FILES, PAGES.values()):
+        captioned = report(
+            path,
+            caption=f"../report/{caption}.rst",
+            category=category,
+            labels={"result": name},
+        )
+        outputs.append(captioned)
+    return outputs
+
+
+def params_that_ran():
+    """The params without merges that are not enabled, which leave no trace in the results."""
+    enabled = {name: PARAMS.merge.methods[name] for name in VARIANTS}
+    merge = PARAMS.merge.model_copy(update={"methods": enabled})
+    return as_json(PARAMS.model_copy(update={"merge": merge}))
 
 
 def figure_outputs(name, caption, category, **labels):

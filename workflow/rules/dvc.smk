@@ -12,7 +12,7 @@ def stage_targets():
             "results/scores/base/base/scores.parquet",
             "results/scores/joint/joint/scores.parquet",
         ],
-        "report": [*TABLES, *FIGURES, *CONTACT_SHEETS, DATA_CARD],
+        "report": REPORTED,
     }
     for name in SETS:
         stages[f"images_{name}"] = [manifest_of(name)]
@@ -60,7 +60,8 @@ def code_of_stages():
         return f"r2m.cli.{name}"
 
     figures = [
-        command(f"figure_{name}") for name in ("heatmap", "dumbbell", "spectra", "tune")
+        command(f"figure_{name}")
+        for name in ("heatmap", "dumbbell", "pipeline", "spectra", "tune")
     ]
     return {
         "sources": digest("sources", command("sources")),
@@ -74,7 +75,8 @@ def code_of_stages():
         "report": digest(
             "evaluate report",
             *figures,
-            *map(command, ("tables", "contact_sheet", "data_card")),
+            *map(command, ("tables", "contact_sheet", "data_card", "model_card")),
+            *map(command, ("settings", "runtimes", "pages")),
         ),
         **{
             f"forge-{name}": digest("forge", *forge_modules(name))
@@ -135,6 +137,33 @@ STAGE_FOLDERS = [
 ]
 
 
+def benchmarked():
+    """Folder of benchmark files → the jobs that there are, so that no runtime of another is counted."""
+    by_variant = {
+        "statistics": [name for name in VARIANTS if needs_statistics(name)],
+        "residual": R2M_VARIANTS,
+    }
+    return {
+        "source": ALL_PACKAGES,
+        "faces": DOMAINS,
+        "forge": GENERATORS,
+        "trunk/faces": DOMAINS if HAS_TRUNK else [],
+        "trunk/forged": GENERATORS if HAS_TRUNK else [],
+        "finetune": MEMBERS,
+        "task_vector": MEMBERS,
+        "tune": VARIANTS,
+        "real_component": R2M_VARIANTS,
+        "merge": VARIANTS,
+        **by_variant,
+        **{
+            f"{stage}/{variant}": MEMBERS
+            for stage, variants in by_variant.items()
+            for variant in variants
+        },
+        **{f"score/{kind}": models for kind, models in MODELS.items()},
+    }
+
+
 def prune():
     """Remove results of names that are no longer in params.yaml, so that no table can show them.
 
@@ -154,9 +183,11 @@ def prune():
         "real": R2M_VARIANTS,
         "residuals": R2M_VARIANTS,
         "merged": VARIANTS,
-        "figures/spectra": R2M_VARIANTS,
+        "pages": [Path(path).stem for path in PAGES],
+        **{f"figures/{name}": R2M_VARIANTS for name in ("pipeline", "spectra")},
         "experiments": EXPERIMENTS,
         **{f"scores/{kind}": models for kind, models in MODELS.items()},
+        **{f"benchmarks/{folder}": names for folder, names in benchmarked().items()},
     }
     arguments = " ".join(
         f"--keep {folder}={','.join(names)}" for folder, names in keep.items()
@@ -175,8 +206,10 @@ def finish():
     if "Nothing to be done" not in done:
         return
     target = "paper" if all(Path(path).exists() for path in PAPER) else "all"
+    style = Path(workflow.basedir, "workflow", "report", "report.css")
     shell(
-        f"{snakemake} --report results/report.html -- {target} >results/logs/report.log 2>&1 || true"
+        f"{snakemake} --report results/report.html --report-stylesheet {style} -- {target}"
+        " >results/logs/report.log 2>&1 || true"
     )
     if Path(".dvc").is_dir():
         shell(f"{sys.executable} -m dvc commit --force --quiet")

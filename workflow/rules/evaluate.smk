@@ -27,7 +27,7 @@ rule tables:
     input:
         SCORES,
     output:
-        *table_outputs(),
+        TABLES,
     log:
         "results/logs/tables.log",
     params:

@@ -7,7 +7,7 @@ rule figure_heatmap:
             "heatmap",
             "heatmap",
             "Results",
-            figure="AUC of every model on every test set",
+            result="AUC of every model on every test set",
         ),
     log:
         "results/logs/figures/heatmap.log",
@@ -28,7 +28,7 @@ rule figure_dumbbell:
             "dumbbell",
             "dumbbell",
             "Results",
-            figure="Merges against averaging and joint training",
+            result="Merges against averaging and joint training",
         ),
     log:
         "results/logs/figures/dumbbell.log",
@@ -47,7 +47,7 @@ rule figure_spectra:
             "spectra/{variant}",
             "spectra",
             "Method",
-            figure="Singular values of task vectors and residuals",
+            result="Singular values of task vectors and residuals",
             variant="{variant}",
         ),
     log:
@@ -62,11 +62,35 @@ rule figure_spectra:
         " --out {params.out} {input} >{log} 2>&1"
 
 
+rule figure_pipeline:
+    input:
+        report="results/merged/{variant}/report.json",
+        tune="results/tune/{variant}/chosen.json",
+    output:
+        *figure_outputs(
+            "pipeline/{variant}",
+            "pipeline",
+            "Method",
+            result="Pipeline of the merge",
+            variant="{variant}",
+        ),
+    log:
+        "results/logs/figures/pipeline/{variant}.log",
+    params:
+        out=without_suffix,
+        title=lambda w: PARAMS.merge.methods[w.variant].label or w.variant,
+        context=context(),
+        code=code_digest(["r2m.cli.figure_pipeline"]),
+    shell:
+        "r2m figure-pipeline --report {input.report} --tune {input.tune}"
+        " --options {params.context:q} --title {params.title:q} --out {params.out} >{log} 2>&1"
+
+
 rule figure_tune:
     input:
         expand("results/tune/{variant}/candidates.csv", variant=VARIANTS),
     output:
-        *figure_outputs("tune", "tune", "Method", figure="Val AUC of every candidate"),
+        *figure_outputs("tune", "tune", "Method", result="Val AUC of every candidate"),
     log:
         "results/logs/figures/tune.log",
     params:
@@ -81,7 +105,7 @@ rule data_card:
         manifests=[manifest_of(name) for name in SETS],
         receipts=package_receipts(*ALL_SOURCES),
     output:
-        report(DATA_CARD, caption="../report/data_card.rst", category="Data"),
+        DATA_CARD,
     log:
         "results/logs/data_card.log",
     params:
@@ -91,6 +115,85 @@ rule data_card:
     shell:
         "r2m data-card {params.receipts} --options {params.context:q} --out {output}"
         " {input.manifests} >{log} 2>&1"
+
+
+rule model_card:
+    input:
+        model=MODELS["merge"][REFERENCE],
+        report=f"results/merged/{REFERENCE}/report.json",
+        tune=f"results/tune/{REFERENCE}/chosen.json",
+        base="results/base/base.safetensors",
+        specialists=specialist_files("model").values(),
+        manifests=[manifest_of(name) for name in training_sets(TRAIN_GENERATORS)],
+        receipts=package_receipts(
+            PARAMS.domains[PARAMS.train_domain].images, PARAMS.backbone.weights
+        ),
+        table="results/tables/auc.csv",
+        models="results/tables/models.csv",
+    output:
+        MODEL_CARD,
+    log:
+        "results/logs/model_card.log",
+    params:
+        specialists=repeated("--specialist", specialist_files("model")),
+        manifests=lambda w, input: repeated("--manifest", input.manifests),
+        receipts=lambda w, input: repeated("--receipt", input.receipts),
+        benchmarks="results/benchmarks",
+        faces=as_json(PARAMS.faces),
+        context=context({"forge", "images", "reals"}, {"images", "identity"}),
+        label=PARAMS.merge.methods[REFERENCE].label or REFERENCE,
+        code=code_digest(["r2m.cli.model_card"]),
+    shell:
+        "r2m model-card --model {input.model} --report {input.report} --tune {input.tune}"
+        " --base {input.base} {params.specialists} {params.manifests} {params.receipts}"
+        " --table {input.table} --models {input.models} --benchmarks {params.benchmarks}"
+        " --faces {params.faces:q} --options {params.context:q} --label {params.label:q}"
+        " --out {output} >{log} 2>&1"
+
+
+rule settings:
+    input:
+        base="results/base/base.safetensors",
+        models=[path for models in MODELS.values() for path in models.values()],
+    output:
+        SETTINGS,
+    log:
+        "results/logs/settings.log",
+    params:
+        settings=params_that_ran(),
+        code=code_digest(["r2m.cli.settings"]),
+    shell:
+        "r2m settings --params {params.settings:q} --out {output} {input.base} {input.models}"
+        " >{log} 2>&1"
+
+
+# The benchmark files themselves are no inputs: jobs whose results came from DVC have none.
+rule runtimes:
+    input:
+        SCORES,
+    output:
+        RUNTIMES,
+    log:
+        "results/logs/runtimes.log",
+    params:
+        benchmarks="results/benchmarks",
+        code=code_digest(["r2m.cli.runtimes"]),
+    shell:
+        "r2m runtimes {params.benchmarks} --out {output} >{log} 2>&1"
+
+
+rule pages:
+    input:
+        list(PAGES),
+    output:
+        *page_outputs(),
+    log:
+        "results/logs/pages.log",
+    params:
+        out=lambda w, output: Path(output[0]).parent,
+        code=code_digest(["r2m.cli.pages"]),
+    shell:
+        "r2m pages --out {params.out} {input} >{log} 2>&1"
 
 
 rule contact_sheet:

@@ -1,7 +1,7 @@
 """The data card: what the images are, where they come from and what they are not."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from r2m import manifest
 from r2m.errors import R2MError
+from r2m.evaluate.markdown import table
 from r2m.evaluate.protocols import DomainContext, EvaluationContext, GeneratorContext
 from r2m.files import write_text
 
@@ -102,19 +103,16 @@ def data_card(
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers: int) -> list[str]:
-    """Lines of a Markdown table whose last `numbers` columns are aligned to the right."""
-    rules = ["---"] * (len(header) - numbers) + ["---:"] * numbers
-    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in rows]
-    return ["| " + " | ".join(line) + " |" for line in ([*header], rules, *cells)]
+def families_of(context: CardContext) -> str:
+    """Name the families that built-in forgeries stand for; empty where there are none."""
+    families = {generator.family for generator in context.generators.values() if generator.forge}
+    return ", ".join(f"{key}: {title}" for key, title in FAMILY_TITLES.items() if key in families)
 
 
 def _limits(context: CardContext) -> list[str]:
     paragraphs = []
-    families = {generator.family for generator in context.generators.values() if generator.forge}
-    if families:
-        named = ", ".join(f"{key}: {title}" for key, title in FAMILY_TITLES.items() if key in families)
-        paragraphs.append(STAND_INS.format(families=named))
+    if families := families_of(context):
+        paragraphs.append(STAND_INS.format(families=families))
     clustered = [
         context.domain_label(name) for name, one in context.domains.items() if one.identity == "cluster"
     ]
