@@ -21,7 +21,10 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     for name in NAMES:
         folder = project / f"results/experiments/{name}"
         found = {path.name for path in folder.iterdir()} - {"scores.parquet"}
-        tables, figures = ({"table.csv", "table.md", "table.tex"}, {"figure.svg", "figure.png", "figure.pdf"})
+        tables, figures = (
+            {"table.csv", "table.md", "table.tex", "table.html"},
+            {"figure.svg", "figure.png", "figure.pdf"},
+        )
         assert found == tables | figures
     table = pd.read_csv(project / "results/experiments/ablation/table.csv", keep_default_na=False)
     assert table[["factor", "value"]].agg(" ".join, axis=1).str.strip().tolist()[:3] == [

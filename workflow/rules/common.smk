@@ -419,15 +419,14 @@ PAPER = [path for name in EXPERIMENTS for path in experiment_files(name)]
 
 
 def experiment_tables(name):
-    """The three formats of an experiment's table; the Markdown goes into the report."""
-    table, markdown, latex = experiment_files(name)[:3]
-    captioned = report(
-        markdown,
+    """The three formats of an experiment's table, and the page of it that goes into the report."""
+    page = report(
+        f"results/experiments/{name}/table.html",
         caption=f"../report/{name}.rst",
         category="Experiments",
         labels={"experiment": name, "what": "table"},
     )
-    return [table, captioned, latex]
+    return [*experiment_files(name)[:3], page]
 
 
 def experiment_figures(name):

@@ -70,13 +70,18 @@ for experiment in EXPERIMENTS:
         params:
             experiment=experiment,
             out=without_suffix,
+            folder=f"results/experiments/{experiment}",
             context=EXPERIMENT_CONTEXT,
             code=code_digest(
-                ["r2m.cli.experiment_table", f"r2m.experiments.{experiment}"]
+                [
+                    "r2m.cli.experiment_table",
+                    f"r2m.experiments.{experiment}",
+                    "r2m.cli.pages",
+                ]
             ),
         shell:
-            "r2m experiment-table --experiment {params.experiment} --options {params.context:q}"
-            " --out {params.out} {input} >{log} 2>&1"
+            "(r2m experiment-table --experiment {params.experiment} --options {params.context:q}"
+            " --out {params.out} {input} && r2m pages --out {params.folder} {params.out}.md) >{log} 2>&1"
 
     rule:
         name:
