@@ -267,17 +267,31 @@ TABLES = [
         "auc.csv",
         "models.csv",
         "dumbbell.csv",
+        "intervals.csv",
+        "delong.csv",
+        "reliability.csv",
+        "video.csv",
+        "cross_auc.csv",
         "main.md",
         "main.tex",
+        "main_intervals.md",
+        "main_intervals.tex",
         "metrics.json",
     )
 ]
 
 
 def table_outputs():
-    """The tables' files; the paper-like one and the long one go into the report."""
+    """The tables' files; those to read and the long ones with tests and metrics go into the report."""
     outputs = {path: path for path in TABLES}
-    for name, caption in (("main.md", "main_table"), ("auc.csv", "auc")):
+    captions = {
+        "main.md": "main_table",
+        "main_intervals.md": "main_intervals",
+        "auc.csv": "auc",
+        "delong.csv": "delong",
+        "cross_auc.csv": "cross_auc",
+    }
+    for name, caption in captions.items():
         path = f"results/tables/{name}"
         outputs[path] = report(
             path,
@@ -286,6 +300,13 @@ def table_outputs():
             labels={"table": name},
         )
     return list(outputs.values())
+
+
+def tables_arguments():
+    """How many resamples the tables take, and which model they test the others against."""
+    reference = f" --reference {PARAMS.reference}" if PARAMS.reference else ""
+    resamples = PARAMS.evaluate.resamples
+    return f"--resamples {resamples} --seed {PARAMS.seed}{reference}"
 
 
 def context(generator_keys=(), domain_keys=()):
