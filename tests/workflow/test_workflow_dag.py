@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 VARIANTS = ("weight_averaging", "ties", "r2m_task", "r2m")
 REPORTING = [
     "tables",
-    *("figure_heatmap", "figure_dumbbell"),
+    *("figure_heatmap", "figure_dumbbell", "figure_intervals", "figure_reliability"),
 ]
 SPECTRA = ["figure_spectra r2m_task", "figure_spectra r2m"]
 

@@ -46,7 +46,7 @@ def scores(project: Project, kind: str, model: str) -> pd.DataFrame:
 
 
 def test_everything_is_there(finished_run: Project) -> None:
-    figures = ["heatmap", "dumbbell", "tune", "spectra/r2m", "spectra/r2m_task"]
+    figures = ["heatmap", "dumbbell", "intervals", "reliability", "tune", "spectra/r2m", "spectra/r2m_task"]
     tables = ["auc", "models", "dumbbell", "intervals", "delong", "reliability", "video", "cross_auc"]
     expected = [
         *(f"tables/{name}.csv" for name in tables),

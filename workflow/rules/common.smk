@@ -329,6 +329,8 @@ FORMATS = ("png", "pdf", "svg")
 FIGURE_NAMES = [
     "heatmap",
     "dumbbell",
+    "intervals",
+    "reliability",
     "tune",
     *(f"spectra/{variant}" for variant in R2M_VARIANTS),
 ]

@@ -60,7 +60,15 @@ def code_of_stages():
         return f"r2m.cli.{name}"
 
     figures = [
-        command(f"figure_{name}") for name in ("heatmap", "dumbbell", "spectra", "tune")
+        command(f"figure_{name}")
+        for name in (
+            "heatmap",
+            "dumbbell",
+            "intervals",
+            "reliability",
+            "spectra",
+            "tune",
+        )
     ]
     return {
         "sources": digest("sources", command("sources")),
