@@ -198,9 +198,16 @@ class MergeOptions(Section):
 
 
 class EvaluateOptions(Section):
-    """Scoring of images."""
+    """Scoring of images, and what the tables say of the scores."""
 
     batch_size: PositiveInt = 64
+    resamples: Annotated[int, Field(ge=100)] = Field(
+        default=1000, description="bootstrap resamples of people behind the intervals of AUCs"
+    )
+    reference: Name | None = Field(
+        default=None,
+        description="merge that all other models are tested against; default: r2m, where it is enabled",
+    )
 
 
 class Experiment(Section):
@@ -277,6 +284,11 @@ class Params(Section):
         return {name: one.method or name for name, one in self.merge.methods.items() if one.enabled}
 
     @property
+    def reference(self) -> str | None:
+        """Name of the merge that all other models are tested against; None where there is none."""
+        return self.evaluate.reference or ("r2m" if "r2m" in self.variants else None)
+
+    @property
     def specialist_members(self) -> dict[str, list[str]]:
         """Specialist → the generators that it is trained on."""
         if self.specialists.per == "generator":
@@ -348,6 +360,11 @@ def _inconsistencies(params: Params) -> Iterator[str]:
             yield f"generators.{name}.finetune: there is no specialist of this generator alone"
     if not params.variants:
         yield "merge.methods: expected at least one that is enabled"
+    elif params.reference is not None and params.reference not in params.variants:
+        yield (
+            f"evaluate.reference: no merge {params.reference!r} is enabled"
+            f"{nearest(params.reference, params.variants)}"
+        )
     for name, variant in params.merge.methods.items():
         yield from _variant_inconsistencies(params, name, variant)
     yield from _experiment_inconsistencies(params)

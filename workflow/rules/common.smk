@@ -267,11 +267,25 @@ TABLES = [
         "auc.csv",
         "models.csv",
         "dumbbell.csv",
+        "intervals.csv",
+        "delong.csv",
+        "reliability.csv",
+        "video.csv",
+        "cross_auc.csv",
         "main.md",
         "main.tex",
+        "main_intervals.md",
+        "main_intervals.tex",
         "metrics.json",
     )
 ]
+
+
+def tables_arguments():
+    """How many resamples the tables take, and which model they test the others against."""
+    reference = f" --reference {PARAMS.reference}" if PARAMS.reference else ""
+    resamples = PARAMS.evaluate.resamples
+    return f"--resamples {resamples} --seed {PARAMS.seed}{reference}"
 
 
 def context(generator_keys=(), domain_keys=()):
@@ -294,6 +308,8 @@ FORMATS = ("png", "pdf", "svg")
 FIGURE_NAMES = [
     "heatmap",
     "dumbbell",
+    "intervals",
+    "reliability",
     "tune",
     *(f"pipeline/{variant}" for variant in R2M_VARIANTS),
     *(f"spectra/{variant}" for variant in R2M_VARIANTS),
@@ -307,11 +323,22 @@ MODEL_CARD = "results/model_card.md"
 SETTINGS = "results/settings.md"
 RUNTIMES = "results/runtimes.csv"
 # The merge that the model card is of.
-REFERENCE = "r2m" if "r2m" in VARIANTS else [*R2M_VARIANTS, *VARIANTS][0]
+REFERENCE = PARAMS.reference or [*R2M_VARIANTS, *VARIANTS][0]
 # What the report shows as a page → its caption, category and name there.
 PAGES = {
     "results/tables/main.md": ("main_table", "Results", "Mean AUC of every model"),
+    "results/tables/main_intervals.md": (
+        "main_intervals",
+        "Results",
+        "Mean AUC with intervals",
+    ),
     "results/tables/auc.csv": ("auc", "Results", "All metrics on every test set"),
+    "results/tables/delong.csv": ("delong", "Results", "DeLong's tests"),
+    "results/tables/cross_auc.csv": (
+        "cross_auc",
+        "Results",
+        "Fakes against reals of another domain",
+    ),
     DATA_CARD: ("data_card", "Data and model", "Data card"),
     MODEL_CARD: ("model_card", "Data and model", "Model card"),
     SETTINGS: ("settings", "Settings", "Params, versions and digests"),

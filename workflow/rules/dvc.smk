@@ -61,7 +61,15 @@ def code_of_stages():
 
     figures = [
         command(f"figure_{name}")
-        for name in ("heatmap", "dumbbell", "pipeline", "spectra", "tune")
+        for name in (
+            "heatmap",
+            "dumbbell",
+            "intervals",
+            "reliability",
+            "pipeline",
+            "spectra",
+            "tune",
+        )
     ]
     return {
         "sources": digest("sources", command("sources")),

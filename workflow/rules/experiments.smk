@@ -70,7 +70,7 @@ for experiment in EXPERIMENTS:
         params:
             experiment=experiment,
             out=without_suffix,
-            folder=f"results/experiments/{experiment}",
+            folder=lambda w, output: Path(output[0]).parent,
             context=EXPERIMENT_CONTEXT,
             code=code_digest(
                 [

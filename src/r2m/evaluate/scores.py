@@ -15,7 +15,7 @@ from r2m.models.backbone import Detector
 from r2m.train.predict import predict
 from r2m.trunk.inputs import Inputs
 
-KEPT = ["image_id", "set", "domain", "split", "label", "generator"]
+KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
 
 
 def score(
