@@ -16,6 +16,9 @@ from r2m.errors import R2MError
 FAMILIES = ("FS", "FR", "EFS", "FE")
 RESERVED = ("real", "base", "joint")
 
+# Options are multiplied with tensors of float32, which has no greater number.
+GREATEST = (2 - 2**-23) * 2.0**127
+
 Family = Literal["FS", "FR", "EFS", "FE"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -35,6 +38,13 @@ class Section(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
         return value
+
+    @model_validator(mode="after")
+    def _within_float32(self) -> "Section":
+        for key, value in self:
+            if isinstance(value, float) and abs(value) > GREATEST:
+                raise ValueError(f"{key}: expected a number within the range of float32, got {value!r}")
+        return self
 
 
 class PackageSource(Section):
@@ -440,6 +450,8 @@ def _grid_inconsistencies(params: Params, key: str, variant: MergeVariant) -> It
 def nearest(word: str, known: Any) -> str:
     """Return "; did you mean …?" or, where nothing is near, "; expected one of …"."""
     known = sorted(known)
+    if not known:
+        return "; there are none"
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; expected one of {', '.join(known)}"
 

@@ -5,6 +5,7 @@ import logging
 import os
 import pkgutil
 import sys
+from contextlib import suppress
 
 import click
 
@@ -50,6 +51,10 @@ def main() -> None:
     except R2MError as error:
         click.echo(f"r2m: error: {error}", err=True)
         _leave(1)
+    except OSError as error:
+        with suppress(OSError):
+            click.echo(f"r2m: error: {error}", err=True)
+        _leave(1)
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
@@ -65,9 +70,8 @@ def _leave(status: int) -> None:
     if "torch" not in sys.modules:
         sys.exit(status)
     logging.shutdown()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # nobody reads any more
-        status = status or 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads any more, and the work is done
+            if stream is not None:
+                stream.flush()
     os._exit(status)
