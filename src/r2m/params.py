@@ -34,17 +34,12 @@ class Section(BaseModel):
     @classmethod
     def _name_unknown_keys(cls, value: Any) -> Any:
         if cls.model_config["extra"] == "forbid" and isinstance(value, Mapping):
-            for key in value:
+            for key, one in value.items():
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+                if isinstance(one, float) and GREATEST < abs(one) < math.inf:
+                    raise ValueError(f"{key}: expected a number within the range of float32, got {one!r}")
         return value
-
-    @model_validator(mode="after")
-    def _within_float32(self) -> "Section":
-        for key, value in self:
-            if isinstance(value, float) and abs(value) > GREATEST:
-                raise ValueError(f"{key}: expected a number within the range of float32, got {value!r}")
-        return self
 
 
 class PackageSource(Section):
