@@ -41,8 +41,8 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         },
         caption=(
             f"Test sets on which a specialist's AUC is below {CHANCE}: it calls these fakes more real than"
-            " the reals. Beside it what the merges have there. Of"
-            f" {len(frame)} inversions remain below {CHANCE}: {counts}."
+            f" the reals. Beside it what the merges have there. Inversions: {len(frame)}; below {CHANCE} in"
+            f" a merge as well: {counts}."
         ),
         label="inversion",
     )
