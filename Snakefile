@@ -23,6 +23,7 @@ include: "workflow/rules/trunk.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/experiments.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 
@@ -36,6 +37,12 @@ rule all:
         REPORTED,
         CODE_FILES,
         STAGES["members"],
+
+
+rule paper:
+    input:
+        rules.all.input,
+        PAPER,
 
 
 onstart:

@@ -22,7 +22,13 @@ from table import fill, markdown
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "r2m-benchmarks"
 MARGIN_BYTES = 3 * 10**9
-ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+# Some machines hold OpenBLAS back to an older processor's instructions, which every user's would use.
+HELD_BACK = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
+ENVIRONMENT = {
+    **{key: value for key, value in os.environ.items() if key not in HELD_BACK},
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+}
 PACKAGES = ("torch", "safetensors", "numpy", "r2m", "mergekit", "fusion_bench")
 
 logger = logging.getLogger("benchmarks")

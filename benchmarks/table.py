@@ -15,6 +15,7 @@ COLUMNS = (
     "peak RSS (GB)",
     "anonymous (GB)",
     "wall ×",
+    "less start-up ×",
     "RSS ×",
     "difference",
 )
@@ -63,6 +64,7 @@ def _cells(row: Mapping[str, Any], reference: Mapping[str, Any] | None) -> list[
         f"{rss / 1e9:.2f}",
         f"{_peak(row, 'anonymous') / 1e9:.2f}",
         f"{wall / _wall(reference):.2f}" if reference and reference["runs"] else "",
+        f"{_work(row) / _work(reference):.2f}" if reference and reference["runs"] else "",
         f"{rss / _peak(reference, 'rss'):.2f}" if reference and reference["runs"] else "",
         f"{row['difference']:.1e}" if "difference" in row else "",
     ]
@@ -70,6 +72,11 @@ def _cells(row: Mapping[str, Any], reference: Mapping[str, Any] | None) -> list[
 
 def _wall(row: Mapping[str, Any]) -> float:
     return min(run["wall"] for run in row["runs"])
+
+
+def _work(row: Mapping[str, Any]) -> float:
+    """Return the best wall time less the start-up; a program that imports nothing has none."""
+    return _wall(row) - min(row.get("startup", [0.0]))
 
 
 def _peak(row: Mapping[str, Any], key: str) -> float:

@@ -12,7 +12,7 @@ from r2m.digest import closure
 
 SOURCE = Path(r2m.__file__).parent
 # Every package imports from those before it, and never from those after it.
-ORDER = ["data", "forge", "models", "trunk", "train", "merge", "evaluate", "figures", "cli"]
+ORDER = ["data", "forge", "models", "trunk", "train", "merge", "evaluate", "experiments", "figures", "cli"]
 # Modules beside the packages; they know no package, but for the names of plug-ins that params.py checks.
 SHARED = {"errors", "files", "seeding", "dotted", "digest", "manifest", "params", "__main__", "__init__"}
 PLUG_IN_NAMES = {("params", "r2m.forge.registry"), ("params", "r2m.merge.registry")}

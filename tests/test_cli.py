@@ -32,7 +32,9 @@ COMMANDS = sorted(
 WITH_TORCH = {
     "base",
     "trunk",
+    "ablation",
     "finetune",
+    "heads",
     "probe",
     "score",
     "tune",

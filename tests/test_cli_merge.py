@@ -138,7 +138,7 @@ def test_mistakes_on_the_command_line(folder):
     }.items():
         with pytest.raises(R2MError, match=re.escape(message)):
             invoke(*arguments(folder), *extra)
-    with pytest.raises(R2MError, match="r2m merge: method: Field required"):
+    with pytest.raises(R2MError, match="r2m merge: method: is missing"):
         invoke("merge", "--out", folder / "m.safetensors")
     with pytest.raises(R2MError, match="--set scaling: is given twice"):
         invoke(*arguments(folder), "--set", "scaling=1", "--set", "scaling=2")
@@ -185,13 +185,22 @@ def test_a_signal_leaves_nothing(tmp_path, number):
         save_file(tensors, tmp_path / f"{name}.safetensors")
     before = set(tmp_path.iterdir())
     command = [sys.executable, "-m", "r2m", *map(str, arguments(tmp_path, "wudi")), "--set", "steps=100000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while set(tmp_path.iterdir()) == before and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    assert set(tmp_path.iterdir()) != before
-    os.kill(process.pid, number)
-    assert process.wait(60) != 0
+    # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while set(tmp_path.iterdir()) == before and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        assert set(tmp_path.iterdir()) != before
+        os.kill(process.pid, number)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
     assert set(tmp_path.iterdir()) == before
 
 
@@ -256,3 +265,101 @@ def test_inspecting_other_shapes_is_refused(folder):
         R2MError, match=r"c\.safetensors: norm.bias has shape \(5,\), but \(6,\) in .*a\.safe"
     ):
         invoke("inspect", folder / "a.safetensors", folder / "c.safetensors")
+
+
+def test_a_grams_cache_knows_contents_not_times(folder):
+    """Files that are copied with their times must not be taken for what stood there before."""
+    shared = [*arguments(folder, "r2m"), "--specialist", f"c={folder / 'c.safetensors'}", "--force"]
+    tensors = load_file(folder / "a.safetensors")
+    save_file({key: one + 0.2 for key, one in tensors.items()}, folder / "c.safetensors")
+    cached = ["--gram-cache", folder / "grams.safetensors"]
+    invoke(*shared, *cached)
+    times = (folder / "c.safetensors").stat()
+    save_file({key: one * 1.1 for key, one in tensors.items()}, folder / "c.safetensors")
+    os.utime(folder / "c.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+    invoke(*shared, *cached)
+    with_cache = (folder / "m.safetensors").read_bytes()
+    invoke(*shared)
+    assert (folder / "m.safetensors").read_bytes() == with_cache
+
+
+def test_outputs_are_regular_files_in_folders_that_exist(folder):
+    os.mkfifo(folder / "pipe.json")
+    (folder / "link.safetensors").symlink_to(folder / "nowhere")
+    for flag, name, message in (
+        ("--report", "pipe.json", "no regular file"),
+        ("--report", "none/r.json", "no such folder"),
+        ("--out", "none/m.safetensors", "no such folder"),
+        ("--out", "link.safetensors", "exists; --force"),
+    ):
+        force = ["--force"] if "link" not in name else []
+        with pytest.raises(R2MError, match=message):
+            invoke(*arguments(folder), flag, folder / name, *force)
+    assert (folder / "pipe.json").is_fifo()
+    assert not (folder / "m.safetensors").exists()
+
+
+def test_a_closed_output_is_no_failure(folder):
+    command = [sys.executable, "-m", "r2m", *map(str, arguments(folder))]
+    for redirection in (">&-", "> /dev/full"):
+        line = f'"$@" --force {redirection}'
+        result = subprocess.run(["sh", "-c", line, "sh", *command], stderr=subprocess.PIPE, text=True)
+        assert "Traceback" not in result.stderr
+        assert result.returncode == 0, result.stderr
+        assert (folder / "m.json").is_file()
+
+
+def test_a_name_that_the_system_refuses_is_told_in_a_line(folder):
+    result = run(*arguments(folder, out=f"{'x' * 300}.safetensors"))
+    assert result.returncode == 1
+    assert re.fullmatch(r"r2m: error: .*too long.*\n", result.stderr)
+
+
+def test_settings_that_contradict_each_other(folder):
+    settings = ["--set", "residual.rank.ratio=0.05", "--set", "residual.rank.fixed=3"]
+    with pytest.raises(R2MError, match=r"residual\.rank\.fixed: contradicts residual\.rank\.ratio"):
+        invoke(*arguments(folder, "r2m"), *settings)
+    with pytest.raises(R2MError, match="scaling: expected a number within the range of float32, got 1e\\+40"):
+        invoke(*arguments(folder), "--set", "scaling=1.0e+40")
+
+
+def test_excluding_the_head_says_that_it_is_the_head(folder):
+    with pytest.raises(R2MError, match="fits the head alone"):
+        invoke(*arguments(folder), "--head-prefix", "norm.", "--exclude", "norm.*")
+
+
+@pytest.mark.parametrize("method", ["wudi", "lines"])
+def test_methods_of_layers_refuse_names_without_them(method):
+    base = {"encoder.0.weight": torch.zeros(3, 2)}
+    specialists = {name: {"encoder.0.weight": torch.rand(3, 2)} for name in ("a", "b")}
+    with pytest.raises(R2MError, match=f"{method}: no tensor's name tells a transformer block"):
+        api.merge(method, base, specialists)
+
+
+def test_a_merge_without_residuals_is_warned_of(folder):
+    invoke(*arguments(folder, "r2m"), "--set", "real.rank=2")
+    warnings = json.loads((folder / "m.json").read_text())["warnings"]
+    assert warnings == ["no residual is left of any specialist: the merge is the Real component alone"]
+
+
+def test_inspect_tells_what_does_not_fit(folder):
+    tensors = load_file(folder / "a.safetensors")
+    tensors["more.weight"] = torch.full((2,), float("nan"))
+    del tensors["norm.bias"]
+    save_file(tensors, folder / "odd.safetensors")
+    text = invoke("inspect", "--base", folder / "base.safetensors", folder / "odd.safetensors")
+    assert "    lacks norm.bias\n" in text
+    assert "    has what the base lacks: more.weight\n" in text
+    assert "    NaN or infinite values in more.weight\n" in text
+
+
+def test_python_takes_named_tensors_only(folder):
+    base = load_file(folder / "base.safetensors")
+    trained = {key: torch.nn.Parameter(one + 1) for key, one in base.items()}
+    merged = api.merge("weight_averaging", base, {"a": trained, "b": base})
+    for key, one in base.items():
+        torch.testing.assert_close(merged[key], one + 0.5)
+    with pytest.raises(R2MError, match=r"specialist 'a': .*weight: expected a tensor, got ndarray"):
+        api.merge("weight_averaging", base, {"a": {key: one.numpy() for key, one in base.items()}})
+    with pytest.raises(R2MError, match="base: expected a mapping of names to tensors, got NoneType"):
+        api.merge("weight_averaging", None, {"a": base})

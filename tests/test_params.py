@@ -77,6 +77,15 @@ def test_roles():
     assert params.train_generators == ["swap", "lip", "up", "inp"]
 
 
+def test_reference_of_the_tests():
+    assert parse(CONFIG).reference == "r2m"
+    assert parse(changed(evaluate={"reference": "ties"})).reference == "ties"
+    assert parse(changed(merge__methods__r2m__enabled=False)).reference is None
+    text = message(merge__methods__r2m__enabled=False, evaluate={"reference": "r2m"})
+    assert "evaluate.reference: no merge 'r2m' is enabled" in text
+    assert "no merge 'swap' is enabled" in message(evaluate={"reference": "swap"})
+
+
 def test_defaults_stand_where_nothing_is_said():
     least = {
         "domains": {"a": {"images": {"folder": "x"}, "role": "train"}},

@@ -16,6 +16,9 @@ from r2m.errors import R2MError
 FAMILIES = ("FS", "FR", "EFS", "FE")
 RESERVED = ("real", "base", "joint")
 
+# Options are multiplied with tensors of float32, which has no greater number.
+GREATEST = (2 - 2**-23) * 2.0**127
+
 Family = Literal["FS", "FR", "EFS", "FE"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -31,9 +34,11 @@ class Section(BaseModel):
     @classmethod
     def _name_unknown_keys(cls, value: Any) -> Any:
         if cls.model_config["extra"] == "forbid" and isinstance(value, Mapping):
-            for key in value:
+            for key, one in value.items():
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+                if isinstance(one, float) and GREATEST < abs(one) < math.inf:
+                    raise ValueError(f"{key}: expected a number within the range of float32, got {one!r}")
         return value
 
 
@@ -198,9 +203,50 @@ class MergeOptions(Section):
 
 
 class EvaluateOptions(Section):
-    """Scoring of images."""
+    """Scoring of images, and what the tables say of the scores."""
 
     batch_size: PositiveInt = 64
+    resamples: Annotated[int, Field(ge=100)] = Field(
+        default=1000, description="bootstrap resamples of people behind the intervals of AUCs"
+    )
+    reference: Name | None = Field(
+        default=None,
+        description="merge that all other models are tested against; default: r2m, where it is enabled",
+    )
+
+
+class Experiment(Section):
+    """One experiment of `snakemake paper`."""
+
+    enabled: bool = False
+
+
+class HeadsOptions(Experiment):
+    """Heads of merged backbones: the specialists', their mean, the initial one, and two fitted anew."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+
+
+class AblationOptions(Experiment):
+    """R²M with one option changed at a time from those that were chosen on val."""
+
+    variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+    factors: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, description="dotted option → its values"
+    )
+
+
+class ExperimentsOptions(Section):
+    """What `snakemake paper` adds to the default run; each experiment can be switched on by itself."""
+
+    inversion: Experiment = Experiment()
+    heads: HeadsOptions = HeadsOptions()
+    ablation: AblationOptions = AblationOptions()
+
+    @property
+    def enabled(self) -> list[str]:
+        """Names of the experiments that are on."""
+        return [name for name in type(self).model_fields if getattr(self, name).enabled]
 
 
 class Params(Section):
@@ -219,6 +265,7 @@ class Params(Section):
     joint: JointOptions = JointOptions()
     merge: MergeOptions
     evaluate: EvaluateOptions = EvaluateOptions()
+    experiments: ExperimentsOptions = ExperimentsOptions()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
@@ -240,6 +287,11 @@ class Params(Section):
     def variants(self) -> dict[str, str]:
         """Enabled merge variant → its method."""
         return {name: one.method or name for name, one in self.merge.methods.items() if one.enabled}
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the merge that all other models are tested against; None where there is none."""
+        return self.evaluate.reference or ("r2m" if "r2m" in self.variants else None)
 
     @property
     def specialist_members(self) -> dict[str, list[str]]:
@@ -313,8 +365,14 @@ def _inconsistencies(params: Params) -> Iterator[str]:
             yield f"generators.{name}.finetune: there is no specialist of this generator alone"
     if not params.variants:
         yield "merge.methods: expected at least one that is enabled"
+    elif params.reference is not None and params.reference not in params.variants:
+        yield (
+            f"evaluate.reference: no merge {params.reference!r} is enabled"
+            f"{nearest(params.reference, params.variants)}"
+        )
     for name, variant in params.merge.methods.items():
         yield from _variant_inconsistencies(params, name, variant)
+    yield from _experiment_inconsistencies(params)
 
 
 def _variant_inconsistencies(params: Params, name: str, variant: MergeVariant) -> Iterator[str]:
@@ -350,6 +408,25 @@ def _variant_inconsistencies(params: Params, name: str, variant: MergeVariant) -
             return
 
 
+def _experiment_inconsistencies(params: Params) -> Iterator[str]:
+    """Yield what is wrong with the experiments that are on."""
+    from r2m.merge.registry import get
+
+    heads, ablation = params.experiments.heads, params.experiments.ablation
+    r2m = [name for name, method in params.variants.items() if method == "r2m"]
+    for key, options, known in (("heads", heads, list(params.variants)), ("ablation", ablation, r2m)):
+        for name in options.variants if options.enabled else ():
+            if name not in known:
+                yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
+    for factor, values in ablation.factors.items():
+        for value in values:
+            try:
+                get("r2m").options.model_validate(with_dotted({}, {factor: value}))
+            except ValidationError as error:
+                yield f"experiments.ablation.factors.{factor}: {_complaint(error)[1]}"
+                return
+
+
 def _grid_inconsistencies(params: Params, key: str, variant: MergeVariant) -> Iterator[str]:
     """Yield what is wrong with the size of one merge variant's grid."""
     count = len(combinations(variant.tune))
@@ -368,6 +445,8 @@ def _grid_inconsistencies(params: Params, key: str, variant: MergeVariant) -> It
 def nearest(word: str, known: Any) -> str:
     """Return "; did you mean …?" or, where nothing is near, "; expected one of …"."""
     known = sorted(known)
+    if not known:
+        return "; there are none"
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; expected one of {', '.join(known)}"
 

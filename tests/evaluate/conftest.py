@@ -29,7 +29,10 @@ def context() -> EvaluationContext:
 
 
 def score_rows(rng: np.random.Generator, gaps: dict[str, float], n: int = 30) -> pd.DataFrame:
-    """Scores of n reals a domain and split, and n fakes a set with means `gaps[generator]`."""
+    """Scores of n reals a domain and split, and n fakes a set with means `gaps[generator]`.
+
+    Two images of a set show the same person, whom the other sets of the domain and split have as well.
+    """
     sets = [("a", "val", g) for g in ("real", "tps", "swap", "up")]
     sets += [(d, "test", g) for d in ("a", "b") for g in ("real", "tps", "swap", "up", "inp")]
     parts = []
@@ -44,6 +47,8 @@ def score_rows(rng: np.random.Generator, gaps: dict[str, float], n: int = 30) ->
                     "split": split,
                     "label": np.int8(generator != "real"),
                     "generator": generator,
+                    "identity": [f"{split}{i // 2}" for i in range(n)],
+                    "video": None,
                     "logit": logit.astype(np.float32),
                     "probability": (1 / (1 + np.exp(-logit))).astype(np.float32),
                 }

@@ -1,11 +1,12 @@
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2m.evaluate.metrics import best_threshold, binary_metrics, equal_error_rate
+from r2m.evaluate.metrics import best_threshold, binary_metrics, equal_error_rate, true_positive_rate
 
 # Few distinct values, so that ties within and between the classes are common.
 scores = st.lists(st.integers(-4, 4).map(lambda x: x / 2), min_size=1, max_size=12)
@@ -35,6 +36,13 @@ def naive_eer(reals: list[float], fakes: list[float]) -> float:
     raise AssertionError
 
 
+def naive_tpr(reals: list[float], fakes: list[float], fpr: float) -> float:
+    """Best of every threshold that is a score, and of one above all."""
+    thresholds = [*reals, *fakes, np.inf]
+    allowed = [t for t in thresholds if np.mean(np.array(reals) >= t) <= fpr]
+    return float(max(np.mean(np.array(fakes) >= t) for t in allowed))
+
+
 def naive_ap(reals: list[float], fakes: list[float]) -> float:
     """Sum of precision times the step in recall over falling thresholds."""
     total, recall = 0.0, 0.0
@@ -52,8 +60,25 @@ def test_metrics_agree_with_naive_implementations(reals: list[float], fakes: lis
     assert metrics["auc"] == pytest.approx(naive_auc(reals, fakes), abs=1e-12)
     assert metrics["eer"] == pytest.approx(naive_eer(reals, fakes), abs=1e-9)
     assert metrics["ap"] == pytest.approx(naive_ap(reals, fakes), abs=1e-12)
+    assert metrics["tpr_at_fpr_1"] == pytest.approx(naive_tpr(reals, fakes, 0.01))
     right = sum(r < 0.5 for r in reals) + sum(f >= 0.5 for f in fakes)
     assert metrics["accuracy"] == pytest.approx(right / (len(reals) + len(fakes)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(scores, scores, st.sampled_from([0.01, 0.1, 0.25, 0.5, 1.0]), st.randoms())
+def test_true_positive_rate(reals: list[float], fakes: list[float], fpr: float, random: Random) -> None:
+    labels, values = labelled(reals, fakes)
+    rate = true_positive_rate(labels, values, fpr)
+    assert rate == pytest.approx(naive_tpr(reals, fakes, fpr))
+    order = random.sample(range(len(labels)), len(labels))
+    assert true_positive_rate(labels[order], values[order], fpr) == rate
+
+
+def test_true_positive_rate_is_not_interpolated() -> None:
+    reals, fakes = [0.0] * 99 + [5.0], [1.0] * 3 + [6.0]
+    assert true_positive_rate(*labelled(reals, fakes), 0.01) == 1.0
+    assert true_positive_rate(*labelled(reals[1:], fakes), 0.01) == 0.25
 
 
 @settings(max_examples=100, deadline=None)

@@ -63,6 +63,8 @@ def test_parquet_and_its_metadata(inputs, detector, tmp_path):
         "split",
         "label",
         "generator",
+        "identity",
+        "video",
         "logit",
         "probability",
     ]

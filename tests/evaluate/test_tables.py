@@ -1,20 +1,40 @@
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from sklearn.metrics import roc_auc_score
 
 from r2m.cli.tables import command
 from r2m.errors import R2MError
+from r2m.evaluate.cross import CROSS_COLUMNS, cross_auc
 from r2m.evaluate.main_table import MainTable, escape, main_table
-from r2m.evaluate.protocols import AUC_COLUMNS, EvaluationContext
-from r2m.evaluate.tables import evaluate, group_means, read_scores, write_tables
+from r2m.evaluate.protocols import AUC_COLUMNS, EvaluationContext, read_table
+from r2m.evaluate.tables import SCORE_COLUMNS, evaluate, group_means, read_scores, write_tables
 
-FILES = ["auc.csv", "dumbbell.csv", "main.md", "main.tex", "metrics.json", "models.csv"]
+FILES = [
+    *("auc.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv", "main.md", "main.tex"),
+    *(
+        "main_intervals.md",
+        "main_intervals.tex",
+        "metrics.json",
+        "models.csv",
+        "reliability.csv",
+        "video.csv",
+    ),
+]
+SETTINGS: dict[str, Any] = {"resamples": 100, "seed": 0}
+
+
+def metrics(files: Iterable[Path], context: EvaluationContext) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The metrics and the models of some files of scores."""
+    made = evaluate(map(read_scores, files), context, **SETTINGS)
+    return made.auc, made.models
 
 
 def edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -22,7 +42,7 @@ def edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFra
 
 
 def test_long_table(score_files: list[Path], context: EvaluationContext) -> None:
-    auc, models = evaluate(map(read_scores, score_files), context)
+    auc, models = metrics(score_files, context)
     assert list(auc.columns) == AUC_COLUMNS
     assert len(auc) == 7 * 8
     assert list(models["model"]) == ["base", "swap", "tps", "up", "joint", "weight_averaging", "r2m"]
@@ -40,13 +60,13 @@ def test_long_table(score_files: list[Path], context: EvaluationContext) -> None
 def test_accuracy_uses_the_val_threshold_of_the_model(
     score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
 ) -> None:
-    before, _ = evaluate([read_scores(score_files[4])], context)
+    before, _ = metrics([score_files[4]], context)
 
     def shift_test(frame: pd.DataFrame) -> pd.DataFrame:
         frame.loc[frame["split"] == "test", "logit"] += 100
         return frame
 
-    after, _ = evaluate([read_scores(rewrite(score_files[4], edit(shift_test)))], context)
+    after, _ = metrics([rewrite(score_files[4], edit(shift_test))], context)
     np.testing.assert_allclose(after["auc"], before["auc"], atol=1e-3)
     np.testing.assert_allclose(after["accuracy"], 0.5)
 
@@ -54,37 +74,38 @@ def test_accuracy_uses_the_val_threshold_of_the_model(
 def test_unseen_generators_do_not_move_the_threshold(
     score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
 ) -> None:
-    _, before = evaluate([read_scores(score_files[4])], context)
+    _, before = metrics([score_files[4]], context)
 
     def add_unseen(frame: pd.DataFrame) -> pd.DataFrame:
         extra = frame[(frame["split"] == "val") & (frame["generator"] == "up")]
         return pd.concat([frame, extra.assign(generator="inp", set="inp", logit=-50.0)], ignore_index=True)
 
     path = rewrite(score_files[4], edit(add_unseen))
-    _, after = evaluate([read_scores(path)], context)
+    _, after = metrics([path], context)
     assert before["threshold"].equals(after["threshold"])
 
     only = rewrite(path, edit(lambda f: f[(f["split"] == "test") | f["generator"].isin(["real", "inp"])]))
     with pytest.raises(R2MError, match="role train"):
-        evaluate([read_scores(only)], context)
+        metrics([only], context)
 
 
 def test_files_are_complete_stable_and_rounded(
     score_files: list[Path], context: EvaluationContext, tmp_path: Path
 ) -> None:
-    write_tables(score_files, context, tmp_path / "one")
-    write_tables([*score_files[:5][::-1], *score_files[5:]], context, tmp_path / "two")
+    write_tables(score_files, context, tmp_path / "one", **SETTINGS, reference="r2m")
+    turned = [*score_files[:5][::-1], *score_files[5:]]
+    write_tables(turned, context, tmp_path / "two", **SETTINGS, reference="r2m")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == FILES
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     line = (tmp_path / "one" / "auc.csv").read_text().splitlines()[1]
-    assert re.fullmatch(r"base,base,,a/swap,swap,FS,a,in_distribution,30,30(,\d\.\d{6}){4}", line)
-    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
-    assert set(metrics["r2m"]) == {"in_distribution", "unseen_generator", "cross_dataset"}
+    assert re.fullmatch(r"base,base,,a/swap,swap,FS,a,in_distribution,30,30(,\d\.\d{6}){8}", line)
+    means = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert set(means["r2m"]) == {"in_distribution", "unseen_generator", "cross_dataset"}
 
 
 def test_group_means(score_files: list[Path], context: EvaluationContext) -> None:
-    auc, models = evaluate(map(read_scores, score_files), context)
+    auc, models = metrics(score_files, context)
     means = group_means(auc, models, context)
     assert list(means["model"].unique()) == list(models["model"])
     row = means[(means["model"] == "r2m") & (means["group"] == "cross_dataset_trained")].iloc[0]
@@ -94,7 +115,7 @@ def test_group_means(score_files: list[Path], context: EvaluationContext) -> Non
 
 
 def test_main_table_values_and_marks(score_files: list[Path], context: EvaluationContext) -> None:
-    auc, models = evaluate(map(read_scores, score_files), context)
+    auc, models = metrics(score_files, context)
     table = main_table(auc, models, context)
     assert [column for _, column in table.columns] == [
         "FS",
@@ -130,7 +151,7 @@ def test_best_and_second_count_ties_once() -> None:
 
 
 def test_latex_is_balanced_and_escaped(score_files: list[Path], context: EvaluationContext) -> None:
-    auc, models = evaluate(map(read_scores, score_files), context)
+    auc, models = metrics(score_files, context)
     text = main_table(auc, models, context).to_latex()
     assert r"Weight\_Averaging" in text
     assert text.count("{") == text.count("}")
@@ -149,23 +170,28 @@ def test_errors_name_file_and_set(
     with pytest.raises(R2MError, match=r"bad\.parquet"):
         read_scores(tmp_path / "bad.parquet")
     with pytest.raises(R2MError, match="no files of scores"):
-        evaluate([], context)
+        metrics([], context)
     with pytest.raises(R2MError, match="second file of scores for model 'swap'"):
-        evaluate([read_scores(swap), read_scores(swap)], context)
+        metrics([swap, swap], context)
 
     no_reals = rewrite(swap, edit(lambda f: f[~((f["domain"] == "b") & (f["label"] == 0))]))
-    with pytest.raises(R2MError, match=r"swap\.parquet: set b/swap has fakes but no reals in split 'test'"):
-        evaluate([read_scores(no_reals)], context)
+    with pytest.raises(R2MError, match=r"swap\.parquet: split 'test': set b/swap has fakes but no reals"):
+        metrics([no_reals], context)
     no_fakes = rewrite(score_files[3], edit(lambda f: f[f["label"] == 0]))
     with pytest.raises(R2MError, match=r"up\.parquet: no fakes in split 'val'"):
-        evaluate([read_scores(no_fakes)], context)
+        metrics([no_fakes], context)
 
     fewer = rewrite(tps, edit(lambda f: f[f["image_id"] != "a/up/test3"]))
     with pytest.raises(R2MError, match=r"a/up: .*joint.* 30 reals and 30 fakes, but .*tps.* 30 and 29"):
-        evaluate([read_scores(score_files[4]), read_scores(fewer)], context)
+        metrics([score_files[4], fewer], context)
+    renamed = rewrite(
+        score_files[6], edit(lambda f: f.assign(image_id=f["image_id"].str.replace("up/test3", "up/none")))
+    )
+    with pytest.raises(R2MError, match=r"joint\.parquet and .*r2m\.parquet are of other images"):
+        metrics([score_files[4], renamed], context)
     no_val = rewrite(tps, edit(lambda f: f[f["split"] == "test"]))
     with pytest.raises(R2MError, match="no fakes in split 'val'"):
-        evaluate([read_scores(no_val)], context)
+        metrics([no_val], context)
 
 
 def test_scores_must_be_finite_and_described(score_files: list[Path], rewrite: Callable[..., Path]) -> None:
@@ -182,8 +208,67 @@ def test_reals_without_fakes_make_no_set(
     score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
 ) -> None:
     path = rewrite(score_files[0], edit(lambda f: f[~((f["domain"] == "b") & (f["label"] == 1))]))
-    auc, _ = evaluate([read_scores(path)], context)
+    auc, _ = metrics([path], context)
     assert set(auc["domain"]) == {"a"}
+
+
+def test_scores_must_name_people(score_files: list[Path], rewrite: Callable[..., Path]) -> None:
+    path = rewrite(score_files[0], edit(lambda f: f.drop(columns="identity")))
+    with pytest.raises(R2MError, match=r"base\.parquet: expected the columns .*; missing: identity$"):
+        read_scores(path)
+
+
+def test_order_of_images_changes_nothing(
+    score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]
+) -> None:
+    before = evaluate(map(read_scores, score_files), context, **SETTINGS)
+    for path in score_files[::2]:
+        rewrite(path, edit(lambda f: f.sample(frac=1, random_state=3)))
+    after = evaluate(map(read_scores, score_files), context, **SETTINGS)
+    pd.testing.assert_frame_equal(after.auc, before.auc)
+    np.testing.assert_array_equal(after.resampled, before.resampled)
+
+
+def test_estimates_are_the_aucs_of_the_table(score_files: list[Path], context: EvaluationContext) -> None:
+    made = evaluate(map(read_scores, score_files), context, **SETTINGS)
+    assert made.estimates.ravel().tolist() == made.auc["auc"].tolist()
+    assert made.resampled.shape == (100, 7, 8)
+    assert list(made.matrix.units) == [c for c in SCORE_COLUMNS if c not in ("set", "split", "logit")]
+    assert (made.auc["auc_low"] <= made.auc["auc"]).all()
+    assert (made.auc["auc"] <= made.auc["auc_high"]).all()
+
+
+def test_cross_auc(score_files: list[Path], context: EvaluationContext, rewrite: Callable[..., Path]) -> None:
+    made = evaluate(map(read_scores, score_files), context, **SETTINGS)
+    table = cross_auc(made, context, **SETTINGS)
+    assert list(table.columns) == CROSS_COLUMNS
+    assert len(table) == 7 * 8
+    assert (table["domain"] != table["real_domain"]).all()
+    row = table[(table["model"] == "tps") & (table["test_set"] == "a/swap")].iloc[0]
+    frame = read_scores(score_files[2]).frame.query("split == 'test'")
+    pair = frame[
+        frame["generator"].eq("swap") & frame["domain"].eq("a")
+        | frame["generator"].eq("real") & frame["domain"].eq("b")
+    ]
+    assert row["auc"] == pytest.approx(roc_auc_score(pair["label"], pair["logit"]))
+    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+    assert (row["real_domain"], row["n_real"], row["n_fake"]) == ("b", 30, 30)
+
+    alone = rewrite(score_files[0], edit(lambda f: f[f["domain"] == "a"]))
+    none = cross_auc(evaluate([read_scores(alone)], context, **SETTINGS), context, **SETTINGS)
+    assert list(none.columns) == CROSS_COLUMNS
+    assert none.empty
+
+
+def test_reference_must_have_scores(
+    score_files: list[Path], context: EvaluationContext, tmp_path: Path
+) -> None:
+    with pytest.raises(R2MError, match=r"reference 'r3m': .* expected one of base, swap, .*, r2m"):
+        write_tables(score_files, context, tmp_path / "out", **SETTINGS, reference="r3m")
+    assert not (tmp_path / "out").exists()
+    write_tables(score_files, context, tmp_path / "out", **SETTINGS, reference=None)
+    assert read_table(tmp_path / "out" / "delong.csv").empty
+    assert "better" not in (tmp_path / "out" / "main_intervals.md").read_text()
 
 
 def test_command(score_files: list[Path], context: EvaluationContext, tmp_path: Path) -> None:
@@ -195,7 +280,11 @@ def test_command(score_files: list[Path], context: EvaluationContext, tmp_path: 
         str(out),
         "--scores",
         *map(str, score_files),
+        *("--resamples", "100", "--reference", "r2m"),
     ]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in out.iterdir()) == FILES
+    tested = read_table(out / "delong.csv")
+    assert len(tested) == 6 * 8
+    assert set(tested["significance"]) >= {"better", "no"}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from r2m.dotted import with_dotted
+from r2m.evaluate.calibration import reliability
 from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
 from r2m.evaluate.tables import group_means
 from r2m.figures.style import METHOD_COLOURS
@@ -23,6 +24,8 @@ class Results:
     auc: pd.DataFrame
     models: pd.DataFrame
     means: pd.DataFrame
+    intervals: pd.DataFrame
+    curves: pd.DataFrame
 
 
 def make_results(
@@ -63,7 +66,28 @@ def make_results(
             for item in sets
         ]
     )
-    return Results(context, auc, models, group_means(auc, models, context))
+    means = group_means(auc, models, context)
+    return Results(context, auc, models, means, make_intervals(auc, models), make_curves(auc, models))
+
+
+def make_intervals(auc: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Means of whole protocols with intervals, and one mean of a part, as in intervals.csv."""
+    means = auc.groupby(["model", "protocol"], sort=False)["auc"].mean().reset_index()
+    table = models.merge(means, on="model").assign(part="mean", reference="r2m")
+    table = table.assign(low=table["auc"] - 0.02, high=(table["auc"] + 0.01).clip(upper=1))
+    return pd.concat([table, table.iloc[:1].assign(part="FS", auc=0.123)], ignore_index=True)
+
+
+def make_curves(auc: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Reliability curves of drawn probabilities, as in reliability.csv."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for _, model in models.iterrows():
+        for protocol in auc["protocol"].unique():
+            probabilities = rng.beta(0.3, 0.3, 300)
+            curve = reliability(rng.random(300) < 0.2 + 0.6 * probabilities, probabilities)
+            parts.append(curve.assign(model=model["model"], protocol=protocol))
+    return pd.concat(parts, ignore_index=True)
 
 
 def make_report(seed: int, blocks: int = 4, rank: int = 6, zero: bool = False) -> dict[str, object]:

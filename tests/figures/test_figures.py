@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -13,11 +14,21 @@ from layout import check_layout, texts
 from matplotlib.patches import Polygon, Rectangle
 from synthetic_results import make_candidates, make_report
 
-from r2m.cli import figure_dumbbell, figure_heatmap, figure_spectra, figure_tune
+from r2m.cli import (
+    figure_dumbbell,
+    figure_heatmap,
+    figure_intervals,
+    figure_reliability,
+    figure_spectra,
+    figure_tune,
+)
 from r2m.errors import R2MError
+from r2m.evaluate.calibration import expected_calibration_error
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.figures.dumbbell import dumbbell
 from r2m.figures.heatmap import heatmap, number
+from r2m.figures.intervals import intervals
+from r2m.figures.reliability import reliability
 from r2m.figures.spectra import layer_type, read_report, spectra, spectra_by_type
 from r2m.figures.tune import read_candidates, tune, tuned_options
 
@@ -78,6 +89,58 @@ def test_dumbbell_gain_is_against_weight_averaging(results: Callable[..., Any]) 
     means = made.means.set_index("model")["auc"]
     gain = f"{means['r2m'] - means['weight_averaging']:+.3f}".replace("-", "−")
     assert gain in [text.get_text() for text in texts(dumbbell(made.means))]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_intervals_layout(results: Callable[..., Any], size: str) -> None:
+    made = results(*SIZES[size])
+    check_layout(intervals(made.intervals, made.context))
+
+
+def test_intervals_show_every_mean_of_a_protocol(results: Callable[..., Any]) -> None:
+    made = results(4, 2, 1, 3)
+    figure = intervals(made.intervals, made.context)
+    shown = [text.get_text() for text in texts(figure)]
+    whole = made.intervals[made.intervals["part"] == "mean"]
+    for row in whole.to_dict("records"):
+        assert f"{row['auc']:.3f}" in shown
+        assert f"{row['low']:.3f}–{row['high']:.3f}" in shown
+    assert "0.123" not in shown
+    panels = figure.axes[1:]
+    assert len(panels) == 3
+    bars = [line for line in panels[0].lines if len(line.get_xdata()) == 2 and line.get_lw() == 1.6]
+    assert len(bars) == len(made.models)
+    assert sum(line.get_linestyle() == "--" for line in panels[0].lines) == 1, "the reference's mean"
+    assert {axes.get_xlim() for axes in panels} == {panels[0].get_xlim()}
+
+
+def test_intervals_without_a_reference(results: Callable[..., Any]) -> None:
+    made = results(2, 0, 0, 2, joint=False)
+    figure = intervals(made.intervals.assign(reference=""), made.context)
+    check_layout(figure)
+    assert not any(line.get_linestyle() == "--" for line in figure.axes[1].lines)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_reliability_layout(results: Callable[..., Any], size: str) -> None:
+    made = results(*SIZES[size])
+    check_layout(reliability(made.curves, made.models, made.context))
+
+
+def test_reliability_draws_every_bin_and_tells_the_errors(results: Callable[..., Any]) -> None:
+    made = results(2, 1, 1, 1)
+    figure = reliability(made.curves, made.models, made.context)
+    panels = figure.axes[1:]
+    assert len(panels) == len(made.models)
+    own = made.curves[made.curves["model"] == made.models["model"].iloc[0]]
+    drawn = panels[0].lines[1::2]
+    for line, (_, curve) in zip(drawn, own.groupby("protocol", sort=False), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), curve["fakes"])
+    errors = [
+        f"{expected_calibration_error(curve):.2f}".lstrip("0")
+        for _, curve in own.groupby("protocol", sort=False)
+    ]
+    assert f"ECE {' · '.join(errors)}" in [text.get_text() for text in texts(figure)]
 
 
 @pytest.mark.parametrize("count", [1, 4, 25])
@@ -176,10 +239,15 @@ def test_candidates_are_checked(tmp_path: Path) -> None:
 
 def test_commands(results: Callable[..., Any], tmp_path: Path) -> None:
     made = results(2, 1, 1, 2)
-    paths = {name: str(tmp_path / f"{name}.csv") for name in ("auc", "models", "dumbbell", "r2m")}
+    paths = {
+        name: str(tmp_path / f"{name}.csv")
+        for name in ("auc", "models", "dumbbell", "r2m", "intervals", "curves")
+    }
     made.auc.to_csv(paths["auc"], index=False)
     made.models.to_csv(paths["models"], index=False)
     made.means.to_csv(paths["dumbbell"], index=False)
+    made.intervals.to_csv(paths["intervals"], index=False)
+    made.curves.to_csv(paths["curves"], index=False)
     make_candidates(GRID).to_csv(paths["r2m"], index=False)
     report = tmp_path / "swap.json"
     report.write_text(json.dumps(make_report(0)))
@@ -187,6 +255,8 @@ def test_commands(results: Callable[..., Any], tmp_path: Path) -> None:
     runs: list[tuple[Any, Sequence[str]]] = [
         (figure_heatmap, ["--table", paths["auc"], "--models", paths["models"], *options]),
         (figure_dumbbell, ["--means", paths["dumbbell"]]),
+        (figure_intervals, ["--means", paths["intervals"], *options]),
+        (figure_reliability, ["--table", paths["curves"], "--models", paths["models"], *options]),
         (figure_spectra, [str(report), *options, "--title", "r2m"]),
         (figure_tune, [paths["r2m"]]),
     ]

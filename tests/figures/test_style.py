@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from r2m.evaluate.protocols import EvaluationContext
 from r2m.figures.style import (
+    FAMILY_COLOURS,
     METHOD_COLOURS,
     add_axes,
     method_colour,
+    model_colour,
     new_figure,
     save,
     styled,
@@ -52,6 +55,14 @@ def test_colours_stay_with_the_method() -> None:
     assert method_colour("iso_cts_wide") == METHOD_COLOURS["iso_cts"]
     assert method_colour("my_own") == method_colour("my_own")
     assert len(set(METHOD_COLOURS.values())) == len(METHOD_COLOURS)
+
+
+def test_colours_of_models_that_are_no_merges() -> None:
+    context = EvaluationContext.model_validate({"generators": {"lip": {"family": "FR"}}})
+    assert model_colour("mine", "merge", "r2m", context) == METHOD_COLOURS["r2m"]
+    assert model_colour("lip", "specialist", "", context) == FAMILY_COLOURS["FR"]
+    assert model_colour("EFS", "specialist", "", context) == FAMILY_COLOURS["EFS"], "of a family"
+    assert model_colour("joint", "joint", "", context) == "#000000"
 
 
 def test_text_is_measured_and_wrapped() -> None:

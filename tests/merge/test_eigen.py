@@ -69,6 +69,38 @@ def test_easy_spectra_take_the_fast_route():
     assert eigen.leading_right_vectors(matrix, 30).vectors.dtype == torch.float32
 
 
+def low_rank_with_noise(shape, noise, seed):
+    """Return what task vectors look like: a decaying spectrum of rank 40, in dense noise."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(size, 40, generator=generator) for size in shape)
+    signal = left / torch.arange(1, 41) ** 0.5 @ right.T
+    dense = torch.randn(shape, generator=generator)
+    return signal / signal.norm() + noise * dense / dense.norm()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    noise=st.floats(0.05, 3),
+    share=st.sampled_from([0.02, 0.1, 0.25]),
+    shape=st.sampled_from([(300, 300), (900, 300), (300, 400)]),
+    seed=st.integers(0, 99),
+)
+def test_truncation_among_noise_is_exact(noise, share, shape, seed):
+    matrix = low_rank_with_noise(shape, noise, seed)
+    rank = int(share * min(shape))
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    exact = (left[:, :rank] * values[:rank]) @ right[:rank]
+    found = eigen.leading_right_vectors(matrix, rank)
+    assert torch.linalg.norm(truncation(matrix, found.vectors) - exact) <= 1e-5 * torch.linalg.norm(values)
+    assert torch.allclose(found.values, values[:rank], rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25])
+def test_cuts_in_noise_take_the_fast_route(share):
+    matrix = low_rank_with_noise((900, 300), 0.7, 0)
+    assert eigen.leading_right_vectors(matrix, int(share * 300)).vectors.dtype == torch.float32
+
+
 def test_a_near_tie_at_the_cut_takes_the_exact_route():
     values = torch.where(torch.arange(300) < 30, 2.0, 1.0).double()
     values[30] = 2 - 1e-5

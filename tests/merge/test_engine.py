@@ -381,7 +381,7 @@ def test_a_model_merged_on_another_base_is_refused(tmp_path, files):
 
 def test_patterns_do_not_reach_the_head(tmp_path, files):
     request = asked(files, tmp_path / "m.safetensors", exclude=["head.*"], head_prefix="head.")
-    with pytest.raises(R2MError, match=r"exclude 'head\.\*': fits no tensor of the base"):
+    with pytest.raises(R2MError, match=r"exclude 'head\.\*': fits the head alone"):
         merge_files(request, Settings())
 
 

@@ -126,6 +126,34 @@ def test_sweep_equals_single_merges(task_vectors, name, candidates):
         torch.testing.assert_close(flatten(update), flatten(single), rtol=1e-5, atol=1e-9)
 
 
+SCALED = [name for name in registry.names() if "scaling" in registry.get(name).options.model_fields]
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_proportional_methods_say_so(task_vectors, name):
+    method = registry.get(name)
+    once, twice = (
+        flatten(merging.merge(method, task_vectors, method.options(scaling=scaling))[0]) for scaling in (1, 2)
+    )
+    difference = torch.linalg.norm(twice - 2 * once)
+    assert (difference <= 1e-6 * torch.linalg.norm(twice)) == method.is_proportional
+
+
+def test_sweep_merges_proportional_candidates_once(task_vectors, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        merging,
+        "merge",
+        lambda *args, real=merging.merge, **kwargs: calls.append(args[2]) or real(*args, **kwargs),
+    )
+    method = registry.get("ties")
+    candidates = [
+        method.options(keep=keep, scaling=scaling) for keep in (0.2, 0.5) for scaling in (0.5, 1.0, 2.0)
+    ]
+    assert [options for options, _ in merging.sweep(method, task_vectors, candidates)] == candidates
+    assert [one.keep for one in calls] == [0.2, 0.5]
+
+
 def test_registry():
     assert " ".join(registry.names()) == (
         "breadcrumbs cart consensus dare fisher iso_c iso_cts karcher knots_ties lines model_stock pcb r2m"

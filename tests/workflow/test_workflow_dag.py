@@ -10,7 +10,11 @@ pytestmark = pytest.mark.slow
 
 VARIANTS = ("weight_averaging", "ties", "r2m_task", "r2m")
 RECORDING = ["model_card", "settings", "runtimes", "pages"]
-REPORTING = ["tables", "figure_heatmap", "figure_dumbbell", *RECORDING]
+REPORTING = [
+    "tables",
+    *("figure_heatmap", "figure_dumbbell", "figure_intervals", "figure_reliability"),
+    *RECORDING,
+]
 METHOD_FIGURES = [
     f"figure_{name} {variant}" for name in ("spectra", "pipeline") for variant in ("r2m_task", "r2m")
 ]
@@ -111,6 +115,16 @@ def test_switching_a_method_off_shows_the_others_only(project: Project) -> None:
     assert not list((project / "results").glob("*/ties/*"))
 
 
+def test_resamples_and_reference_remake_the_tables_only(project: Project) -> None:
+    project.edit("evaluate.resamples", 200)
+    assert project.jobs() == Counter(REPORTING)
+    project.edit("evaluate.resamples", 100)
+    project.edit("evaluate.reference", "r2m")
+    assert project.jobs() == Counter(), "r2m is the reference already"
+    project.edit("evaluate.reference", "r2m_task")
+    assert project.jobs() == Counter(REPORTING)
+
+
 def test_comments_and_layout_change_nothing(project: Project) -> None:
     source = project / "src/r2m/train/finetune.py"
     text = source.read_text()
@@ -144,7 +158,7 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.edit("merge.methods.r2m_task", None)
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
     tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
-    assert len(tables) == 5
+    assert len(tables) == 12
     for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path

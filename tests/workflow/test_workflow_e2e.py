@@ -30,10 +30,20 @@ KINDS = {
     "joint": "joint",
     **dict.fromkeys(METHODS, "merge"),
 }
-PAGES = ("main", "auc", "data_card", "model_card", "settings", "runtimes")
+PAGES = (
+    "main",
+    "main_intervals",
+    "auc",
+    "delong",
+    "cross_auc",
+    "data_card",
+    "model_card",
+    "settings",
+    "runtimes",
+)
 COLUMNS = [
     *("model", "kind", "method", "test_set", "generator", "family", "domain", "protocol"),
-    *("n_real", "n_fake", "auc", "ap", "eer", "accuracy"),
+    *("n_real", "n_fake", "auc", "auc_low", "auc_high", "ap", "eer", "tpr_at_fpr_1", "ece", "accuracy"),
 ]
 
 
@@ -52,9 +62,11 @@ def scores(project: Project, kind: str, model: str) -> pd.DataFrame:
 
 def test_everything_is_there(finished_run: Project) -> None:
     by_variant = [f"{figure}/{name}" for figure in ("pipeline", "spectra") for name in ("r2m", "r2m_task")]
-    figures = ["heatmap", "dumbbell", "tune", *by_variant]
+    figures = ["heatmap", "dumbbell", "intervals", "reliability", "tune", *by_variant]
+    tables = ["auc", "models", "dumbbell", "intervals", "delong", "reliability", "video", "cross_auc"]
     expected = [
-        *(f"tables/{name}" for name in ("auc.csv", "models.csv", "dumbbell.csv", "main.md", "main.tex")),
+        *(f"tables/{name}.csv" for name in tables),
+        *(f"tables/{name}.{suffix}" for name in ("main", "main_intervals") for suffix in ("md", "tex")),
         "tables/metrics.json",
         *(f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf", "svg")),
         *(f"contact/{name}.png" for name in FAMILIES),
@@ -83,8 +95,37 @@ def test_table_has_every_model_on_every_test_set(table: pd.DataFrame) -> None:
         within = "unseen_generator" if row["generator"] == "inp" else "in_distribution"
         assert row["protocol"] == ("cross_dataset" if row["domain"] == "sketch" else within)
         assert row["n_real"] == row["n_fake"] == 6
-    for metric in ("auc", "ap", "eer", "accuracy"):
+    for metric in COLUMNS[COLUMNS.index("auc") :]:
         assert table[metric].between(0, 1).all()
+    assert (table["auc_low"] <= table["auc"]).all()
+    assert (table["auc"] <= table["auc_high"]).all()
+
+
+def test_tables_beside_the_metrics(finished_run: Project) -> None:
+    tables = {
+        name: pd.read_csv(finished_run / f"results/tables/{name}.csv", keep_default_na=False)
+        for name in ("delong", "intervals", "video", "cross_auc")
+    }
+    assert len(tables["delong"]) == (len(KINDS) - 1) * 6
+    assert set(tables["delong"]["reference"]) == {"r2m"}
+    assert set(tables["intervals"]["model"]) == set(KINDS)
+    assert len(tables["video"]) == 0
+    assert (
+        "no image of the test split names a video" in (finished_run / "results/logs/tables.log").read_text()
+    )
+    assert set(zip(tables["cross_auc"]["domain"], tables["cross_auc"]["real_domain"], strict=True)) == {
+        ("drawn", "sketch"),
+        ("sketch", "drawn"),
+    }
+
+
+def test_scores_name_the_people_of_the_manifests(finished_run: Project) -> None:
+    rows = scores(finished_run, "merge", "r2m").set_index("image_id")
+    known = pd.concat(
+        manifest.read(path) for path in finished_run.root.glob("results/f*/*/manifest.parquet")
+    ).set_index("image_id")
+    assert rows["identity"].tolist() == known.loc[rows.index, "identity"].tolist()
+    assert rows["video"].isna().all()
 
 
 def test_table_is_computed_from_the_scores(finished_run: Project, table: pd.DataFrame) -> None:

@@ -267,11 +267,25 @@ TABLES = [
         "auc.csv",
         "models.csv",
         "dumbbell.csv",
+        "intervals.csv",
+        "delong.csv",
+        "reliability.csv",
+        "video.csv",
+        "cross_auc.csv",
         "main.md",
         "main.tex",
+        "main_intervals.md",
+        "main_intervals.tex",
         "metrics.json",
     )
 ]
+
+
+def tables_arguments():
+    """How many resamples the tables take, and which model they test the others against."""
+    reference = f" --reference {PARAMS.reference}" if PARAMS.reference else ""
+    resamples = PARAMS.evaluate.resamples
+    return f"--resamples {resamples} --seed {PARAMS.seed}{reference}"
 
 
 def context(generator_keys=(), domain_keys=()):
@@ -294,6 +308,8 @@ FORMATS = ("png", "pdf", "svg")
 FIGURE_NAMES = [
     "heatmap",
     "dumbbell",
+    "intervals",
+    "reliability",
     "tune",
     *(f"pipeline/{variant}" for variant in R2M_VARIANTS),
     *(f"spectra/{variant}" for variant in R2M_VARIANTS),
@@ -307,11 +323,22 @@ MODEL_CARD = "results/model_card.md"
 SETTINGS = "results/settings.md"
 RUNTIMES = "results/runtimes.csv"
 # The merge that the model card is of.
-REFERENCE = "r2m" if "r2m" in VARIANTS else [*R2M_VARIANTS, *VARIANTS][0]
+REFERENCE = PARAMS.reference or [*R2M_VARIANTS, *VARIANTS][0]
 # What the report shows as a page → its caption, category and name there.
 PAGES = {
     "results/tables/main.md": ("main_table", "Results", "Mean AUC of every model"),
+    "results/tables/main_intervals.md": (
+        "main_intervals",
+        "Results",
+        "Mean AUC with intervals",
+    ),
     "results/tables/auc.csv": ("auc", "Results", "All metrics on every test set"),
+    "results/tables/delong.csv": ("delong", "Results", "DeLong's tests"),
+    "results/tables/cross_auc.csv": (
+        "cross_auc",
+        "Results",
+        "Fakes against reals of another domain",
+    ),
     DATA_CARD: ("data_card", "Data and model", "Data card"),
     MODEL_CARD: ("model_card", "Data and model", "Model card"),
     SETTINGS: ("settings", "Settings", "Params, versions and digests"),
@@ -365,3 +392,77 @@ ALL_PACKAGES = sorted(
     {source.package for source in ALL_SOURCES if hasattr(source, "package")}
 )
 FAMILIES = r2m_params.FAMILIES
+
+
+def bench_inputs():
+    """What experiments read that merge and score in memory."""
+    return {
+        **inputs_of(SETS),
+        "initial_head": INITIAL_HEAD,
+        "task_vectors": list(specialist_files("task_vector").values()),
+        "heads": list(specialist_files("head").values()),
+    }
+
+
+def bench_arguments(wildcards, input):
+    """Command-line arguments for what `bench_inputs` put into a rule's input."""
+    task_vectors = repeated("--task-vector", specialist_files("task_vector"))
+    heads = repeated("--head", specialist_files("head"))
+    return f"{inputs_arguments(wildcards, input)} {task_vectors} {heads} --initial-head {input.initial_head}"
+
+
+EXPERIMENTS = PARAMS.experiments.enabled
+EXPERIMENT_CONTEXT = json.dumps(
+    {
+        **json.loads(context()),
+        "variants": {
+            name: PARAMS.merge.methods[name].label or name for name in VARIANTS
+        },
+    }
+)
+
+
+def experiment_input(name):
+    """What an experiment's table is made of: its scores, or the long table of all models."""
+    if name == "inversion":
+        return ["results/tables/auc.csv"]
+    return [f"results/experiments/{name}/scores.parquet"]
+
+
+def experiment_methods(name):
+    """Modules of the merging methods that an experiment runs."""
+    variants = getattr(PARAMS.experiments, name).variants
+    return [f"r2m.merge.methods.{VARIANTS[one]}" for one in variants if one in VARIANTS]
+
+
+def experiment_files(name):
+    """Tables and figures of one experiment."""
+    folder = f"results/experiments/{name}"
+    tables = [f"{folder}/table.{suffix}" for suffix in ("csv", "md", "tex")]
+    return [*tables, *(f"{folder}/figure.{suffix}" for suffix in FORMATS)]
+
+
+PAPER = [path for name in EXPERIMENTS for path in experiment_files(name)]
+
+
+def experiment_tables(name):
+    """The three formats of an experiment's table, and the page of it that goes into the report."""
+    page = report(
+        f"results/experiments/{name}/table.html",
+        caption=f"../report/{name}.rst",
+        category="Experiments",
+        labels={"experiment": name, "what": "table"},
+    )
+    return [*experiment_files(name)[:3], page]
+
+
+def experiment_figures(name):
+    """The three formats of an experiment's figure; the SVG goes into the report."""
+    png, pdf, svg = experiment_files(name)[3:]
+    captioned = report(
+        svg,
+        caption=f"../report/{name}.rst",
+        category="Experiments",
+        labels={"experiment": name, "what": "figure"},
+    )
+    return [png, pdf, captioned]

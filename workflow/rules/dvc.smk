@@ -61,7 +61,15 @@ def code_of_stages():
 
     figures = [
         command(f"figure_{name}")
-        for name in ("heatmap", "dumbbell", "pipeline", "spectra", "tune")
+        for name in (
+            "heatmap",
+            "dumbbell",
+            "intervals",
+            "reliability",
+            "pipeline",
+            "spectra",
+            "tune",
+        )
     ]
     return {
         "sources": digest("sources", command("sources")),
@@ -185,6 +193,7 @@ def prune():
         "merged": VARIANTS,
         "pages": [Path(path).stem for path in PAGES],
         **{f"figures/{name}": R2M_VARIANTS for name in ("pipeline", "spectra")},
+        "experiments": EXPERIMENTS,
         **{f"scores/{kind}": models for kind, models in MODELS.items()},
         **{f"benchmarks/{folder}": names for folder, names in benchmarked().items()},
     }
@@ -204,9 +213,10 @@ def finish():
     done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
     if "Nothing to be done" not in done:
         return
+    target = "paper" if all(Path(path).exists() for path in PAPER) else "all"
     style = Path(workflow.basedir, "workflow", "report", "report.css")
     shell(
-        f"{snakemake} --report results/report.html --report-stylesheet {style}"
+        f"{snakemake} --report results/report.html --report-stylesheet {style} -- {target}"
         " >results/logs/report.log 2>&1 || true"
     )
     if Path(".dvc").is_dir():

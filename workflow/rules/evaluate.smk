@@ -34,6 +34,8 @@ rule tables:
         out=lambda w, output: Path(output[0]).parent,
         scores=repeated("--scores", SCORES),
         context=context(),
+        arguments=tables_arguments(),
         code=code_digest(["r2m.cli.tables"]),
     shell:
-        "r2m tables {params.scores} --options {params.context:q} --out {params.out} >{log} 2>&1"
+        "r2m tables {params.scores} --options {params.context:q} {params.arguments}"
+        " --out {params.out} >{log} 2>&1"

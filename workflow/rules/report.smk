@@ -39,6 +39,49 @@ rule figure_dumbbell:
         "r2m figure-dumbbell --means {input} --out {params.out} >{log} 2>&1"
 
 
+rule figure_intervals:
+    input:
+        "results/tables/intervals.csv",
+    output:
+        *figure_outputs(
+            "intervals",
+            "intervals",
+            "Results",
+            result="Mean AUC with confidence intervals",
+        ),
+    log:
+        "results/logs/figures/intervals.log",
+    params:
+        out=without_suffix,
+        context=context(),
+        code=code_digest(["r2m.cli.figure_intervals"]),
+    shell:
+        "r2m figure-intervals --means {input} --options {params.context:q} --out {params.out}"
+        " >{log} 2>&1"
+
+
+rule figure_reliability:
+    input:
+        table="results/tables/reliability.csv",
+        models="results/tables/models.csv",
+    output:
+        *figure_outputs(
+            "reliability",
+            "reliability",
+            "Results",
+            result="Reliability curves",
+        ),
+    log:
+        "results/logs/figures/reliability.log",
+    params:
+        out=without_suffix,
+        context=context(),
+        code=code_digest(["r2m.cli.figure_reliability"]),
+    shell:
+        "r2m figure-reliability --table {input.table} --models {input.models}"
+        " --options {params.context:q} --out {params.out} >{log} 2>&1"
+
+
 rule figure_spectra:
     input:
         lambda w: [f"results/residuals/{w.variant}/{name}.json" for name in MEMBERS],

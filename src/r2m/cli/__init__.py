@@ -5,6 +5,7 @@ import logging
 import os
 import pkgutil
 import sys
+from contextlib import suppress
 
 import click
 
@@ -49,4 +50,28 @@ def main() -> None:
         r2m()
     except R2MError as error:
         click.echo(f"r2m: error: {error}", err=True)
-        sys.exit(1)
+        _leave(1)
+    except OSError as error:
+        with suppress(OSError):
+            click.echo(f"r2m: error: {error}", err=True)
+        _leave(1)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        _leave(end.code)
+
+
+def _leave(status: int) -> None:
+    """End the process; where torch is loaded, without the interpreter's own end.
+
+    That runs the exit code of all CUDA libraries, which takes 0.13 GB and 0.3 s on a machine without a GPU
+    too.
+    """
+    if "torch" not in sys.modules:
+        sys.exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads any more, and the work is done
+            if stream is not None:
+                stream.flush()
+    os._exit(status)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from r2m.cli.json_type import Options
+from r2m.cli.named_file import named_files
 from r2m.params import BackboneOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,6 +24,16 @@ def compute_options(command: Command) -> Command:
     return click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")(
         command
     )
+
+
+def bench_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what `r2m.evaluate.bench.open_bench` takes: images, base, task vectors and heads."""
+    command = click.option("--initial-head", type=FILE, required=True, help="What all heads started from.")(
+        command
+    )
+    command = named_files("--head", required=True, help="A specialist's head.")(command)
+    command = named_files("--task-vector", required=True, help="A specialist's task vector.")(command)
+    return inputs_options(compute_options(command))
 
 
 def inputs_options(command: Command) -> Command:

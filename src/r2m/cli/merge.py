@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from r2m.cli.progress import Bar
 from r2m.errors import R2MError
 
 _PATH = click.Path(path_type=Path)
+# Of the options in these groups a merge takes one.
+ALTERNATIVES = ("residual.rank", "scale")
 
 
 @click.command()
@@ -72,9 +75,13 @@ def command(
 
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        place = resolve_device(device)
+    except R2MError as error:
+        raise R2MError(str(error).replace("params.yaml: device:", "--device:")) from None
     how = Settings(
         threads=threads or cores,
-        device=resolve_device(device),
+        device=place,
         force=force,
         allow_nonfinite=allow_nonfinite,
         allow_other_base=allow_other_base,
@@ -87,7 +94,10 @@ def command(
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-    click.echo(f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}")
+    with suppress(OSError):  # the outputs are there, whoever hears of them
+        click.echo(
+            f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
+        )
 
 
 def _leave(number: int, frame: object) -> None:
@@ -99,6 +109,10 @@ def _options(settings: tuple[str, ...]) -> dict[str, Any]:
     for key, value in map(_setting, settings):
         if key in options:
             raise R2MError(f"--set {key}: is given twice")
+        group = key.rpartition(".")[0]
+        rivals = [other for other in options if group in ALTERNATIVES and other.startswith(f"{group}.")]
+        if rivals:
+            raise R2MError(f"--set {key}: contradicts {rivals[0]}; expected one of them")
         options[key] = value
     return options
 

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from r2m.evaluate.protocols import (
-    CROSS_DATASET,
     FAMILIES,
-    IN_DISTRIBUTION,
     PROTOCOLS,
     EvaluationContext,
+    describe,
+    mean_columns,
+    order_test_sets,
 )
 
 KIND_TITLES = {"base": "Base", "specialist": "Specialists", "joint": "Joint training", "merge": "Merged"}
@@ -34,6 +36,8 @@ _LATEX_ESCAPES = str.maketrans(
         "²": r"\textsuperscript{2}",
         "–": "--",
         "×": r"$\times$",
+        "<": r"$<$",
+        "†": r"$^\dagger$",
     }
 )
 
@@ -45,6 +49,8 @@ class MainTable:
     Shapes: `values` (models, columns), NaN where a model has no test set; `own` (models, columns) marks the
     cells of a specialist's own family; `labels` and `kinds` (models,).
     """
+
+    name: ClassVar[str] = "main"
 
     columns: list[tuple[str, str]]
     values: NDArray[np.float64]
@@ -64,14 +70,14 @@ class MainTable:
 
     def to_markdown(self) -> str:
         """Render as a Markdown table with a legend."""
-        titles = [_flat_title(*column) for column in self.columns]
+        titles = [_flat_title(*column).replace("|", r"\|") for column in self.columns]
         lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
         for kind, rows in self._sections():
             lines.append(f"| *{KIND_TITLES[kind]}* |" + " |" * len(titles))
             for row in rows:
                 label = self.labels[row].replace("|", r"\|")
                 lines.append(f"| {label} | " + " | ".join(self._cells(row, MARKDOWN)) + " |")
-        return "\n".join([*lines, "", _legend("**Bold**", "<ins>underlined</ins>", "†"), ""])
+        return "\n".join([*lines, "", self.legend("**Bold**", "<ins>underlined</ins>"), ""])
 
     def to_latex(self) -> str:
         """Render as a `table` float for a document that loads booktabs and graphicx."""
@@ -80,15 +86,14 @@ class MainTable:
         groups = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escape(name)}}}" for name, _, count in spans)
         rules = " ".join(rf"\cmidrule(lr){{{start + 2}-{start + count + 1}}}" for _, start, count in spans)
         width = len(self.columns)
-        caption = _legend("Bold", "underlined", DAGGER)
         lines = [
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}[t]",
             r"\centering",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{caption}}}",
-            r"\label{tab:main}",
+            rf"\caption{{{escape(self.legend('Bold', 'underlined'))}}}",
+            rf"\label{{tab:{self.name}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * width}}}",
             r"\toprule",
@@ -102,6 +107,14 @@ class MainTable:
                 " & ".join([escape(self.labels[row]), *self._cells(row, LATEX)]) + r" \\" for row in rows
             ]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+    def legend(self, bold: str, underlined: str) -> str:
+        """Explain the table, with the words `bold` and `underlined` in the markup that they name."""
+        return (
+            "Mean AUC over test sets; a family's column is the mean over its trained generators in the "
+            f"training domain. {bold}: best of the merged models, {underlined}: second; †: the specialist's "
+            "own family."
+        )
 
     def _sections(self) -> list[tuple[str, list[int]]]:
         return [(kind, list(rows)) for kind, rows in groupby(range(len(self.kinds)), self.kinds.__getitem__)]
@@ -127,9 +140,8 @@ class Markup:
     missing: str
 
 
-DAGGER = r"$^\dagger$"
 MARKDOWN = Markup("**{}**", "<ins>{}</ins>", "†", "–")
-LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", DAGGER, "--")
+LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$", "--")
 
 
 def main_table(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> MainTable:
@@ -138,45 +150,25 @@ def main_table(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationConte
     Cross-dataset is parted by whether the generator was trained on where both kinds occur.
     """
     names = list(models["model"])
-    selections = _columns(auc, context)
-    own = np.zeros((len(names), len(selections)), dtype=bool)
-    for row, (name, kind) in enumerate(zip(names, models["kind"], strict=True)):
-        generator = context.generators.get(name) if kind == "specialist" else None
-        for column, title in enumerate(selections):
-            own[row, column] = generator is not None and title[1] == generator.family
-    means = [auc[rows].groupby("model")["auc"].mean().reindex(names) for rows in selections.values()]
-    values = np.stack([mean.to_numpy(float) for mean in means], axis=1)
-    return MainTable(list(selections), values, own, list(models["label"]), list(models["kind"]))
-
-
-def _columns(auc: pd.DataFrame, context: EvaluationContext) -> dict[tuple[str, str], pd.Series]:
-    """Columns of the table, each with the rows of `auc` it averages."""
-    trained = auc["generator"].map(lambda name: context.generators[name].role == "train")
-    selections: dict[tuple[str, str], pd.Series] = {}
-    for protocol, title in PROTOCOLS.items():
-        within = auc["protocol"] == protocol
-        parts: dict[str, pd.Series] = {}
-        if protocol == IN_DISTRIBUTION:
-            parts = {family: within & (auc["family"] == family) for family in FAMILIES}
-        elif protocol == CROSS_DATASET and (within & trained).any() and (within & ~trained).any():
-            parts = {"trained": within & trained, "unseen": within & ~trained}
-        parts["mean"] = within
-        selections.update({(title, name): rows for name, rows in parts.items() if rows.any()})
-    return selections
+    pairs = auc[["domain", "generator"]].drop_duplicates().itertuples(index=False)
+    sets = order_test_sets([describe(domain, generator, context) for domain, generator in pairs], context)
+    columns = mean_columns(sets)
+    values = np.full((len(names), len(columns)), np.nan)
+    own = np.zeros(values.shape, dtype=bool)
+    for column, ((_, part), places) in enumerate(columns.items()):
+        rows = auc["test_set"].isin([sets[place].name for place in places])
+        values[:, column] = auc[rows].groupby("model")["auc"].mean().reindex(names)
+        for row, (name, kind) in enumerate(zip(names, models["kind"], strict=True)):
+            generator = context.generators.get(name) if kind == "specialist" else None
+            own[row, column] = generator is not None and part == generator.family
+    titles = [(PROTOCOLS[protocol], part) for protocol, part in columns]
+    return MainTable(titles, values, own, list(models["label"]), list(models["kind"]))
 
 
 def _flat_title(protocol: str, column: str) -> str:
     if column == "mean":
         return protocol
     return column if column in FAMILIES else f"{protocol}, {column}"
-
-
-def _legend(bold: str, underlined: str, dagger: str) -> str:
-    return (
-        "Mean AUC over test sets; a family's column is the mean over its trained generators in the training "
-        f"domain. {bold}: best of the merged models, {underlined}: second; {dagger}: the specialist's own "
-        "family."
-    )
 
 
 def escape(text: str) -> str:

@@ -26,10 +26,9 @@ GROUPS = {
     f"{CROSS_DATASET}_trained": "Cross-dataset,\ntrained generators",
     f"{CROSS_DATASET}_unseen": "Cross-dataset,\nunseen generators",
 }
+MODEL_KEYS = ["model", "kind", "method"]
 AUC_COLUMNS = [
-    "model",
-    "kind",
-    "method",
+    *MODEL_KEYS,
     "test_set",
     "generator",
     "family",
@@ -38,13 +37,20 @@ AUC_COLUMNS = [
     "n_real",
     "n_fake",
     "auc",
+    "auc_low",
+    "auc_high",
     "ap",
     "eer",
+    "tpr_at_fpr_1",
+    "ece",
     "accuracy",
 ]
 
 
-_TEXT = ("model", "kind", "method", "label", "test_set", "generator", "family", "domain", "protocol", "group")
+_TEXT = (
+    *("model", "kind", "method", "label", "reference", "test_set", "generator", "family", "domain"),
+    *("real_domain", "protocol", "part", "group", "sampling"),
+)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -79,11 +85,16 @@ class EvaluationContext(_Strict):
 
     generators: dict[str, GeneratorContext] = Field(default_factory=dict)
     domains: dict[str, DomainContext] = Field(default_factory=dict)
+    variants: dict[str, str] = Field(default_factory=dict, description="merge variant → its name for readers")
 
     def generator_label(self, name: str) -> str:
         """Name of a generator as a reader sees it."""
         generator = self.generators.get(name)
         return (generator.label if generator else None) or name
+
+    def variant_label(self, name: str) -> str:
+        """Name of a merge variant as a reader sees it."""
+        return self.variants.get(name, name)
 
     def domain_label(self, name: str) -> str:
         """Name of a domain as a reader sees it; a generator's own reals go by the generator's label."""
@@ -115,6 +126,16 @@ class TestSet:
         """Identifier used in tables, ``<domain>/<generator>``."""
         return f"{self.domain}/{self.generator}"
 
+    def columns(self) -> dict[str, str]:
+        """What the tables say of a test set, by column."""
+        return {
+            "test_set": self.name,
+            "generator": self.generator,
+            "family": self.family,
+            "domain": self.domain,
+            "protocol": self.protocol,
+        }
+
 
 def describe(domain: str, generator: str, context: EvaluationContext) -> TestSet:
     """Describe the test set of a (domain, generator) pair.
@@ -135,6 +156,28 @@ def describe(domain: str, generator: str, context: EvaluationContext) -> TestSet
     else:
         protocol = IN_DISTRIBUTION if known.role == "train" else UNSEEN_GENERATOR
     return TestSet(domain, generator, known.family, known.role, protocol)
+
+
+def mean_columns(sets: Sequence[TestSet]) -> dict[tuple[str, str], list[int]]:
+    """Means that the tables show: (protocol, part) → places in `sets` of the test sets that it averages.
+
+    The part `mean` is a whole protocol. In distribution, each family is a part; cross-dataset is parted by
+    whether the generator was trained on (`trained`, `unseen`) where both kinds occur.
+    """
+    columns: dict[tuple[str, str], list[int]] = {}
+    for protocol in PROTOCOLS:
+        within = [place for place, item in enumerate(sets) if item.protocol == protocol]
+        trained = [place for place in within if sets[place].role == "train"]
+        parts: dict[str, list[int]] = {}
+        if protocol == IN_DISTRIBUTION:
+            parts = {
+                family: [place for place in within if sets[place].family == family] for family in FAMILIES
+            }
+        elif protocol == CROSS_DATASET and 0 < len(trained) < len(within):
+            parts = {"trained": trained, "unseen": [place for place in within if place not in trained]}
+        parts["mean"] = within
+        columns |= {(protocol, part): places for part, places in parts.items() if places}
+    return columns
 
 
 def order_test_sets(sets: Sequence[TestSet], context: EvaluationContext) -> list[TestSet]:
@@ -158,6 +201,12 @@ def group_title(item: TestSet, context: EvaluationContext) -> str:
     """Heading of test sets shown together: the domain, and whether the generators were trained on."""
     domain = context.domain_label(item.domain) if item.domain in context.domains else "own reals"
     return f"{domain}\n{'trained' if item.role == 'train' else 'unseen'} generators"
+
+
+def model_columns(models: pd.DataFrame) -> list[dict[str, str]]:
+    """What the tables say of each model (MODEL_KEYS), by column."""
+    rows = models[MODEL_KEYS].itertuples(index=False, name=None)
+    return [dict(zip(MODEL_KEYS, row, strict=True)) for row in rows]
 
 
 def order_models(models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:

@@ -15,11 +15,11 @@ from r2m.models.backbone import Detector
 from r2m.train.predict import predict
 from r2m.trunk.inputs import Inputs
 
-KEPT = ["image_id", "set", "domain", "split", "label", "generator"]
+KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
 
 
 def score(
-    detector: Detector, inputs: Inputs, device: torch.device, precision: str, batch_size: int
+    detector: Detector, inputs: Inputs, device: torch.device, precision: str, batch_size: int = 64
 ) -> pd.DataFrame:
     """Return the columns `KEPT`, logit and probability of every val and test image.
 

@@ -10,25 +10,33 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from r2m.errors import R2MError
-from r2m.evaluate.main_table import MainTable, main_table
-from r2m.evaluate.metrics import best_threshold, binary_metrics
+from r2m.evaluate.bootstrap import resampled_aucs
+from r2m.evaluate.calibration import reliability_table
+from r2m.evaluate.cross import cross_auc
+from r2m.evaluate.delong import comparisons
+from r2m.evaluate.evaluation import Evaluation, metrics_table
+from r2m.evaluate.intervals import interval_table, mean_intervals
+from r2m.evaluate.main_table import main_table
+from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import (
-    AUC_COLUMNS,
     GROUPS,
     KINDS,
+    MODEL_KEYS,
     PROTOCOLS,
     EvaluationContext,
-    TestSet,
     describe,
     order_models,
-    order_test_sets,
 )
+from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
+from r2m.evaluate.video import video_table
 from r2m.files import atomic_path, write_text
 
-SCORE_COLUMNS = ["image_id", "set", "domain", "split", "label", "generator", "logit"]
-MODEL_COLUMNS = ["model", "kind", "method", "label", "threshold", "val_balanced_accuracy"]
+UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
+SCORE_COLUMNS = [*UNIT_COLUMNS, "set", "split", "logit"]
+MODEL_COLUMNS = [*MODEL_KEYS, "label", "threshold", "val_balanced_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -75,61 +83,27 @@ def read_scores(path: str | Path) -> Scores:
     )
 
 
-def split_sets(
-    scores: Scores, split: str, context: EvaluationContext
-) -> list[tuple[TestSet, NDArray[np.float64], NDArray[np.float64]]]:
-    """Sets of one split as (set, logits of reals, logits of fakes), in the order of the tables.
-
-    Raises R2MError for a set without reals and for no sets at all. Reals that no generator has fakes of (a
-    domain that folder generators do not cover) make no set.
-    """
+def split_of(scores: Scores, split: str) -> pd.DataFrame:
+    """Rows of one split, sorted by image; raises R2MError where it has no fakes."""
     rows = scores.frame[scores.frame["split"] == split]
-    reals = {str(d): part["logit"].to_numpy(float) for d, part in rows[rows["label"] == 0].groupby("domain")}
-    fakes = {
-        (str(d), str(g)): part["logit"].to_numpy(float)
-        for (d, g), part in rows[rows["label"] == 1].groupby(["domain", "generator"])
-    }
-    if not fakes:
+    if not (rows["label"] == 1).any():
         raise R2MError(f"{scores.path}: no fakes in split {split!r}: nothing to evaluate")
-    described = order_test_sets(
-        [describe(domain, generator, context) for domain, generator in fakes], context
-    )
-    for item in described:
-        if item.domain not in reals:
-            raise R2MError(f"{scores.path}: set {item.name} has fakes but no reals in split {split!r}")
-    return [(item, reals[item.domain], fakes[item.domain, item.generator]) for item in described]
+    return rows.sort_values("image_id", ignore_index=True)
 
 
-def evaluate_model(scores: Scores, context: EvaluationContext) -> tuple[pd.DataFrame, dict[str, str | float]]:
-    """Metrics of one model on all of its test sets (AUC_COLUMNS), and its row for the table of models.
+def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str | float]:
+    """Row of a model for the table of models.
 
     The threshold behind ``accuracy`` is one per model, chosen on the val sets of trained generators only.
     """
-    val_sets = [
-        (real, fake) for item, real, fake in split_sets(scores, "val", context) if item.role == "train"
-    ]
+    rows = split_of(scores, "val")
+    logits = rows["logit"].to_numpy(float)
+    sets = set_rows(rows, context, f"{scores.path}: split 'val'")
+    val_sets = [(logits[one.reals], logits[one.fakes]) for one in sets if one.item.role == "train"]
     if not val_sets:
         raise R2MError(f"{scores.path}: split 'val' has no fakes of a generator with role train")
     threshold, val_accuracy = best_threshold(val_sets)
-    rows = []
-    for item, real, fake in split_sets(scores, "test", context):
-        labels = np.repeat([0, 1], [len(real), len(fake)])
-        rows.append(
-            {
-                "model": scores.model,
-                "kind": scores.kind,
-                "method": scores.method,
-                "test_set": item.name,
-                "generator": item.generator,
-                "family": item.family,
-                "domain": item.domain,
-                "protocol": item.protocol,
-                "n_real": len(real),
-                "n_fake": len(fake),
-                **binary_metrics(labels, np.concatenate([real, fake]), threshold),
-            }
-        )
-    model: dict[str, str | float] = {
+    return {
         "model": scores.model,
         "kind": scores.kind,
         "method": scores.method,
@@ -137,43 +111,67 @@ def evaluate_model(scores: Scores, context: EvaluationContext) -> tuple[pd.DataF
         "threshold": threshold,
         "val_balanced_accuracy": val_accuracy,
     }
-    return pd.DataFrame(rows, columns=AUC_COLUMNS), model
 
 
-def evaluate(all_scores: Iterable[Scores], context: EvaluationContext) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Metrics of every model (AUC_COLUMNS) and the models (MODEL_COLUMNS), both in the order of the tables.
+def collect(
+    all_scores: Iterable[Scores], context: EvaluationContext
+) -> tuple[pd.DataFrame, ScoreMatrix, list[SetRows]]:
+    """Models (MODEL_COLUMNS), their scores of the test images in one matrix, and the test sets.
 
-    Raises R2MError if a model's name occurs twice, or if two models were not scored on the same test sets.
+    Files are read one after the other, and their logits alone are kept.
+
+    Raises R2MError if a model's name occurs twice, or if two models were not scored on the same images.
     """
-    parts: dict[str, pd.DataFrame] = {}
-    rows = []
-    first: pd.DataFrame | None = None
-    first_path = ""
+    logits: dict[str, NDArray[np.float64]] = {}
+    described = []
+    units, sets, first = pd.DataFrame(), list[SetRows](), ""
     for scores in all_scores:
-        if scores.model in parts:
+        if scores.model in logits:
             raise R2MError(f"{scores.path}: a second file of scores for model {scores.model!r}")
-        part, row = evaluate_model(scores, context)
-        if first is None:
-            first, first_path = part, scores.path
-        _check_same_sets(first, first_path, part, scores.path)
-        parts[scores.model] = part
-        rows.append(row)
-    if not rows:
+        described.append(describe_model(scores, context))
+        rows = split_of(scores, "test")
+        own_sets = set_rows(rows, context, f"{scores.path}: split 'test'")
+        if not logits:
+            units, sets, first = rows[UNIT_COLUMNS], own_sets, scores.path
+        _check_same_images(units, sets, first, rows[UNIT_COLUMNS], own_sets, scores.path)
+        logits[scores.model] = rows["logit"].to_numpy(float)
+    if not logits:
         raise R2MError("no files of scores were given")
-    models = order_models(pd.DataFrame(rows, columns=MODEL_COLUMNS), context)
-    return pd.concat([parts[name] for name in models["model"]], ignore_index=True), models
+    models = order_models(pd.DataFrame(described, columns=MODEL_COLUMNS), context)
+    names = list(models["model"])
+    values = np.stack([logits[name] for name in names])
+    return models, ScoreMatrix(units, names, values, expit(values)), sets
 
 
-def _check_same_sets(first: pd.DataFrame, first_path: str, other: pd.DataFrame, other_path: str) -> None:
-    """Raise R2MError unless both models were scored on the same test sets of the same sizes."""
-    sizes = [frame.set_index("test_set")[["n_real", "n_fake"]].T.to_dict("list") for frame in (first, other)]
+def _check_same_images(
+    units: pd.DataFrame,
+    sets: Sequence[SetRows],
+    path: str,
+    other: pd.DataFrame,
+    other_sets: Sequence[SetRows],
+    other_path: str,
+) -> None:
+    """Raise R2MError unless both models were scored on the same test images, those of the same sets."""
+    sizes = [{one.item.name: (len(one.reals), len(one.fakes)) for one in each} for each in (sets, other_sets)]
     for name in {**sizes[0], **sizes[1]}:
-        counts = [size.get(name, [0, 0]) for size in sizes]
-        if counts[0] != counts[1]:
+        (reals, fakes), (other_reals, other_fakes) = (size.get(name, (0, 0)) for size in sizes)
+        if (reals, fakes) != (other_reals, other_fakes):
             raise R2MError(
-                f"test set {name}: {first_path} has {counts[0][0]} reals and {counts[0][1]} fakes, "
-                f"but {other_path} has {counts[1][0]} and {counts[1][1]}; score both on the same manifests"
+                f"test set {name}: {path} has {reals} reals and {fakes} fakes, but {other_path} has "
+                f"{other_reals} and {other_fakes}; score both on the same manifests"
             )
+    if not units.equals(other):
+        raise R2MError(f"{path} and {other_path} are of other images; score both on the same manifests")
+
+
+def evaluate(
+    all_scores: Iterable[Scores], context: EvaluationContext, resamples: int, seed: int
+) -> Evaluation:
+    """Metrics of all models with intervals of `resamples` resamples; raises R2MError like `collect`."""
+    models, matrix, sets = collect(all_scores, context)
+    resampled = resampled_aucs(matrix.scores, sets, people(matrix.units, context), resamples, seed)
+    auc = metrics_table(matrix, sets, models, models["threshold"].to_numpy(float), resampled)
+    return Evaluation(models, auc, matrix, sets, resampled)
 
 
 def group_means(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
@@ -199,19 +197,46 @@ def protocol_metrics(auc: pd.DataFrame, models: Sequence[str]) -> dict[str, dict
     }
 
 
-def write_tables(paths: Sequence[Path], context: EvaluationContext, out: Path) -> None:
-    """Write auc.csv, models.csv, dumbbell.csv, main.md, main.tex and metrics.json into the folder `out`."""
-    auc, models = evaluate((read_scores(path) for path in paths), context)
-    table: MainTable = main_table(auc, models, context)
-    _write_csv(auc, out / "auc.csv")
+def write_tables(
+    paths: Sequence[Path],
+    context: EvaluationContext,
+    out: Path,
+    *,
+    resamples: int,
+    seed: int,
+    reference: str | None,
+) -> None:
+    """Write all files of results/tables into the folder `out`.
+
+    Intervals are from `resamples` resamples of people; `reference` is the model that the others are tested
+    against. Raises R2MError where there is no such model, and like `collect`.
+    """
+    made = evaluate((read_scores(path) for path in paths), context, resamples, seed)
+    models = made.models
+    if reference is not None and reference not in set(models["model"]):
+        raise R2MError(
+            f"reference {reference!r}: no scores of this model; expected one of {', '.join(models['model'])}"
+        )
+    tested = comparisons(made, reference)
+    means = mean_intervals(made, reference)
+    table = main_table(made.auc, models, context)
+    spread = interval_table(means, tested, models, resamples)
+    _write_csv(made.auc, out / "auc.csv")
     _write_csv(models, out / "models.csv")
-    _write_csv(group_means(auc, models, context), out / "dumbbell.csv")
+    _write_csv(group_means(made.auc, models, context), out / "dumbbell.csv")
+    _write_csv(means, out / "intervals.csv")
+    _write_csv(tested, out / "delong.csv", "%.6g")
+    _write_csv(reliability_table(made.matrix, made.sets, models), out / "reliability.csv")
+    _write_csv(video_table(made, context, resamples, seed), out / "video.csv")
+    _write_csv(cross_auc(made, context, resamples, seed), out / "cross_auc.csv")
     write_text(out / "main.md", table.to_markdown())
     write_text(out / "main.tex", table.to_latex())
-    metrics = protocol_metrics(auc, list(models["model"]))
+    write_text(out / "main_intervals.md", spread.to_markdown())
+    write_text(out / "main_intervals.tex", spread.to_latex())
+    metrics = protocol_metrics(made.auc, list(models["model"]))
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+def _write_csv(frame: pd.DataFrame, path: Path, float_format: str = "%.6f") -> None:
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        frame.to_csv(temporary, index=False, float_format=float_format, lineterminator="\n")

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
+from r2m.evaluate.protocols import EvaluationContext
 from r2m.files import atomic_path
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells every step of subsetting a font at INFO
@@ -68,6 +69,7 @@ METHOD_COLOURS = {
     "regmean": "#88CCEE",
 }
 KIND_COLOURS = {"base": FAINT, "joint": "#000000"}
+KIND_MARKERS = {"base": "^", "specialist": "D", "joint": "s", "merge": "o"}
 FAMILY_COLOURS = {"FS": "#4477AA", "FR": "#EE6677", "EFS": "#228833", "FE": "#CCBB44"}
 
 
@@ -78,6 +80,16 @@ def method_colour(name: str) -> str:
         return METHOD_COLOURS[max(known, key=len)]
     palette = list(METHOD_COLOURS.values())
     return palette[hashlib.sha256(name.encode()).digest()[0] % len(palette)]
+
+
+def model_colour(model: str, kind: str, method: str, context: EvaluationContext) -> str:
+    """Colour of any model: a merge's by its method, a specialist's by its family."""
+    if kind == "merge":
+        return method_colour(method)
+    if kind == "specialist":
+        generator = context.generators.get(model)
+        return FAMILY_COLOURS.get(generator.family if generator else model, FAINT)
+    return KIND_COLOURS[kind]
 
 
 @contextmanager

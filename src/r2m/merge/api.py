@@ -30,6 +30,8 @@ def merge(
         R2MError: unknown method or option, or tensors that do not fit together or are not finite.
     """
     chosen, complete = resolve(method, options or {})
+    base = _tensors("base", base)
+    specialists = {f"{name}": _tensors(f"specialist {name!r}", one) for name, one in specialists.items()}
     for name, tensors in specialists.items():
         missing = base.keys() - tensors.keys()
         if missing:
@@ -39,3 +41,13 @@ def merge(
         chosen, task_vectors, complete, base=base, statistics=statistics, threads=threads
     )
     return apply(base, update)
+
+
+def _tensors(what: str, mapping: Tensors) -> dict[str, Tensor]:
+    """Return the tensors without their gradients; raises R2MError for anything else than named tensors."""
+    if not isinstance(mapping, Mapping):
+        raise R2MError(f"{what}: expected a mapping of names to tensors, got {type(mapping).__name__}")
+    for key, tensor in mapping.items():
+        if not isinstance(tensor, Tensor):
+            raise R2MError(f"{what}: {key}: expected a tensor, got {type(tensor).__name__}")
+    return {key: tensor.detach() for key, tensor in mapping.items()}

@@ -22,7 +22,7 @@ from r2m.merge.tensors import TaskVectors, Tensors, check
 PIECE_ENTRIES = 2**20
 LEAST_PIECE = 2**12
 
-# After a whole tensor of so many entries, freed memory goes back to the system.
+# After a tensor of so many entries, freed memory goes back to the system.
 LARGE = 2**18
 
 Result = TypeVar("Result")
@@ -162,6 +162,10 @@ class Blocks:
         self._threads = threads
         self._progress = progress
 
+    def of(self, source: Source) -> "Blocks":
+        """Return the blocks of another source, streamed in the same way."""
+        return Blocks(source, self._threads, self._progress)
+
     def size(self, key: str) -> int:
         """Return the number of entries of a tensor."""
         return prod(self.source.shapes[key])
@@ -198,7 +202,7 @@ class Blocks:
         def work(key: str) -> list[Result]:
             blocks = self.pieces(key) if grain == "elements" else [self.whole(key)]
             results = [function(block) for block in blocks]
-            if grain == "tensor" and self.size(key) >= LARGE:
+            if self.size(key) >= LARGE:
                 give_back()
             return results
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -86,6 +87,7 @@ class _Merge:
             inputs.statistics,
         )
         self.blocks = Blocks(self.source, settings.threads, settings.progress)
+        self.notes: list[str] = []
 
     def run(self) -> dict[str, Any]:
         head = self._head()
@@ -123,6 +125,8 @@ class _Merge:
         if not one_pass:
             surveys = self._survey()
             nonfinite = [key for key, one in surveys.items() if not one.is_finite]
+            for key in nonfinite:
+                logger.warning("%s: NaN or infinite values among the inputs; averaged", key)
             self._warn(total([one for key, one in surveys.items() if key not in nonfinite]))
         finite = Blocks(
             self.source,
@@ -137,7 +141,8 @@ class _Merge:
         def work(block: Block) -> tuple[float, Survey | None]:
             seen = survey(block) if one_pass else None
             change = block.mean() if block.key in nonfinite else update(block)
-            merged = torch.add(change, block.base()).to(writer.dtype(block.key))
+            length = torch.linalg.vector_norm(change).double().item()
+            merged = change.add_(block.base()).to(writer.dtype(block.key))
             inputs_are_finite = seen is None or seen.is_finite
             if inputs_are_finite and not (self.settings.allow_nonfinite or is_finite(merged)):
                 raise R2MError(
@@ -145,7 +150,7 @@ class _Merge:
                     " --allow-nonfinite writes them all the same"
                 )
             writer.write(block.key, block.start, merged.reshape(-1).cpu())
-            return torch.linalg.vector_norm(change).double().item() ** 2, seen
+            return length**2, seen
 
         squares = []
         for key, results in self.blocks.map(work, self.method.grain, label="merging"):
@@ -158,6 +163,9 @@ class _Merge:
         if one_pass:
             self._warn(whole)
         described = self.method.describe(state) if self.method.describe is not None else {}
+        if described.get("lambda") == 0:
+            self.notes.append("no residual is left of any specialist: the merge is the Real component alone")
+            logger.warning("%s", self.notes[-1])
         return described, whole, math.sqrt(math.fsum(x for x in squares if math.isfinite(x))), nonfinite
 
     def _survey(self) -> dict[str, Survey]:
@@ -217,8 +225,7 @@ class _Merge:
         """Return inner products of task vectors through the cache file, if there is to be one."""
         if self.recipe.gram_cache is None:
             return None
-        files = (self.inputs.base, *self.inputs.specialists.values())
-        return through_cache(self.recipe.gram_cache, blocks, [identity(file) for file in files])
+        return through_cache(self.recipe.gram_cache, blocks, list(self._digests().values()))
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Return the output's provenance."""
@@ -273,15 +280,9 @@ class _Merge:
             "copied_from_base": list(self.inputs.copied),
             "nonfinite": nonfinite,
             "update_norm": update_norm,
-            "warnings": [*self.inputs.warnings, *warnings(self.source.names, whole)],
+            "warnings": [*self.inputs.warnings, *warnings(self.source.names, whole), *self.notes],
             "details": described,
         }
-
-
-def identity(file: WeightsFile) -> str:
-    """Return what tells one state of a file from another without reading its tensors."""
-    stats = [(path.resolve(), path.stat()) for path in file.files]
-    return " ".join(f"{path}:{one.st_size}:{one.st_mtime_ns}" for path, one in stats)
 
 
 def _check_outputs(recipe: Recipe, force: bool) -> None:
@@ -292,12 +293,13 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
     for index, path in enumerate(paths):
         if path.resolve() in {other.resolve() for other in paths[:index]}:
             raise R2MError(f"{path}: stands for two outputs; expected different names")
-        if path.is_dir():
-            raise R2MError(f"{path}: is a folder; expected the name of a file")
-        if path.exists() and not force and path != recipe.gram_cache:
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise R2MError(f"{path}: is {what}; expected the name of a file")
+        if os.path.lexists(path) and not force and path != recipe.gram_cache:
             raise R2MError(f"{path}: exists; --force replaces it")
-    if not recipe.out.resolve().parent.is_dir():
-        raise R2MError(f"{recipe.out.parent}: no such folder")
+        if not path.resolve().parent.is_dir():
+            raise R2MError(f"{path.parent}: no such folder")
 
 
 def _check_overlap(recipe: Recipe, inputs: Inputs) -> None:

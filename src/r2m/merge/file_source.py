@@ -39,7 +39,8 @@ class FileSource:
         self._statistics = [statistics[name] for name in self.names] if statistics else []
         self._device = device
         self._scratch_folder = scratch_folder
-        self._hashers: dict[str, list[TensorDigest]] = {}
+        self._hashers: dict[tuple[int, str], TensorDigest] = {}
+        self._digests: tuple[dict[str, str], ...] = tuple({} for _ in self._files)
         self._local = threading.local()
 
     def base(self, key: str, start: int, stop: int) -> Tensor:
@@ -86,8 +87,7 @@ class FileSource:
 
     def digests(self, index: int) -> dict[str, str]:
         """Return a file's (0: the base's) tensors' digests, as far as they were read while digesting."""
-        file = self._files[index]
-        return {key: one[index].hexdigest() for key, one in self._hashers.items() if key in file.entries}
+        return dict(self._digests[index])
 
     def _stack(self, length: int) -> Tensor:
         """Return this thread's buffer for one piece of all files, (K + 1, n) in float32."""
@@ -110,10 +110,16 @@ class FileSource:
             raw = file.read(key, start, stop)
             row.copy_(raw)
         if self.digesting:
-            if start == 0:
-                hashers = self._hashers.setdefault(key, [TensorDigest() for _ in self._files])
-                hashers[index] = TensorDigest()
-            self._hashers[key][index].update(raw)
+            self._digest(index, key, start, raw)
+
+    def _digest(self, index: int, key: str, start: int, raw: Tensor) -> None:
+        """Hash the next entries of a tensor; a hash that is complete is kept as text, which takes no room."""
+        digest = TensorDigest() if start == 0 else self._hashers.pop((index, key))
+        digest.update(raw)
+        if start + len(raw) == self._files[index].entries[key].numel:
+            self._digests[index][key] = digest.hexdigest()
+        else:
+            self._hashers[index, key] = digest
 
     def _read(self, index: int, key: str, start: int, stop: int) -> Tensor:
         return self._files[index].read(key, start, stop)

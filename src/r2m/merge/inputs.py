@@ -61,7 +61,7 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
     }
     base_hash = _base_hash(base, specialists, allow_other_base)
     head = _head(recipe.head_prefix, base, specialists)
-    excluded = _excluded(recipe.exclude, [key for key in base.entries if key not in head])
+    excluded = _excluded(recipe.exclude, [key for key in base.entries if key not in head], head)
     merged = []
     for key, entry in base.entries.items():
         if key in head or key in excluded:
@@ -115,11 +115,13 @@ def _head(prefix: str | None, base: WeightsFile, specialists: Mapping[str, Weigh
     return tuple(sorted(names))
 
 
-def _excluded(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
+def _excluded(patterns: Iterable[str], names: Iterable[str], head: Iterable[str]) -> set[str]:
     found: set[str] = set()
     names = list(names)
     for pattern in patterns:
         matches = fnmatch.filter(names, pattern)
+        if not matches and fnmatch.filter(head, pattern):
+            raise R2MError(f"exclude {pattern!r}: fits the head alone, which --head decides on")
         if not matches:
             raise R2MError(f"exclude {pattern!r}: fits no tensor of the base")
         found.update(matches)

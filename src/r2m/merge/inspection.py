@@ -1,5 +1,6 @@
 """A look into weights files: tensors, norms, provenance, and cosines between files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
@@ -31,6 +32,8 @@ def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -
         keys = [key for key in shapes if any(_is_floating(file, key) for file in files)]
         grams = dict(zip(keys, in_order(lambda key: _gram(key, files, origin), keys, threads), strict=True))
         described = [_describe(file, index, grams) for index, file in enumerate(files)]
+        for file, one in zip(files, described, strict=True):
+            one["notes"] = [*file.notes, *_mismatches(file, origin), *_not_finite(one)]
         total = sum(grams.values(), torch.zeros(len(files), len(files), dtype=torch.float64))
     norms = total.diagonal().clamp(min=0).sqrt()
     cosines = total / torch.outer(norms, norms).clamp(min=1e-300)
@@ -124,6 +127,23 @@ def _describe(file: WeightsFile, index: int, grams: Mapping[str, Tensor]) -> dic
             for key, entry in file.entries.items()
         },
     }
+
+
+def _mismatches(file: WeightsFile, origin: WeightsFile | None) -> list[str]:
+    """Return what a file lacks of the base, and what it has beside it."""
+    if origin is None:
+        return []
+    sides = (
+        ("lacks", origin.entries.keys() - file.entries.keys()),
+        ("has what the base lacks:", file.entries.keys() - origin.entries.keys()),
+    )
+    return [f"{what} {', '.join(sorted(names))}" for what, names in sides if names]
+
+
+def _not_finite(described: Mapping[str, Any]) -> list[str]:
+    tensors = described["tensors"].items()
+    found = [key for key, one in tensors if one["norm"] is not None and not math.isfinite(one["norm"])]
+    return [f"NaN or infinite values in {', '.join(found)}"] if found else []
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -63,14 +63,21 @@ def sweep(
 ) -> Iterator[tuple[Section, dict[str, Tensor]]]:
     """Yield every candidate's options and update, in an order that suits the method.
 
-    The updates equal those of `merge`.
+    The updates equal those of `merge` up to rounding.
     """
     check_statistics(task_vectors, statistics)
     if method.sweep is not None:
         yield from method.sweep(Blocks(MemorySource(task_vectors, base, statistics)), candidates)
-    else:
-        for options in candidates:
-            yield options, merge(method, task_vectors, options, base=base, statistics=statistics)[0]
+        return
+    groups: dict[Section, list[Any]] = {}
+    for options in candidates:
+        shared = options.model_copy(update={"scaling": 1.0}) if method.is_proportional else options
+        groups.setdefault(shared, []).append(options)
+    for shared, same in groups.items():
+        update, _ = merge(method, task_vectors, shared, base=base, statistics=statistics)
+        for options in same:
+            factor = options.scaling if method.is_proportional else 1.0
+            yield options, update if factor == 1 else {key: factor * one for key, one in update.items()}
 
 
 def check_statistics(task_vectors: TaskVectors, statistics: TaskVectors | None) -> None:

@@ -22,7 +22,8 @@ Others = Literal["alike", "mean", "scaled_mean", "base"]
 class Method:
     """A merging method: pure functions on blocks, and how tensors are brought to them.
 
-    `merge(block, options, state)` returns the update of one block, θ* = θ₀ + update, in float32.
+    `merge(block, options, state)` returns the update of one block, θ* = θ₀ + update, in float32, in memory of
+    its own.
     `prepare(blocks, options)`, if any, runs first over the whole model and returns that `state` (else None).
 
     grain: `elements` if entries are merged independently of each other, so that blocks may be flat pieces of
@@ -32,6 +33,8 @@ class Method:
     statistics: what the method needs of the training data, one file a specialist; None for none.
     describe: turns the state into a JSON-able part of the report.
     sweep: yields (options, update) of several candidates where they can share work.
+    is_proportional: whether the update is options.scaling times something that does not depend on it, so that
+        candidates which differ in nothing else share one merge.
     """
 
     title: str
@@ -44,6 +47,7 @@ class Method:
     prepare: Callable[[Blocks, Any], Any] | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
     sweep: Callable[[Blocks, Sequence[Any]], Iterator[tuple[Any, dict[str, Tensor]]]] | None = None
+    is_proportional: bool = False
     statistics: str | None = None
     least_specialists: int = 1
     most_specialists: int | None = None

@@ -105,7 +105,7 @@ def complaint(error: ValidationError) -> str:
     """Return the first of pydantic's complaints in one line: key, message, what was given."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
+    text = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
     given = first["input"]
     shown = "" if isinstance(given, dict) or first["type"] == "missing" else f" (got {given!r})"
     return f"{key}: {text}{shown}" if key else text + shown

@@ -49,7 +49,7 @@ def survey(block: Block) -> Survey:
     base = block.base().reshape(-1)
     squares = torch.linalg.vector_norm(task_vectors, dim=1).double().square()
     base_square = torch.linalg.vector_norm(base).double().item() ** 2
-    along = (task_vectors @ task_vectors.sum(0)).double()
+    along = (task_vectors @ block.weighted_sum(1.0).reshape(-1)).double()
     if not (squares.isfinite().all() and math.isfinite(base_square)):
         # Finite weights whose squares overflow float32 are no reason to refuse.
         squares = torch.linalg.vector_norm(task_vectors.double(), dim=1).square()

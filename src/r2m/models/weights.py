@@ -365,7 +365,7 @@ def _open_pickle(path: Path, notes: list[str]) -> dict[str, _Loaded]:
             " (nothing in the file was run)"
         ) from error
     except Exception as error:  # an unpickler meets damage with errors of nearly every kind
-        raise R2MError(f"{path}: corrupt weights file ({error})") from error
+        raise R2MError(f"{path}: corrupt, or no checkpoint of PyTorch ({error!r})") from error
     tensors = _unwrapped(content, path, notes)
     return {name: _Loaded(_entry(name, one, path), one.detach()) for name, one in tensors.items()}
 

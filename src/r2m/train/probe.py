@@ -1,8 +1,9 @@
-"""Linear probe: a head for the untrained base."""
+"""Heads fitted to the features of a backbone that stays as it is."""
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -43,4 +44,16 @@ def fit_head(x: np.ndarray, label: np.ndarray) -> dict[str, Tensor]:
     return {
         "head.weight": torch.tensor(weight[None], dtype=torch.float32),
         "head.bias": torch.tensor([bias], dtype=torch.float32),
+    }
+
+
+def fit_lda_head(x: np.ndarray, label: np.ndarray) -> dict[str, Tensor]:
+    """Return the head of a linear discriminant analysis of `label` `(n,)` on `x` `(n, D)`, in closed form.
+
+    Both classes count alike; the shared covariance is shrunk as Ledoit and Wolf (2004) do.
+    """
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5]).fit(x, label)
+    return {
+        "head.weight": torch.tensor(model.coef_, dtype=torch.float32),
+        "head.bias": torch.tensor(model.intercept_, dtype=torch.float32),
     }

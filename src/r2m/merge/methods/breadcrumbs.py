@@ -71,4 +71,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     grain="tensor",
+    is_proportional=True,
 )

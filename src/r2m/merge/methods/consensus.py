@@ -47,4 +47,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     grain="elements",
+    is_proportional=True,
 )

@@ -64,4 +64,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     grain="elements",
+    is_proportional=True,
 )

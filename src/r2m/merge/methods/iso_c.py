@@ -40,4 +40,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     others="scaled_mean",
+    is_proportional=True,
 )

@@ -32,7 +32,7 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.eigen import leading_triplets, polar
+    from r2m.merge.eigen import leading_triplets, whitened_product
 
     common, own = sizes(min(block.shape), len(block.names), options.common_ratio)
     total = block.task_vector(0).double()
@@ -47,7 +47,7 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
         triplets.append(leading_triplets(outside, own, scale))
     left, values, right = (torch.cat(parts, dim=-1) for parts in zip(*triplets, strict=True))
     mean = values.sum() / min(block.shape)
-    return (options.scaling * mean * polar(left)[0] @ polar(right)[0].T).float()
+    return (options.scaling * whitened_product(left, mean.expand(len(values)), right)).float()
 
 
 def sizes(short: int, count: int, common_ratio: float) -> tuple[int, int]:
@@ -67,4 +67,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     others="scaled_mean",
+    is_proportional=True,
 )

@@ -87,8 +87,6 @@ def prepare(blocks: Blocks, options: Options) -> State:
     """Decompose all matrices, lay frames and coordinates aside, and hold the election of TIES over all."""
     import torch
 
-    from r2m.merge.blocks import Blocks
-
     frames, chunks = blocks.scratch(), blocks.scratch()
 
     def decompose(block: Block) -> tuple[int, torch.device] | None:
@@ -104,7 +102,7 @@ def prepare(blocks: Blocks, options: Options) -> State:
 
     found = {key: one for key, (one,) in blocks.map(decompose, label="decomposing") if one is not None}
     shapes = {key: (rank, blocks.source.shapes[key][1]) for key, (rank, _) in found.items() if rank > 0}
-    coordinates = Blocks(Coordinates(blocks.names, shapes, chunks), blocks._threads, blocks._progress)
+    coordinates = blocks.of(Coordinates(blocks.names, shapes, chunks))
     election = ties.prepare(coordinates, ties.Options(keep=options.keep)) if shapes else None
     device = next((device for _, device in found.values()), torch.device("cpu"))
     return State(frames, coordinates, election, device)
@@ -160,4 +158,5 @@ METHOD = Method(
     merge=merge,
     prepare=prepare,
     others="base",
+    is_proportional=True,
 )

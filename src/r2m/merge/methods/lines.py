@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r2m.merge.kinds import layer
+from r2m.merge.layers import require_layers
 from r2m.merge.method import Method
 from r2m.params import Section
 
@@ -22,8 +22,12 @@ class Options(Section):
 
 
 def prepare(blocks: Blocks, options: Options) -> int:
-    """Return the number L of transformer blocks: 1 + the greatest in the tensors' names, 0 without any."""
-    return 1 + max((number for number in map(layer, blocks.keys) if number is not None), default=-1)
+    """Return the number L of transformer blocks, 1 + the greatest in the tensors' names.
+
+    Raises:
+        R2MError: no name tells a block, so that all tensors would be scaled alike.
+    """
+    return 1 + max(require_layers(blocks.keys, "lines"))
 
 
 def merge(block: Block, options: Options, state: int) -> Tensor:

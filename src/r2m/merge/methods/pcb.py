@@ -89,4 +89,5 @@ METHOD = Method(
     merge=merge,
     prepare=prepare,
     grain="elements",
+    is_proportional=True,
 )

@@ -30,4 +30,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     grain="elements",
+    is_proportional=True,
 )

@@ -30,14 +30,14 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.eigen import leading_triplets, polar
+    from r2m.merge.eigen import leading_triplets, whitened_product
 
     rank = min(block.shape) // len(block.names)
     if rank == 0:
         return block.task_vector(0).zero_()
     triplets = [leading_triplets(task_vector, rank) for task_vector in block.each_task_vector()]
     left, values, right = (torch.cat(parts, dim=-1) for parts in zip(*triplets, strict=True))
-    return options.scaling * ((polar(left)[0] * values).float() @ polar(right)[0].T.float())
+    return options.scaling * whitened_product(left, values, right).float()
 
 
 METHOD = Method(
@@ -46,4 +46,5 @@ METHOD = Method(
     options=Options,
     merge=merge,
     others="scaled_mean",
+    is_proportional=True,
 )

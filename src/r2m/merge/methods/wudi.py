@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeInt
 
 from r2m.merge.kinds import Kind
+from r2m.merge.layers import require_layers
 from r2m.merge.method import Method
 from r2m.params import Positive, Section
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.blocks import Block, Blocks
 
 
 class Options(Section):
@@ -21,6 +22,11 @@ class Options(Section):
 
     steps: NonNegativeInt = 300
     lr: Positive = 1e-5
+
+
+def prepare(blocks: Blocks, options: Options) -> None:
+    """Raise R2MError where no tensor belongs to a transformer block: the merge would be the mean."""
+    require_layers(blocks.keys, "wudi")
 
 
 def merge(block: Block, options: Options, state: None) -> Tensor:
@@ -73,4 +79,6 @@ METHOD = Method(
     citation="Cheng et al., Whoever started the interference should end it, ICML 2025, arXiv 2503.08099",
     options=Options,
     merge=merge,
+    prepare=prepare,
+    others="mean",
 )

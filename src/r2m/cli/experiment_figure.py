@@ -1,0 +1,21 @@
+"""`r2m experiment-figure`: the figure of one experiment."""
+
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from r2m.cli.json_type import Options
+from r2m.evaluate.protocols import EvaluationContext, read_table
+
+
+@click.command()
+@click.option("--experiment", required=True, help="Module of r2m.figures.")
+@click.option("--options", type=Options(EvaluationContext), required=True, help="As for `r2m tables`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
+@click.argument("table", type=click.Path(path_type=Path))
+def command(experiment: str, options: EvaluationContext, out: Path, table: Path) -> None:
+    """Draw the figure of an experiment's table (CSV)."""
+    from r2m.figures.style import save
+
+    save(import_module(f"r2m.figures.{experiment}").figure(read_table(table), options), out)

@@ -1,0 +1,21 @@
+"""`r2m figure-reliability`: reliability curves of every model."""
+
+from pathlib import Path
+
+import click
+
+from r2m.cli.json_type import Options
+from r2m.evaluate.protocols import EvaluationContext, read_table
+
+
+@click.command()
+@click.option("--table", type=click.Path(path_type=Path), required=True, help="reliability.csv")
+@click.option("--models", type=click.Path(path_type=Path), required=True, help="models.csv")
+@click.option("--options", type=Options(EvaluationContext), required=True, help="As for `r2m tables`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
+def command(table: Path, models: Path, options: EvaluationContext, out: Path) -> None:
+    """Draw the reliability curves."""
+    from r2m.figures.reliability import reliability
+    from r2m.figures.style import save
+
+    save(reliability(read_table(table), read_table(models), options), out)

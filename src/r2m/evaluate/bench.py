@@ -1,0 +1,108 @@
+"""What is needed to merge specialists and score the result in memory, read once from the stages' files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from r2m.evaluate.scores import score
+from r2m.merge import merging
+from r2m.merge.heads import merge_heads
+from r2m.merge.method import Method
+from r2m.merge.stages.inputs import read_same_base
+from r2m.merge.tensors import TaskVectors, Tensors
+from r2m.models import checkpoint
+from r2m.models.backbone import Detector
+from r2m.models.precision import resolve_device
+from r2m.params import BackboneOptions, Section
+from r2m.train.probe import features
+from r2m.trunk.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A detector on its device, the images, and the parts of all merges.
+
+    `base` holds the tensors that training can change; the detector has the others already.
+    """
+
+    detector: Detector
+    inputs: Inputs
+    base: Tensors
+    task_vectors: TaskVectors
+    heads: TaskVectors
+    initial_head: Tensors
+    device: torch.device
+    precision: str
+
+    def merged(
+        self, method: Method, options: Section, names: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the merged tensors θ* of all specialists, or of those in `names`, without a head."""
+        chosen = self.task_vectors if names is None else {name: self.task_vectors[name] for name in names}
+        update, _ = merging.merge(method, chosen, options, base=self.base)
+        return self.updated(update)
+
+    def updated(self, update: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return θ₀ + update of every tensor that training can change."""
+        return {key: base + update[key] if key in update else base for key, base in self.base.items()}
+
+    def head(self, rule: str = "average", names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return the head that a rule makes of all specialists' heads, or of those in `names`."""
+        chosen = self.heads if names is None else {name: self.heads[name] for name in names}
+        return merge_heads(chosen, rule, self.initial_head)
+
+    def scores(self, tensors: Tensors, head: Tensors) -> pd.DataFrame:
+        """Return the scores of every val and test image, as `r2m score` writes them."""
+        self.detector.load_tensors({**tensors, **head})
+        return score(self.detector, self.inputs, self.device, self.precision)
+
+    def features(self, tensors: Tensors, rows: pd.DataFrame) -> np.ndarray:
+        """Return the pooled features (n, D) of the images in `rows`, in float32."""
+        self.detector.load_tensors(tensors)
+        parts = []
+        for _, part in rows.groupby("set", sort=False):
+            found = features(self.detector, self.inputs, part, self.device, self.precision)
+            parts.append(pd.DataFrame(found, index=part.index))
+            self.inputs.release()
+        return pd.concat(parts).loc[rows.index].to_numpy()
+
+
+def open_bench(
+    manifests: Sequence[Path],
+    trunks: Sequence[Path],
+    base: Path,
+    backbone: BackboneOptions,
+    task_vector: Mapping[str, Path],
+    head: Mapping[str, Path],
+    initial_head: Path,
+    device: str,
+    precision: str,
+    threads: int,
+) -> Bench:
+    """Read what the stages wrote.
+
+    Raises:
+        R2MError: a file is missing or damaged, or was made from another base.
+    """
+    torch.set_num_threads(threads)
+    weights, metadata = checkpoint.load(base)
+    base_hash = metadata.get("base_hash")
+    detector = Detector(backbone)
+    detector.load_tensors(weights)
+    trained = {name: weights[name] for name in detector.trainable_state() if name in weights}
+    place = resolve_device(device)
+    return Bench(
+        detector=detector.to(place),
+        inputs=Inputs(manifests, trunks, backbone, base_hash),
+        base=trained,
+        task_vectors=read_same_base(task_vector, base_hash)[0],
+        heads=read_same_base(head, base_hash)[0],
+        initial_head=checkpoint.load(initial_head)[0],
+        device=place,
+        precision=precision,
+    )

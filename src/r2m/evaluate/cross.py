@@ -1,0 +1,53 @@
+"""Fakes against the reals of other domains."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from r2m.evaluate.bootstrap import interval, resampled_aucs
+from r2m.evaluate.evaluation import Evaluation
+from r2m.evaluate.protocols import MODEL_KEYS, EvaluationContext, model_columns
+from r2m.evaluate.score_matrix import SetRows, people, real_rows
+
+CROSS_COLUMNS = [
+    *(*MODEL_KEYS, "test_set", "generator", "family", "domain", "protocol", "real_domain"),
+    *("n_real", "n_fake", "auc", "auc_low", "auc_high"),
+]
+
+
+def cross_auc(made: Evaluation, context: EvaluationContext, resamples: int, seed: int) -> pd.DataFrame:
+    """AUC of the fakes of every test set against the reals of every other domain (CROSS_COLUMNS).
+
+    Such a pair differs in the photographs as well as in being fake or real: an AUC that is far from that of
+    the test set (auc.csv) shows how much of a score is the domain.
+    """
+    reals = real_rows(made.matrix.units)
+    pairs = [
+        (SetRows(one.item, places, one.fakes), domain)
+        for one in made.sets
+        for domain, places in reals.items()
+        if domain != one.item.domain
+    ]
+    if not pairs:
+        return pd.DataFrame(columns=CROSS_COLUMNS)
+    sets = [one for one, _ in pairs]
+    everyone = people(made.matrix.units, context)
+    resampled = resampled_aucs(made.matrix.scores, sets, everyone, resamples, seed)
+    scores = made.matrix.scores
+    estimates = np.array([[roc_auc_score(one.labels, row[one.rows]) for one in sets] for row in scores])
+    low, high = interval(resampled, estimates)
+    rows = [
+        {
+            **model,
+            **one.item.columns(),
+            "real_domain": domain,
+            "n_real": len(one.reals),
+            "n_fake": len(one.fakes),
+            "auc": estimates[index, place],
+            "auc_low": low[index, place],
+            "auc_high": high[index, place],
+        }
+        for index, model in enumerate(model_columns(made.models))
+        for place, (one, domain) in enumerate(pairs)
+    ]
+    return pd.DataFrame(rows, columns=CROSS_COLUMNS)

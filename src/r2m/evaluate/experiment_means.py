@@ -1,0 +1,63 @@
+"""Metrics of experiments, whose scores are those of many settings below each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from r2m.errors import R2MError
+from r2m.evaluate.protocols import PROTOCOLS, EvaluationContext, describe
+
+TITLES = {"val_auc": "Val", **{name: f"Test: {title.lower()}" for name, title in PROTOCOLS.items()}}
+
+
+def set_aucs(scores: pd.DataFrame, by: Sequence[str], context: EvaluationContext) -> pd.DataFrame:
+    """Return the AUC of every setting on every set of both splits.
+
+    `scores` has the columns `by`, which name a setting, and those of a file of scores. The result has `by`,
+    split, domain, generator, role, protocol and auc, settings in their first order.
+
+    Raises:
+        R2MError: fakes without reals of their domain, or a generator that the context lacks.
+    """
+    rows = []
+    for values, part in scores.groupby([*by, "split"], sort=False):
+        *setting, split = values
+        reals = {str(name): one["logit"] for name, one in part[part["label"] == 0].groupby("domain")}
+        for (domain, generator), fakes in part[part["label"] == 1].groupby(["domain", "generator"]):
+            found = describe(str(domain), str(generator), context)
+            if found.domain not in reals:
+                raise R2MError(f"scores: set {found.name} has fakes but no reals in split {split!r}")
+            logits = np.concatenate([reals[found.domain], fakes["logit"]])
+            labels = np.repeat([0, 1], [len(reals[found.domain]), len(fakes)])
+            auc = float(roc_auc_score(labels, logits))
+            rows.append([*setting, split, found.domain, found.generator, found.role, found.protocol, auc])
+    return pd.DataFrame(rows, columns=[*by, "split", "domain", "generator", "role", "protocol", "auc"])
+
+
+def protocol_means(scores: pd.DataFrame, by: Sequence[str], context: EvaluationContext) -> pd.DataFrame:
+    """Return one row a setting: mean AUC on val over the trained generators, and on test over every protocol.
+
+    Columns: `by`, val_auc, and the protocols that occur. Choices may rest on val_auc, never on the others.
+    """
+    aucs = set_aucs(scores, by, context)
+    trained = aucs[(aucs["split"] == "val") & (aucs["role"] == "train")]
+    test = aucs[aucs["split"] == "test"].pivot_table("auc", list(by), "protocol", "mean", sort=False)
+    found = [name for name in PROTOCOLS if name in test]
+    val = trained.groupby(list(by), sort=False)["auc"].mean()
+    return test[found].assign(val_auc=val)[["val_auc", *found]].reset_index()
+
+
+def read_settings(path: Path, by: Sequence[str]) -> pd.DataFrame:
+    """Read the scores of an experiment, which have the columns `by` beside those of a file of scores.
+
+    Raises:
+        R2MError: not a readable Parquet file, or without a column.
+    """
+    wanted = [*by, "domain", "split", "label", "generator", "logit"]
+    try:
+        return pd.read_parquet(path, columns=wanted)
+    except (OSError, ValueError, KeyError) as error:
+        raise R2MError(f"{path}: expected scores with the columns {', '.join(wanted)} ({error})") from error

@@ -1,0 +1,99 @@
+"""Tables of experiments as CSV, Markdown and LaTeX."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from r2m.evaluate.main_table import LATEX, MARKDOWN, Markup, escape
+from r2m.files import atomic_path, write_text
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A table as a reader sees it.
+
+    `titles` maps the columns of `frame` that are shown to their headings, in order. Columns in `best` have
+    their greatest value bold and the second underlined, by the three digits shown, within each value of
+    `section`.
+    """
+
+    frame: pd.DataFrame
+    titles: Mapping[str, str]
+    caption: str
+    label: str
+    best: Sequence[str] = ()
+    section: str | None = None
+    digits: Mapping[str, int] = field(default_factory=dict)
+
+    def to_markdown(self) -> str:
+        """Render as Markdown, the caption below."""
+        aligned = ["---:" if self._is_number(name) else "---" for name in self.titles]
+        lines = ["| " + " | ".join(self.titles.values()) + " |", "|" + "|".join(aligned) + "|"]
+        cells = self._cells(MARKDOWN, lambda text: text.replace("|", r"\|"))
+        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), "", self.caption, ""])
+
+    def to_latex(self) -> str:
+        """Render as LaTeX with booktabs."""
+        columns = "".join("r" if self._is_number(name) else "l" for name in self.titles)
+        body = [" & ".join(row) + r" \\" for row in self._cells(LATEX, escape)]
+        if self.section is not None:
+            starts = np.flatnonzero((self.frame[self.section] != self.frame[self.section].shift()).to_numpy())
+            for start in reversed(starts[1:].tolist()):
+                body.insert(start, r"\midrule")
+        lines = [
+            r"% needs \usepackage{booktabs,graphicx}",
+            r"\begin{table}[t]",
+            r"\centering",
+            r"\footnotesize",
+            rf"\caption{{{escape(self.caption)}}}",
+            rf"\label{{tab:{self.label}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(map(escape, self.titles.values())) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+        return "\n".join(lines)
+
+    def write(self, stem: Path) -> None:
+        """Write `stem`.csv with all columns of the frame, `stem`.md and `stem`.tex."""
+        with atomic_path(stem.with_suffix(".csv")) as temporary:
+            self.frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        write_text(stem.with_suffix(".md"), self.to_markdown())
+        write_text(stem.with_suffix(".tex"), self.to_latex())
+
+    def _is_number(self, name: str) -> bool:
+        return pd.api.types.is_numeric_dtype(self.frame[name])
+
+    def _places(self, name: str) -> pd.Series:
+        """Return the place of every value, 1 the greatest, among those of its section."""
+        values = self.frame[name].round(3)
+        sections = self.frame[self.section] if self.section else pd.Series("", index=self.frame.index)
+        return values.groupby(sections).rank("dense", ascending=False)
+
+    def _cells(self, markup: Markup, quoted: Callable[[str], str]) -> list[list[str]]:
+        columns = []
+        for name in self.titles:
+            values = self.frame[name]
+            places = self._places(name) if name in self.best else pd.Series(0, index=values.index)
+            frames = {1: markup.best, 2: markup.second}
+            digits = self.digits.get(name, 3 if pd.api.types.is_float_dtype(values) else 0)
+            columns.append(
+                [
+                    markup.missing
+                    if pd.isna(value)
+                    else frames.get(int(place) if not pd.isna(place) else 0, "{}").format(
+                        f"{value:.{digits}f}" if self._is_number(name) else quoted(str(value))
+                    )
+                    for value, place in zip(values, places, strict=True)
+                ]
+            )
+        return [list(row) for row in zip(*columns, strict=True)]
