@@ -16,6 +16,8 @@ from r2m.errors import R2MError
 _PATH = click.Path(path_type=Path)
 # Of the options in these groups a merge takes one.
 ALTERNATIVES = ("residual.rank", "scale")
+# Of so many specialists a merge is faster with memory from the heaps, which grow a little with each.
+FEW = 8
 
 
 @click.command()
@@ -59,6 +61,7 @@ def command(
         --specialist lip=b.safetensors --set keep=0.3 --out merged.safetensors
     """
     from r2m.merge import recipe as recipes
+    from r2m.merge.allocator import map_large_blocks
 
     content = {key: value for key, value in given.items() if value is not None}
     content |= {"specialists": specialist} if specialist else {}
@@ -67,6 +70,8 @@ def command(
     content |= {"options": _options(settings)} if settings else {}
     asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
     asked.resolved()
+    if len(asked.specialists) > FEW:
+        map_large_blocks()
 
     import torch
 

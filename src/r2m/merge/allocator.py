@@ -1,0 +1,17 @@
+"""How a process of its own takes memory for tensors; without torch, whose first allocations come after it."""
+
+import ctypes
+import platform
+
+# glibc's M_MMAP_THRESHOLD, and the size from which a block is mapped by itself.
+_MMAP_THRESHOLD, _MAPPED = -3, 4 << 20
+
+
+def map_large_blocks() -> None:
+    """Have large blocks mapped one by one, so that they go back to the system when they are freed.
+
+    glibc would soon take them from its heaps. That is faster, since the system zeroes mapped pages; but a few
+    numbers that are kept for every specialist split the holes there, and the heaps grow with their number.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _MAPPED)
