@@ -43,7 +43,7 @@ HEADER = "s\tmax_rss\tcpu_time\n"
 
 
 def row(generator: str, domain: str, protocol: str, auc: float, model: str = "r2m") -> dict[str, Any]:
-    metrics = {"auc": auc, "ap": 0.8, "eer": 0.2, "accuracy": 0.7}
+    metrics = {"auc": auc, "ap": 0.8, "eer": 0.2, "tpr_at_fpr_1": 0.3, "ece": 0.1, "accuracy": 0.7}
     return {
         "model": model,
         "kind": "merge",
@@ -92,6 +92,17 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
         models = [("r2m", "merge", -0.5, 0.75), ("ties", "merge", 9.0, 0.5)]
         columns = ["model", "kind", "threshold", "val_balanced_accuracy"]
         pd.DataFrame(models, columns=columns).to_csv(tmp_path / "models.csv", index=False)
+        means = [
+            {"model": model, "kind": "merge", "protocol": protocol, "part": part}
+            | {"auc": auc, "low": auc - 0.05, "high": auc + 0.05}
+            for model, protocol, part, auc in (
+                ("r2m", "in_distribution", "FS", 0.9),
+                ("r2m", "in_distribution", "mean", 0.8),
+                ("r2m", "unseen_generator", "mean", 0.4),
+                ("ties", "in_distribution", "mean", 0.1),
+            )
+        ]
+        pd.DataFrame(means).to_csv(tmp_path / "intervals.csv", index=False)
         benchmarks = {
             "finetune/swap": 100,
             "finetune/up": 50,
@@ -115,6 +126,7 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             receipts=[tmp_path / "receipt.json"],
             auc=tmp_path / "auc.csv",
             models=tmp_path / "models.csv",
+            intervals=tmp_path / "intervals.csv",
             benchmarks=tmp_path / "benchmarks",
         )
 
@@ -153,8 +165,9 @@ def test_merge_metrics_and_cost(files: Files, tmp_path: Path) -> None:
     assert "| `real.center` | false |  |" in text
     assert "λ = 1.234" in text
     assert "Classifier head: the mean of the specialists' heads." in text
-    assert "| In distribution | 0.700 (Upsampler, Drawn) | 2 | 0.800 | 0.800 | 0.200 | 0.700 |" in text
-    assert "| Unseen generators | 0.400 (inp, Drawn) | 1 | 0.400 |" in text
+    metrics = "0.800 | 0.200 | 0.300 | 0.100 | 0.700 |"
+    assert f"| In distribution | 0.700 (Upsampler, Drawn) | 0.800 [0.750, 0.850] | 2 | {metrics}" in text
+    assert f"| Unseen generators | 0.400 (inp, Drawn) | 0.400 [0.350, 0.450] | 1 | {metrics}" in text
     assert "the logit -0.5000, which has the greatest balanced accuracy on the val split (0.750)" in text
     assert "| finetune | 2 | 150 | 300 | 1000 |" in text
     assert "| tune | 1 | 7 | 14 | 70 |" in text
@@ -232,6 +245,7 @@ def test_wrong_files_are_named(files: Files, tmp_path: Path) -> None:
 def test_command(files: Files, tmp_path: Path) -> None:
     arguments: list[object] = ["--model", files.model, "--report", files.report, "--tune", files.tune]
     arguments += ["--base", files.base, "--table", files.auc, "--models", files.models]
+    arguments += ["--intervals", files.intervals]
     arguments += [
         part for name, path in files.specialists.items() for part in ("--specialist", f"{name}={path}")
     ]

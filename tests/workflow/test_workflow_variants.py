@@ -1,5 +1,6 @@
 """A run without a trunk, with specialists per family, on folders of one's own fakes."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from r2m.models import checkpoint
 pytestmark = pytest.mark.slow
 
 SCORES = "results/scores/merge/weight_averaging/scores.parquet"
+CARD = "results/model_card.md"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def run(module_copy: Callable[[str], Project]) -> Project:
     project.edit("generators.named", {"family": "FS", "images": "own/named"})
     project.edit("generators.apart", {"family": "EFS", "images": "own/fakes", "reals": "own/reals"})
     project.edit("merge.methods", {"weight_averaging": {}})
-    project.snakemake("--", "results/tables/auc.csv", SCORES)
+    project.snakemake("--", "results/tables/auc.csv", SCORES, CARD)
     return project
 
 
@@ -92,6 +94,17 @@ def test_scores_hold_the_own_reals(run: Project) -> None:
     scores = pd.read_parquet(run / SCORES)
     assert set(scores.loc[scores["domain"] == "apart", "label"]) == {0, 1}
     assert set(scores["set"]) == {"drawn", "sketch", "swap", "named", "apart"}
+
+
+def test_model_card_is_of_the_only_merge(run: Project) -> None:
+    card = (run / CARD).read_text()
+    assert card.startswith("# Model card: weight_averaging\n")
+    assert re.search(
+        r"\| specialist FS \| \d+ fakes of swap, \d+ fakes of named, \d+ reals of drawn \|", card
+    )
+    assert re.search(r"\| specialist EFS \| \d+ fakes of apart, \d+ reals of apart \|", card)
+    assert "λ =" not in card
+    assert "| finetune | 2 |" in card
 
 
 def test_new_own_image_is_seen(run: Project) -> None:

@@ -364,10 +364,10 @@ def page_outputs():
 
 
 def params_that_ran():
-    """The params without merges that are not enabled, which leave no trace in the results."""
+    """The params in their own order, without merges that are not enabled: those leave no trace in results."""
     enabled = {name: PARAMS.merge.methods[name] for name in VARIANTS}
     merge = PARAMS.merge.model_copy(update={"methods": enabled})
-    return as_json(PARAMS.model_copy(update={"merge": merge}))
+    return PARAMS.model_copy(update={"merge": merge}).model_dump_json()
 
 
 def figure_outputs(name, caption, category, **labels):

@@ -173,6 +173,7 @@ rule model_card:
         ),
         table="results/tables/auc.csv",
         models="results/tables/models.csv",
+        intervals="results/tables/intervals.csv",
     output:
         MODEL_CARD,
     log:
@@ -189,7 +190,8 @@ rule model_card:
     shell:
         "r2m model-card --model {input.model} --report {input.report} --tune {input.tune}"
         " --base {input.base} {params.specialists} {params.manifests} {params.receipts}"
-        " --table {input.table} --models {input.models} --benchmarks {params.benchmarks}"
+        " --table {input.table} --models {input.models} --intervals {input.intervals}"
+        " --benchmarks {params.benchmarks}"
         " --faces {params.faces:q} --options {params.context:q} --label {params.label:q}"
         " --out {output} >{log} 2>&1"
 

@@ -21,6 +21,7 @@ from r2m.params import FacesOptions
 @click.option("--receipt", "receipts", type=FILE, multiple=True, help="Of a package that it is made from.")
 @click.option("--table", type=FILE, required=True, help="auc.csv")
 @click.option("--models", type=FILE, required=True, help="models.csv")
+@click.option("--intervals", type=FILE, required=True, help="intervals.csv")
 @click.option("--benchmarks", type=FILE, required=True, help="Folder of Snakemake's benchmark files.")
 @click.option("--faces", type=Options(FacesOptions), required=True, help="Section `faces` of params.yaml.")
 @click.option("--options", type=Options(CardContext), required=True, help="As for `r2m data-card`.")
@@ -36,6 +37,7 @@ def command(
     receipts: tuple[Path, ...],
     table: Path,
     models: Path,
+    intervals: Path,
     benchmarks: Path,
     faces: FacesOptions,
     options: CardContext,
@@ -55,6 +57,7 @@ def command(
         receipts,
         auc=table,
         models=models,
+        intervals=intervals,
         benchmarks=benchmarks,
     )
     write_model_card(files, faces, label, options, out)

@@ -28,7 +28,13 @@ from r2m.params import BackboneOptions, FacesOptions
 
 SHARED_STAGES = ("finetune", "task_vector")
 OWN_STAGES = ("statistics", "tune", "real_component", "residual", "merge")
-METRICS = {"auc": "AUC", "ap": "AP", "eer": "EER", "accuracy": "accuracy"}
+METRICS = {
+    "ap": "AP",
+    "eer": "EER",
+    "tpr_at_fpr_1": "TPR at 1 % FPR",
+    "ece": "ECE",
+    "accuracy": "accuracy",
+}
 USE = (
     "Research on merging detectors in weight space, and on how far detectors generalise to forgeries that "
     "they were not trained on. It is not made for decisions about people: a score is no evidence that a "
@@ -70,6 +76,7 @@ class Files:
     receipts: Sequence[Path]
     auc: Path
     models: Path
+    intervals: Path
     benchmarks: Path
 
 
@@ -97,14 +104,17 @@ def write_model_card(files: Files, faces: FacesOptions, label: str, context: Car
     variant = merged.metadata["variant"]
     backbone = BackboneOptions.model_validate_json(base.metadata["backbone"])
     images = manifest.concat(manifest.read(path) for path in files.manifests)
-    scores, row = read_metrics(files.auc, files.models, variant)
+    scores, models, means = (
+        read_metrics(path, variant) for path in (files.auc, files.models, files.intervals)
+    )
+    row = models.iloc[0]
     report = _read_json(files.report, "update_norm", "the report of a merge")
     chosen = _read_json(files.tune, "val_auc", "the chosen options")
     sections = [
         [f"# Model card: {label}", "", *_summary(merged, specialists, backbone)],
         ["## What it is made of", "", *_parts(files, merged, base, specialists, images, chosen, context)],
         ["## How it was merged", "", *_merging(merged, report, chosen, context)],
-        ["## Metrics", "", *_metrics(scores, row, context)],
+        ["## Metrics", "", *_metrics(scores, row, means, context)],
         ["## Intended use", "", USE],
         ["## Limits", "", *_limits(scores, images, backbone, faces, context)],
         ["## How to load it", "", *_loading(files.model, backbone, faces, row["threshold"])],
@@ -126,16 +136,13 @@ def read_part(path: Path, *wanted: str) -> Part:
         return Part(known, sha256_of(weights), len(weights.entries), count)
 
 
-def read_metrics(auc: Path, models: Path, variant: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Return a merge's rows of auc.csv and its row of models.csv; raises R2MError if there are none."""
-    found = []
-    for path in (auc, models):
-        frame = read_table(path)
-        rows = frame[(frame["model"] == variant) & (frame["kind"] == "merge")]
-        if rows.empty:
-            raise R2MError(f"{path}: no merged model {variant!r}")
-        found.append(rows)
-    return found[0], found[1].iloc[0]
+def read_metrics(path: Path, variant: str) -> pd.DataFrame:
+    """Return a merge's rows of a table of `r2m tables`; raises R2MError if there are none."""
+    table = read_table(path)
+    rows = table[(table["model"] == variant) & (table["kind"] == "merge")]
+    if rows.empty:
+        raise R2MError(f"{path}: no merged model {variant!r}")
+    return rows
 
 
 def training_counts(images: pd.DataFrame, generators: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
@@ -220,21 +227,25 @@ def _merging(
     return [*lines, f"Classifier head: {heads.get(head, head)}. It is no part of the merge of the weights."]
 
 
-def _metrics(scores: pd.DataFrame, row: pd.Series, context: CardContext) -> list[str]:
-    shown = {key: title for key, title in METRICS.items() if key in scores}
+def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context: CardContext) -> list[str]:
+    whole = means[means["part"] == "mean"].set_index("protocol")
     rows = []
     for protocol, title in PROTOCOLS.items():
         part = scores[scores["protocol"] == protocol]
         if len(part):
             least = part.nsmallest(1, "auc").iloc[0]
             where = f"{context.generator_label(least['generator'])}, {context.domain_label(least['domain'])}"
-            means = [f"{part[key].mean():.3f}" for key in shown]
-            rows.append((title, f"{least['auc']:.3f} ({where})", len(part), *means))
+            auc, low, high = (float(whole[column][protocol]) for column in ("auc", "low", "high"))
+            means_of = [f"{part[key].mean():.3f}" for key in METRICS]
+            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
+            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(part), *means_of))
+    header = ["protocol", "lowest AUC", "mean AUC", "test sets", *METRICS.values()]
     return [
-        *table(["protocol", "lowest AUC", "test sets", *shown.values()], rows, numbers=1 + len(shown)),
+        *table(header, rows, numbers=1 + len(METRICS)),
         "",
         "Means over the test sets of a protocol; a test set is the fakes of one generator against the reals"
-        " of the same domain. Every model on every set: `results/tables/auc.csv`. Accuracy is at one"
+        " of the same domain. In brackets: 95 % intervals, from a bootstrap of people. Every model on every"
+        " set, and what the metrics are: `results/tables/auc.csv` and its caption. Accuracy is at one"
         f" threshold for all sets, the logit {row['threshold']:.4f}, which has the greatest balanced accuracy"
         f" on the val split ({row['val_balanced_accuracy']:.3f}).",
     ]

@@ -31,10 +31,12 @@ th {{ position: sticky; top: 0; background: #fff; border-bottom: 1.5px solid #22
 th, td {{ padding: .25em .7em; vertical-align: top; }}
 tbody tr:nth-child(even) {{ background: #f3f5f8; }}
 th.number, td.number {{ text-align: right; }}
+tr > :first-child, .data td {{ white-space: nowrap; }}
+.data {{ font-size: 12px; }}
 td code {{ word-break: break-all; }}
 pre {{ background: #f3f5f8; padding: .8em 1em; overflow-x: auto; }}
 code {{ font: 12px "DejaVu Sans Mono", monospace; }}
-.save {{ float: right; margin: 0 0 1em 2em; }}
+.save {{ display: block; text-align: right; font-size: 12px; margin-bottom: .7em; }}
 </style>
 </head>
 <body>
@@ -94,7 +96,8 @@ def csv_table(text: str) -> str:
         return f"<tr>{''.join(made)}</tr>\n"
 
     body = "".join(line("td", [_rounded(cell) for cell in row]) for row in rows)
-    return f"<table>\n<thead>\n{line('th', header)}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
+    head = f"<thead>\n{line('th', header)}</thead>\n"
+    return f'<table class="data">\n{head}<tbody>\n{body}</tbody>\n</table>\n'
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
