@@ -211,6 +211,8 @@ def test_report_holds_every_page_and_figure(finished_run: Project) -> None:
     figures = [
         "heatmap",
         "dumbbell",
+        "intervals",
+        "reliability",
         "tune",
         "pipeline/r2m",
         "pipeline/r2m_task",
