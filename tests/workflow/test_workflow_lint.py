@@ -56,7 +56,9 @@ def test_stage_depends_on_the_code_of_the_rules_that_it_allows(name: str) -> Non
 
 def test_every_rule_belongs_to_a_stage() -> None:
     allowed = {word for stage in STAGES.values() for word in re.findall(r"\w+", stage["cmd"])}
-    assert set().union(*rules_by_file().values()) - allowed == set()
+    # The experiments of the paper are Snakemake's alone.
+    found = {file: rules for file, rules in rules_by_file().items() if file != "experiments"}
+    assert set().union(*found.values()) - allowed == set()
 
 
 def test_stages_read_sections_that_params_have() -> None:

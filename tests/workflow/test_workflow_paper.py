@@ -39,7 +39,7 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
 
     project.edit("experiments.ablation.factors.norm_match", ["layer"])
     assert {name for name in project.jobs("--", "paper") if name != "paper"} == {
-        *("ablation", "table_ablation", "figure_ablation")
+        *("ablation", "table_ablation", "figure_ablation", "settings", "pages")
     }
     project.edit("experiments.ablation.enabled", False)
     (project / "results/experiments/heads/figure.svg").unlink()

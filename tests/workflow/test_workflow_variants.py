@@ -32,6 +32,7 @@ def run(module_copy: Callable[[str], Project]) -> Project:
     project.edit("generators.named", {"family": "FS", "images": "own/named"})
     project.edit("generators.apart", {"family": "EFS", "images": "own/fakes", "reals": "own/reals"})
     project.edit("merge.methods", {"weight_averaging": {}})
+    project.edit("experiments", {})
     project.snakemake("--", "results/tables/auc.csv", SCORES, CARD)
     return project
 
