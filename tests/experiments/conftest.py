@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from experiment_context import CONTEXT
 
 from detector_samples import VIT
 from r2m.evaluate.bench import Bench, open_bench
@@ -9,11 +10,6 @@ from r2m.evaluate.protocols import EvaluationContext
 from r2m.models import checkpoint
 
 NAMES = ("drawn", "sketch", "swap", "up")
-CONTEXT = {
-    "generators": {"swap": {"family": "FS"}, "up": {"family": "EFS", "label": "Upsampler"}},
-    "domains": {"drawn": {"role": "train"}, "sketch": {"role": "test"}},
-    "variants": {"weight_averaging": "Averaging", "r2m": "R²M"},
-}
 
 
 @pytest.fixture(scope="session")

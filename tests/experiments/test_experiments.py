@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from experiment_context import CONTEXT
 
-from conftest import CONTEXT
 from r2m.cli import ablation as ablation_command
 from r2m.cli import experiment_figure, experiment_table
 from r2m.cli import heads as heads_command
