@@ -185,6 +185,7 @@ rule model_card:
         benchmarks="results/benchmarks",
         faces=as_json(PARAMS.faces),
         context=context({"forge", "images", "reals"}, {"images", "identity"}),
+        compute=COMPUTE,
         label=PARAMS.merge.methods[REFERENCE].label or REFERENCE,
         code=code_digest(["r2m.cli.model_card"]),
     shell:
@@ -192,8 +193,8 @@ rule model_card:
         " --base {input.base} {params.specialists} {params.manifests} {params.receipts}"
         " --table {input.table} --models {input.models} --intervals {input.intervals}"
         " --benchmarks {params.benchmarks}"
-        " --faces {params.faces:q} --options {params.context:q} --label {params.label:q}"
-        " --out {output} >{log} 2>&1"
+        " --faces {params.faces:q} --options {params.context:q} {params.compute}"
+        " --label {params.label:q} --out {output} >{log} 2>&1"
 
 
 rule settings:
