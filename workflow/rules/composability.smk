@@ -3,6 +3,10 @@ from r2m.experiments.orders import random_orders, subset_name, subsets
 ORDERS = random_orders(MEMBERS, PARAMS.experiments.composability.orders, PARAMS.seed)
 # Every specialist, and the sets of several that the orders pass through: name → specialists.
 SUBSETS = {**{name: [name] for name in MEMBERS}, **subsets(ORDERS)}
+# Those of them that no other rule trains on.
+TRAINED_SUBSETS = [
+    name for name, names in SUBSETS.items() if 1 < len(names) < len(MEMBERS)
+]
 
 
 wildcard_constraints:

@@ -47,7 +47,7 @@ rule figure_intervals:
             "intervals",
             "intervals",
             "Results",
-            result="Mean AUC with confidence intervals",
+            result="Mean AUC with confidence intervals (figure)",
         ),
     log:
         "results/logs/figures/intervals.log",
