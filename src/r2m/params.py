@@ -237,12 +237,24 @@ class AblationOptions(Experiment):
     )
 
 
+class ComposabilityOptions(Experiment):
+    """Generators that arrive one by one: merged again, or trained jointly again."""
+
+    orders: PositiveInt = Field(default=3, description="random orders of arrival, drawn by `seed`")
+    variants: list[Name] = Field(
+        default=["weight_averaging", "task_arithmetic", "ties", "r2m"],
+        min_length=1,
+        description="enabled merge variants whose methods need no statistics",
+    )
+
+
 class ExperimentsOptions(Section):
     """What `snakemake paper` adds to the default run; each experiment can be switched on by itself."""
 
     inversion: Experiment = Experiment()
     heads: HeadsOptions = HeadsOptions()
     ablation: AblationOptions = AblationOptions()
+    composability: ComposabilityOptions = ComposabilityOptions()
 
     @property
     def enabled(self) -> list[str]:
@@ -315,11 +327,15 @@ class Params(Section):
             changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
         return self.finetune.model_copy(update=changed)
 
-    def joint_options(self) -> FinetuneOptions:
-        """Return the options of joint training: a specialist's, with more steps."""
-        return self.finetune.model_copy(
-            update={"steps": max(1, round(self.finetune.steps * self.joint.steps_factor))}
-        )
+    def joint_options(self, count: int | None = None) -> FinetuneOptions:
+        """Return the options of joint training on what `count` specialists (None: all) are trained on.
+
+        Steps grow evenly from a specialist's to `joint.steps_factor` times as many.
+        """
+        others = len(self.specialist_members) - 1
+        share = 1.0 if count is None or not others else (count - 1) / others
+        factor = share * self.joint.steps_factor + (1 - share)
+        return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
 
 
 def _inconsistencies(params: Params) -> Iterator[str]:
@@ -424,6 +440,7 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
         for name in options.variants if options.enabled else ():
             if name not in known:
                 yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
+    yield from _composability_inconsistencies(params)
     for factor, values in ablation.factors.items():
         for value in values:
             try:
@@ -431,6 +448,24 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
             except ValidationError as error:
                 yield f"experiments.ablation.factors.{factor}: {_complaint(error)[1]}"
                 return
+
+
+def _composability_inconsistencies(params: Params) -> Iterator[str]:
+    """Yield variants that cannot merge every subset of the specialists."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.composability, "experiments.composability"
+    if not options.enabled:
+        return
+    if len(params.specialist_members) < 2:
+        yield f"{key}: expected two specialists or more, here is one; expected `enabled: false`"
+    for name in options.variants:
+        if name not in params.variants:
+            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+        elif get(params.variants[name]).statistics is not None:
+            yield f"{key}.variants: {name!r} needs statistics of training data; expected one that does not"
+        elif params.merge.methods[name].head.startswith("specialist:"):
+            yield f"{key}.variants: {name!r} takes the head of a specialist that may not have arrived yet"
 
 
 def _grid_inconsistencies(params: Params, key: str, variant: MergeVariant) -> Iterator[str]:

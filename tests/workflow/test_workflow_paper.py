@@ -1,17 +1,31 @@
 """`snakemake paper`: the experiments run from a finished default run, each on its own."""
 
+from collections import Counter
+
 import pandas as pd
 import pytest
 from workflow_project import Project
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("inversion", "heads", "ablation")
-JOBS = {"heads", "ablation", *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES)}
+NAMES = ("inversion", "heads", "ablation", "composability")
+JOBS = {
+    "heads",
+    "ablation",
+    "composability",
+    *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES),
+}
 
 
 def test_the_default_run_makes_no_experiment(finished_run: Project) -> None:
     assert not (finished_run / "results/experiments").exists()
+
+
+def test_without_experiments_the_paper_is_the_default_run(bare_project: Project) -> None:
+    for name in bare_project.params()["experiments"]:
+        bare_project.edit(f"experiments.{name}.enabled", False)
+    jobs = bare_project.jobs("--", "paper")
+    assert jobs - Counter(["paper"]) == bare_project.jobs("--", "all")
 
 
 def test_experiments_run_from_a_finished_run(project: Project) -> None:

@@ -374,7 +374,7 @@ PAGES = {
     "results/tables/main_intervals.md": (
         "main_intervals",
         "Results",
-        "Mean AUC with intervals",
+        "Mean AUC with confidence intervals (table)",
     ),
     "results/tables/auc.csv": ("auc", "Results", "All metrics on every test set"),
     "results/tables/delong.csv": ("delong", "Results", "DeLong's tests"),
