@@ -12,9 +12,7 @@ from r2m.cli.compute import FILE, bench_options
 @bench_options
 @click.option("--tune", type=FILE, multiple=True, required=True, help="A variant's chosen options (JSON).")
 @click.option("--domain", required=True, help="Domain whose test images are shifted.")
-@click.option(
-    "--generator", "generators", multiple=True, required=True, help="Whose val fakes are separated."
-)
+@click.option("--generator", "generators", multiple=True, required=True, help="Generators on val.")
 @click.option("--out", type=FILE, required=True, help="Shifts to write (Parquet).")
 def command(
     tune: tuple[Path, ...], domain: str, generators: tuple[str, ...], out: Path, **files: Any

@@ -133,8 +133,8 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
     Columns: size (root of the mean ‖shift‖²); share of Σ‖shift‖² that lies along the direction; along (mean
     ⟨shift, d⟩); separation (for fakes, along less that of reals), each of the last three with limits of
     `jackknife.interval` over people; error (root of Σ‖shift − sum‖² / Σ‖shift‖²) and mean cosine of the
-    shift beside the sum of its parts' shifts; and auc, of features along the direction once the part is added, the
-    mean over generators. NaN where there is none.
+    shift beside the sum of its parts' shifts; and auc, of features along the direction once the part is
+    added, the mean over generators. NaN where there is none.
     """
     rows: list[dict[str, Any]] = []
     for variant, whole in found.groupby("variant", sort=False):
@@ -211,11 +211,11 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         {"merge": "Merge", "shift": "Shift by", "kind": "Images", **TITLES},
         caption=(
             "Shifts of the pooled features of test images by the parts of R²M. The direction is that from the"
-            " mean real to the mean fake feature of the merge, on val images. Share along: of the squared norm;"
-            f" the rest lies off it, and of a shift in a random direction {chance:.4f} would lie along it."
+            " mean real to the mean fake feature of the merge, on val images. Share along: of the squared"
+            f" norm; the rest lies off it ({chance:.4f} would lie along a random direction)."
             " Separation: how much further fakes are shifted along it than reals. Error and cosine: the shift"
-            " by a sum of parts beside the sum of their shifts. AUC: of the features along the direction, that"
-            f" part added. {100 * LEVEL:g} % intervals by the jackknife over people."
+            " by a sum of parts beside the sum of their shifts. AUC: of the features along the direction,"
+            f" that part added. {100 * LEVEL:g} % intervals by the jackknife over people."
         ),
         label="rationale",
         section="variant",

@@ -110,9 +110,9 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
 
     Rows: every compared model (`kind`, `other`; the other specialists together are one) and measure, layer
     by layer for the mean over specialists (`specialist` is `MEAN`), and for each specialist of the pooled
-    features. Columns: `real`, `own`, `foreign` and `unseen` with their limits (`_low`, `_high`), each the mean over its
-    generators; the differences Real − Fake (`real_own` …) with theirs; and `fake_GENERATOR`. The limits are
-    of `jackknife.interval`, over people.
+    features. Columns: `real`, `own`, `foreign` and `unseen` with their limits (`_low`, `_high`), each the
+    mean over its generators; the differences Real − Fake (`real_own` …) with theirs; and `fake_GENERATOR`.
+    The limits are of `jackknife.interval`, over people.
     """
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:

@@ -19,8 +19,8 @@ from r2m.merge.tensors import TaskVectors
 class Parts:
     """The summands of an update θ* − θ₀ = τ_core + Σ_j λ F̃_j / K.
 
-    `core` is τ_core. `residuals` are the truncated F̂_j by specialist and tensor, in two factors where anything
-    was cut off, and `factors` the λ n̄ / (n_j K) by which they enter the sum.
+    `core` is τ_core. `residuals` are the truncated F̂_j by specialist and tensor, in two factors where
+    anything was cut off, and `factors` the λ n̄ / (n_j K) by which they enter the sum.
     """
 
     core: dict[str, Tensor]
