@@ -129,7 +129,11 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
             mean = {image: np.mean([one[image] for one in single.values()], axis=0) for image in images}
             shown = {MEAN: mean, **(single if layer == POOLED else {})}
             rows += [{**where, "specialist": name, **_row(values)} for name, values in shown.items()]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    # Merges first, each with all of its measures.
+    place = frame["kind"].map([MERGE, SPECIALIST, BASE].index)
+    order = pd.DataFrame({"kind": place, "other": frame["other"].factorize()[0]})
+    return frame.loc[order.sort_values(["kind", "other"], kind="stable").index].reset_index(drop=True)
 
 
 def _by_kind(
