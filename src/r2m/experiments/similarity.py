@@ -30,6 +30,7 @@ MEASURES = {
 BASE, SPECIALIST, MERGE = "base", "specialist", "merge"
 OTHERS, MEAN = "other specialists", "mean"
 EVERYONE = ""  # what `left_out` is where nobody is
+FAKE = "fake_"
 KEYS = ["specialist", "kind", "other", "layer", "generator"]
 
 Model = tuple[str, str]
@@ -116,9 +117,12 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
-        # A person whom a set does not show is left out of it by leaving it as it is.
-        table = found.pivot_table(measure, KEYS, "left_out", sort=False)
-        table = table[sorted(table)].T.fillna(table[EVERYONE]).T
+        # A person whom a set does not show is left out of it by leaving it as it is; inf stands for what a set
+        # does show, but has no value of.
+        shown = found.assign(value=found[measure].fillna(np.inf))
+        table = shown.pivot_table("value", KEYS, "left_out", sort=False)
+        table = table.T.fillna(table[EVERYONE]).T.replace(np.inf, np.nan).dropna(subset=[EVERYONE])
+        table = table[[EVERYONE, *table.columns.drop(EVERYONE)]]
         for (kind, other, layer), part in table.groupby(["kind", "other", "layer"], sort=False):
             where = {"kind": kind, "other": other, "layer": layer, "measure": measure}
             single = {
@@ -126,9 +130,12 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
                 for name, one in part.groupby("specialist", sort=False)
             }
             images = list(dict.fromkeys(image for one in single.values() for image in one))
-            mean = {image: np.mean([one[image] for one in single.values()], axis=0) for image in images}
-            shown = {MEAN: mean, **(single if layer == POOLED else {})}
-            rows += [{**where, "specialist": name, **_row(values)} for name, values in shown.items()]
+            mean = {
+                image: np.mean([one[image] for one in single.values() if image in one], axis=0)
+                for image in images
+            }
+            described = {MEAN: mean, **(single if layer == POOLED else {})}
+            rows += [{**where, "specialist": name, **_row(values)} for name, values in described.items()]
     frame = pd.DataFrame(rows)
     # Merges first, each with all of its measures.
     place = frame["kind"].map([MERGE, SPECIALIST, BASE].index)
@@ -139,23 +146,24 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
 def _by_kind(
     table: pd.DataFrame, specialist: str, context: EvaluationContext
 ) -> dict[str, NDArray[np.float64]]:
-    """Return kind of image, and `fake_GENERATOR` → the values (1 + P,) of one specialist beside one model."""
+    """Return the values (1 + P,) of one specialist beside one model, by the summary's columns."""
     values = table.groupby("generator", sort=False).mean()
     kinds = [image_kind(str(name), specialist, context) for name in values.index]
-    means = {str(kind): one.to_numpy() for kind, one in values.groupby(kinds, sort=False).mean().T.items()}
-    fakes = {f"fake_{name}": one.to_numpy() for name, one in values.T.items() if name != REAL}
-    return {**{kind: means[kind] for kind in IMAGE_KINDS if kind in means}, **fakes}
+    found = {str(kind): one.to_numpy() for kind, one in values.groupby(kinds).mean().T.items()}
+    means = {kind: found[kind] for kind in IMAGE_KINDS if kind in found}
+    differences = {f"real_{kind}": means[REAL] - one for kind, one in means.items() if kind != REAL}
+    fakes = {f"{FAKE}{name}": one.to_numpy() for name, one in values.T.items() if name != REAL}
+    return {**means, **differences, **fakes}
 
 
 def _row(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Return estimates and limits of one row of the summary."""
+    """Return estimates of one row of the summary, and the limits of all but single generators."""
     row: dict[str, float] = {}
-    kinds = {name: one for name, one in values.items() if name in IMAGE_KINDS}
-    differences = {f"real_{name}": values[REAL] - one for name, one in kinds.items() if name != REAL}
-    for name, one in {**kinds, **differences}.items():
-        low, high = interval(one)
-        row |= {name: float(one[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
-    return row | {name: float(one[0]) for name, one in values.items() if name not in kinds}
+    for name, one in values.items():
+        row[name] = float(one[0])
+        if not name.startswith(FAKE):
+            row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(one))
+    return row
 
 
 def table(source: Path, context: EvaluationContext) -> Rendered:
@@ -196,17 +204,17 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
 
 def _verdict(frame: pd.DataFrame) -> str:
     """Say of how many specialists Real is more similar than their own fakes, for every merge."""
-    single = frame[
-        (frame["kind"] == MERGE) & (frame["specialist"] != MEAN) & frame.get(f"real_{OWN}").notna()
-    ]
-    told = []
+    if f"real_{OWN}" not in frame:
+        return "No specialist's own fakes are among the images."
+    single = frame[(frame["kind"] == MERGE) & (frame["specialist"] != MEAN)].dropna(subset=f"real_{OWN}")
+    told: dict[str, list[str]] = {}
     for (label, quantity), part in single.groupby(["compared", "quantity"], sort=False):
         above, below = (part[f"real_{OWN}_low"] > 0).sum(), (part[f"real_{OWN}_high"] < 0).sum()
-        told.append(f"{label}, {quantity[0].lower()}{quantity[1:]}: {above} / {below}")
-    count = single["specialist"].nunique()
+        told.setdefault(str(label), []).append(f"{quantity} {above} / {below}")
+    counted = ". ".join(f"{label}: {'; '.join(counts)}" for label, counts in told.items())
     return (
-        f"Of {count} specialists, Real is significantly more / less similar than their own fakes for:"
-        f" {'; '.join(told)}."
+        f"Of {single['specialist'].nunique()} specialists, Real is significantly more / less similar than"
+        f" their own fakes for: {counted}."
     )
 
 

@@ -14,7 +14,7 @@ from r2m.experiments.similarity import MEAN
 from r2m.figures.image_kinds import KIND_COLOURS, KIND_MARKS
 from r2m.figures.style import add_axes, new_figure, styled, text_width, wrap
 
-MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.3, 1.05, 0.16, 0.36, 0.42
+MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
 SIZE = 6.5
 
 
@@ -54,9 +54,11 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                 first = column == min(
                     index for index, name in enumerate(columns) if (shown["compared"] == name).any()
                 )
-                axes.tick_params(labelleft=first, labelbottom=row == len(rows) - 1)
+                axes.tick_params(labelsize=6.5, labelleft=first, labelbottom=row == len(rows) - 1)
                 if first:
                     axes.set_ylabel(quantity)
+                if row == len(rows) - 1:
+                    axes.set_xlabel("output of block" if len(part) > 1 else "")
         for column, compared in enumerate(columns):
             drawn.text(
                 (left + column * (PANEL + GAP) + PANEL / 2) / width,
@@ -95,8 +97,6 @@ def _panel(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    if len(names) > 1:
-        axes.set_xlabel("block")
 
 
 def _limits(shown: pd.DataFrame, kinds: list[str]) -> tuple[float, float]:
