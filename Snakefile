@@ -25,6 +25,8 @@ include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/composability.smk"
+include: "workflow/rules/similarity.smk"
+include: "workflow/rules/rationale.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 

@@ -248,10 +248,27 @@ class ComposabilityOptions(Experiment):
     )
 
 
+class SimilarityOptions(Experiment):
+    """Features of specialists beside those of the base, of each other and of merges, Real against Fake."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    images: Annotated[int, Field(ge=4)] = Field(
+        default=500, description="most images of a set that are compared, evenly spaced"
+    )
+
+
+class RationaleOptions(Experiment):
+    """Which way the Real component and the residuals of R²M shift features, and whether shifts add up."""
+
+    variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+
+
 class ExperimentsOptions(Section):
     """What `snakemake paper` adds to the default run; each experiment can be switched on by itself."""
 
     inversion: Experiment = Experiment()
+    similarity: SimilarityOptions = SimilarityOptions()
+    rationale: RationaleOptions = RationaleOptions()
     heads: HeadsOptions = HeadsOptions()
     ablation: AblationOptions = AblationOptions()
     composability: ComposabilityOptions = ComposabilityOptions()
@@ -434,9 +451,15 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
     """Yield what is wrong with the experiments that are on."""
     from r2m.merge.registry import get
 
-    heads, ablation = params.experiments.heads, params.experiments.ablation
+    ablation = params.experiments.ablation
+    everything = list(params.variants)
     r2m = [name for name, method in params.variants.items() if method == "r2m"]
-    for key, options, known in (("heads", heads, list(params.variants)), ("ablation", ablation, r2m)):
+    for key, options, known in (
+        ("similarity", params.experiments.similarity, everything),
+        ("rationale", params.experiments.rationale, r2m),
+        ("heads", params.experiments.heads, everything),
+        ("ablation", ablation, r2m),
+    ):
         for name in options.variants if options.enabled else ():
             if name not in known:
                 yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"

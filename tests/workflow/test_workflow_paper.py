@@ -8,13 +8,8 @@ from workflow_project import Project
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("inversion", "heads", "ablation", "composability")
-JOBS = {
-    "heads",
-    "ablation",
-    "composability",
-    *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES),
-}
+NAMES = ("inversion", "similarity", "rationale", "heads", "ablation", "composability")
+JOBS = {*NAMES[1:], *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES)}
 
 
 def test_the_default_run_makes_no_experiment(finished_run: Project) -> None:
