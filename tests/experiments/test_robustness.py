@@ -130,7 +130,7 @@ def test_command_table_and_figure(image_sets, base_files, models, tmp_path):
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) == 5 * 2
     assert table["setting"].iloc[0] == "Clean"
-    assert table["name"].tolist()[:2] == ["R²M", "Base (linear probe)"]
+    assert table["name"].tolist()[:2] == ["Base (linear probe)", "R²M"]
     assert {"in_distribution_low", "unseen_generator_high"} <= set(table)
     given = ["--experiment", "robustness", *shared, "--out", tmp_path / "figure", tmp_path / "table.csv"]
     invoke(experiment_figure, *given)

@@ -72,6 +72,7 @@ def robustness_scores(
     Raises:
         R2MError: tensors that do not fit the detector, images of another size, or a logit that is not finite.
     """
+    own = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
     placed = {}
     for name, tensors in models.items():
         detector.load_tensors(tensors)  # checks that they fit
@@ -79,6 +80,7 @@ def robustness_scores(
             key if key.startswith(HEAD) else f"backbone.{key}": tensor.to(device)
             for key, tensor in tensors.items()
         }
+    detector.load_tensors(own)  # a head alone is laid over these, not over the model before it
     detector.eval()
     settings = [(CLEAN, None), *((name, level) for name, given in levels.items() for level in given)]
     parts = []
@@ -128,6 +130,9 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the scores in `source`: a row a perturbation, level and model."""
     means = mean_aucs(_read(source), context)
     known = [name for name in PROTOCOLS if name in means]
+    order = {name: place for place, name in enumerate([*LABELS, *context.variants])}
+    settings = means.groupby(["perturbation", "level"], sort=False).ngroup()
+    means = means.iloc[np.lexsort((means["model"].map(order), settings))].reset_index(drop=True)
     means.insert(0, "setting", (means["perturbation"].map(TITLES) + " " + means["level"]).str.strip())
     means.insert(1, "name", [LABELS.get(one) or context.variant_label(one) for one in means["model"]])
     shown = means.copy()

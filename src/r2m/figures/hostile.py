@@ -79,7 +79,7 @@ def _panel(
     for place, name in enumerate(names):
         rows = table[table["variant"] == name].set_index("kind")
         ys = [y for y, kind in enumerate(kinds) if kind in rows.index]
-        values = [float(rows.loc[kinds[y], key]) for y in ys]
+        values = rows[key].astype(float).loc[[kinds[y] for y in ys]].tolist()
         marker = "D" if name == ALONE else "o"
         axes.plot(
             values,
