@@ -101,7 +101,7 @@ def test_means_and_intervals_by_hand(scores, context):
 
 def test_levels_of_other_images_are_refused(scores, context):
     broken = scores.drop(scores[(scores["perturbation"] == "noise")].index[0])
-    with pytest.raises(R2MError, match="'noise'.* is of other images than"):
+    with pytest.raises(R2MError, match=r"'noise'.* is of other images than"):
         robustness.mean_aucs(broken, context)
 
 
