@@ -480,7 +480,7 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
             if name not in known:
                 yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
     victim, members = hostile.victim, params.specialist_members
-    if hostile.enabled and victim is not None and victim not in members:
+    if victim is not None and victim not in members:
         yield f"experiments.hostile.victim: unknown specialist {victim!r}{nearest(victim, members)}"
     for factor, values in ablation.factors.items():
         for value in values:

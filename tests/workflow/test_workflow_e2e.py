@@ -184,7 +184,9 @@ def test_averaged_weights_are_the_mean_of_the_specialists(finished_run: Project)
 
 
 def test_tuned_methods_tried_equally_many_candidates(finished_run: Project) -> None:
-    tried = {name: len(pd.read_csv(finished_run / f"results/tune/{name}/seed0/candidates.csv")) for name in METHODS}
+    tried = {
+        name: len(pd.read_csv(finished_run / f"results/tune/{name}/seed0/candidates.csv")) for name in METHODS
+    }
     assert tried == {"weight_averaging": 1, "ties": 4, "r2m_task": 4, "r2m": 4}
 
 
@@ -192,7 +194,9 @@ def test_a_method_that_needs_statistics(project: Project) -> None:
     project.edit("merge.methods.fisher.enabled", True)
     project.snakemake("--", "results/scores/merge/fisher/seed0/scores.parquet")
     for name in ("swap", "up"):
-        statistics, metadata = checkpoint.load(project / f"results/statistics/fisher/seed0/{name}.safetensors")
+        statistics, metadata = checkpoint.load(
+            project / f"results/statistics/fisher/seed0/{name}.safetensors"
+        )
         specialist, _ = checkpoint.load(project / f"results/specialists/{name}/seed0/model.safetensors")
         assert metadata["count"] == "8"
         assert metadata["specialist_hash"] == checkpoint.sha256(specialist)

@@ -6,8 +6,13 @@ from workflow_project import Project
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("inversion", "heads", "ablation")
-JOBS = {"heads", "ablation", *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES)}
+NAMES = ("inversion", "heads", "ablation", "hostile", "robustness")
+HOSTILE = {f"hostile_{step}" for step in ("data", "trunk", "finetune", "task_vector")}
+JOBS = {
+    *NAMES[1:],
+    *HOSTILE,
+    *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES),
+}
 
 
 def test_the_default_run_makes_no_experiment(finished_run: Project) -> None:

@@ -57,7 +57,9 @@ def test_every_block_is_trained_with_augmentation(run: Project) -> None:
 
 def test_specialists_are_of_families(run: Project) -> None:
     members = {
-        name: checkpoint.read_metadata(run / f"results/specialists/{name}/seed0/model.safetensors")["generators"]
+        name: checkpoint.read_metadata(run / f"results/specialists/{name}/seed0/model.safetensors")[
+            "generators"
+        ]
         for name in ("FS", "EFS")
     }
     assert members == {"FS": '["swap", "named"]', "EFS": '["apart"]'}

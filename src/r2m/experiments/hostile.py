@@ -223,7 +223,6 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     label = context.generator_label(victim)
     means.insert(0, "merge", [_merge_label(name, context) for name in means["variant"]])
     means.insert(1, "kind", means["replacement"].map(KINDS))
-    honest_alarms = found[found["replacement"] == HONEST]
     return Rendered(
         means,
         {
@@ -242,6 +241,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
             "cosine_z": "Cosine z",
             "singled_out": "Singled out",
             "false_alarms": "False alarms",
+            "diagnosed": "Of",
         },
         caption=(
             f"The specialist {label} replaced by uneven and hostile ones; options of the merges as chosen on"
@@ -250,13 +250,12 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
             " share of the trained generators' test fakes below the threshold that val images of the merge"
             " give, without and with the trigger. The first rows are of the replacement alone, with the"
             " diagnostic of `r2m merge`: modified z-scores among all specialists, share of the sets of three"
-            " or more in which the replacement stands out, and share of diagnoses of honest specialists that"
-            f" are false alarms ({int(honest_alarms['stands_out'].sum())} of {len(honest_alarms)} where all"
-            " are honest)."
+            " or more in which the replacement stands out, and share of the diagnoses of honest specialists in"
+            " these sets that are false alarms, with their number."
         ),
         label="hostile",
         section="variant",
-        digits={"norm_z": 1, "cosine_z": 1, "singled_out": 2, "false_alarms": 2},
+        digits={"norm_z": 1, "cosine_z": 1, "singled_out": 2, "false_alarms": 2, "diagnosed": 0},
     )
 
 
@@ -301,6 +300,7 @@ def _verdict(part: pd.DataFrame, victim: str) -> dict[str, float]:
         "cosine_stands_out": float(own["cosine_z"].iloc[0] < -THRESHOLD),
         "singled_out": own["stands_out"].mean(),
         "false_alarms": others["stands_out"].mean(),
+        "diagnosed": float(len(others)),
     }
 
 
