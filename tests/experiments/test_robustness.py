@@ -61,9 +61,9 @@ def test_clean_scores_are_those_of_each_model(image_sets, trunk_files, base_file
     inputs = Inputs(
         image_sets.paths("drawn", "swap", "up"), [trunk_files[n] for n in ("drawn", "swap", "up")], VIT
     )
-    for name, tensors in models.items():
+    for name in models:
         detector = load_detector(base_files["vit"], VIT)
-        detector.load_tensors(tensors)
+        detector.load_tensors(models[name])
         expected = score(detector, inputs, torch.device("cpu"), "fp32").set_index("image_id")["logit"]
         found = scores.query("model == @name and perturbation == 'clean'")
         np.testing.assert_allclose(found["logit"], expected.loc[found["image_id"]], atol=5e-3)

@@ -250,8 +250,8 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
             " share of the trained generators' test fakes below the threshold that val images of the merge"
             " give, without and with the trigger. The first rows are of the replacement alone, with the"
             " diagnostic of `r2m merge`: modified z-scores among all specialists, share of the sets of three"
-            " or more in which the replacement stands out, and share of the diagnoses of honest specialists in"
-            " these sets that are false alarms, with their number."
+            " or more in which the replacement stands out, and share of the diagnoses of honest specialists"
+            " in these sets that are false alarms, with their number."
         ),
         label="hostile",
         section="variant",

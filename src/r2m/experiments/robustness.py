@@ -143,8 +143,9 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         titles,
         caption=(
             "Mean AUC on test images of the training domain as they are and perturbed, with"
-            f" {100 * LEVEL:g} % intervals (low, high) from {context.resamples} bootstrap resamples of people. Sizes in"
-            " pixels are those of the detector's input. Best of a level bold, second underlined."
+            f" {100 * LEVEL:g} % intervals (low, high) from {context.resamples} bootstrap resamples of"
+            " people. Sizes in pixels are those of the detector's input. Best of a level bold, second"
+            " underlined."
         ),
         label="robustness",
         best=known,

@@ -30,7 +30,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     panel = (WIDTH - left - verdict - MARGIN - GAP * len(panels)) / len(panels)
     legend = wrap(
         "Grey diamond: the specialist alone. Right: modified z-scores of its norm and cosine among all"
-        " specialists; bold: it stands out (threshold of `r2m merge`).",
+        " specialists; bold: it stands out, and r2m merge warns.",
         6.5,
         WIDTH - 2 * MARGIN,
     )
@@ -116,7 +116,7 @@ def _verdicts(axes: Axes, table: pd.DataFrame, kinds: list[str], panel: float) -
             axes.text(
                 place,
                 y,
-                "–" if pd.isna(value) else f"{value:.1f}".replace("-", "−"),
+                "–" if pd.isna(value) else f"{round(value, 1) + 0.0:.1f}".replace("-", "−"),
                 transform=transform,
                 ha="right",
                 va="center",

@@ -38,8 +38,8 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         6.5,
         WIDTH - 2 * MARGIN,
     )
-    above, between = 0.42, 0.34
-    below = 0.5 + 0.13 * (legend.count("\n") + 1)
+    above, between = 0.42 + 0.16 * ((len(names) - 1) // 6), 0.34
+    below = 0.4 + 0.13 * (legend.count("\n") + 1)
     total = above + len(protocols) * HEIGHT + (len(protocols) - 1) * between + below
     with styled():
         made = new_figure(WIDTH, total)
@@ -54,7 +54,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                     x = np.arange(len(own))
                     colour = KIND_COLOURS.get(name) or method_colour(name)
                     axes.fill_between(
-                        x, own[f"{protocol}_low"], own[f"{protocol}_high"], color=colour, alpha=0.12, lw=0
+                        x, own[f"{protocol}_low"], own[f"{protocol}_high"], color=colour, alpha=0.08, lw=0
                     )
                     axes.plot(
                         x, own[protocol], color=colour, ls=STYLES.get(name, "-"), lw=1.2, marker="o", ms=2
