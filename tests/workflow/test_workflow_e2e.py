@@ -28,6 +28,7 @@ KINDS = {
     "swap": "specialist",
     "up": "specialist",
     "joint": "joint",
+    "joint_multiclass": "joint",
     **dict.fromkeys(METHODS, "merge"),
 }
 PAGES = (
@@ -43,7 +44,19 @@ PAGES = (
 )
 COLUMNS = [
     *("model", "kind", "method", "test_set", "generator", "family", "domain", "protocol"),
-    *("n_real", "n_fake", "auc", "auc_low", "auc_high", "ap", "eer", "tpr_at_fpr_1", "ece", "accuracy"),
+    *(
+        "n_real",
+        "n_fake",
+        "auc",
+        "auc_sd",
+        "auc_low",
+        "auc_high",
+        "ap",
+        "eer",
+        "tpr_at_fpr_1",
+        "ece",
+        "accuracy",
+    ),
 ]
 
 
@@ -184,9 +197,8 @@ def test_averaged_weights_are_the_mean_of_the_specialists(finished_run: Project)
 
 
 def test_tuned_methods_tried_equally_many_candidates(finished_run: Project) -> None:
-    tried = {
-        name: len(pd.read_csv(finished_run / f"results/tune/{name}/seed0/candidates.csv")) for name in METHODS
-    }
+    paths = {name: finished_run / f"results/tune/{name}/seed0/candidates.csv" for name in METHODS}
+    tried = {name: len(pd.read_csv(path)) for name, path in paths.items()}
     assert tried == {"weight_averaging": 1, "ties": 4, "r2m_task": 4, "r2m": 4}
 
 
@@ -194,9 +206,8 @@ def test_a_method_that_needs_statistics(project: Project) -> None:
     project.edit("merge.methods.fisher.enabled", True)
     project.snakemake("--", "results/scores/merge/fisher/seed0/scores.parquet")
     for name in ("swap", "up"):
-        statistics, metadata = checkpoint.load(
-            project / f"results/statistics/fisher/seed0/{name}.safetensors"
-        )
+        path = project / f"results/statistics/fisher/seed0/{name}.safetensors"
+        statistics, metadata = checkpoint.load(path)
         specialist, _ = checkpoint.load(project / f"results/specialists/{name}/seed0/model.safetensors")
         assert metadata["count"] == "8"
         assert metadata["specialist_hash"] == checkpoint.sha256(specialist)
@@ -265,22 +276,23 @@ def test_settings_and_runtimes(finished_run: Project) -> None:
     settings = (finished_run / "results/settings.md").read_text()
     commit = finished_run.git("rev-parse", "HEAD").strip()
     assert f"| git commit | `{commit}` |" in settings
-    for path in ("base/base", "joint/model", "specialists/swap/model", "merged/r2m/model"):
+    for path in ("base/base", "joint/seed0/model", "specialists/swap/seed0/model", "merged/r2m/seed0/model"):
         file = finished_run / f"results/{path}.safetensors"
         assert hashlib.sha256(file.read_bytes()).hexdigest() in settings, path
     ran = yaml.safe_load(settings.partition("```yaml\n")[2].partition("```")[0])
     assert set(ran["merge"]["methods"]) == set(METHODS), "fisher is not enabled"
     runtimes = pd.read_csv(finished_run / "results/runtimes.csv").set_index("stage")
     assert runtimes["jobs"].to_dict() == {
-        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1, "probe": 1},
+        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1},
+        **{"joint_multiclass": 1, "probe": 1},
         **{
             "task_vector": 2,
             "tune": 4,
             "real_component": 2,
             "residual": 4,
             "merge": 4,
-            "score": 8,
-            "all": 39,
+            "score": 9,
+            "all": 41,
         },
     }
 

@@ -57,10 +57,8 @@ def test_every_block_is_trained_with_augmentation(run: Project) -> None:
 
 def test_specialists_are_of_families(run: Project) -> None:
     members = {
-        name: checkpoint.read_metadata(run / f"results/specialists/{name}/seed0/model.safetensors")[
-            "generators"
-        ]
-        for name in ("FS", "EFS")
+        path.parents[1].name: checkpoint.read_metadata(path)["generators"]
+        for path in (run / f"results/specialists/{name}/seed0/model.safetensors" for name in ("FS", "EFS"))
     }
     assert members == {"FS": '["swap", "named"]', "EFS": '["apart"]'}
     made = sorted(path.parent.name for path in (run / "results/specialists").glob("*/seed0"))
@@ -87,7 +85,7 @@ def test_own_reals_are_a_domain_of_their_own(run: Project) -> None:
 
 def test_table_has_the_own_generators(run: Project) -> None:
     table = pd.read_csv(run / "results/tables/auc.csv", keep_default_na=False)
-    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "weight_averaging"}
+    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "joint_multiclass", "weight_averaging"}
     assert set(table["test_set"]) == {"drawn/swap", "sketch/swap", "drawn/named", "apart/apart"}
     protocols = table.drop_duplicates("test_set").set_index("test_set")["protocol"].to_dict()
     assert protocols["apart/apart"] == protocols["drawn/named"] == "in_distribution"
