@@ -25,12 +25,17 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     project.snakemake("--", "paper")
     for name in NAMES:
         folder = project / f"results/experiments/{name}"
-        found = {path.name for path in folder.iterdir()} - {"scores.parquet"}
+        found = {path.name for path in folder.iterdir() if path.is_file()}
         tables, figures = (
             {"table.csv", "table.md", "table.tex", "table.html"},
             {"figure.svg", "figure.png", "figure.pdf"},
         )
         assert found == tables | figures
+    hostile = pd.read_csv(project / "results/experiments/hostile/table.csv")
+    assert hostile["replacement"].tolist() == 3 * [
+        *("honest", "undertrained", "flipped", "random", "scaled", "backdoor")
+    ]
+    assert hostile.loc[0, "singled_out"] == 0  # of two specialists nobody can say
     table = pd.read_csv(project / "results/experiments/ablation/table.csv", keep_default_na=False)
     assert table[["factor", "value"]].agg(" ".join, axis=1).str.strip().tolist()[:3] == [
         *("as chosen", "core alone", "residual alone")
