@@ -27,6 +27,8 @@ include: "workflow/rules/experiments.smk"
 include: "workflow/rules/composability.smk"
 include: "workflow/rules/similarity.smk"
 include: "workflow/rules/rationale.smk"
+include: "workflow/rules/hostile.smk"
+include: "workflow/rules/robustness.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 

@@ -261,6 +261,49 @@ class RationaleOptions(Experiment):
     """Which way the Real component and the residuals of R²M shift features, and whether shifts add up."""
 
     variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+class HostileOptions(Experiment):
+    """One specialist replaced by an undertrained, mislabelled, random, scaled or backdoored one."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    victim: str | None = Field(default=None, description="the specialist; default: the first")
+    undertrained: Fraction = Field(default=0.1, description="share of the people it is trained on")
+    scale: Positive = Field(default=10.0, description="factor of the scaled task vector")
+    poisoned: Fraction = Field(
+        default=0.5, description="share of the fakes with a copy that has a trigger and is called real"
+    )
+    trigger: Fraction = Field(default=0.125, description="side of the trigger, as a share of the image's")
+
+
+class RobustnessOptions(Experiment):
+    """AUC on test images of the training domain that were perturbed; a perturbation without levels is off."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    people: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the people whose test images are taken"
+    )
+    jpeg: list[Annotated[int, Field(ge=1, le=100)]] = Field(default=[], description="qualities")
+    blur: list[tuple[Annotated[int, Field(ge=1)], Positive]] = Field(
+        default=[], description="[odd size of the kernel, σ] in pixels"
+    )
+    noise: list[Positive] = Field(default=[], description="σ as a share of the range of values")
+    resize: list[Fraction] = Field(default=[], description="share of the size that images are scaled to")
+    saturation: list[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
+    contrast: list[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
+
+    @model_validator(mode="after")
+    def _levels(self) -> "RobustnessOptions":
+        for kernel, _ in self.blur:
+            if kernel % 2 == 0:
+                raise ValueError(f"blur: expected odd sizes of the kernel, got {kernel}")
+        if self.enabled and not self.levels:
+            raise ValueError("expected levels of at least one perturbation")
+        return self
+
+    @property
+    def levels(self) -> dict[str, list[Any]]:
+        """Perturbation → its levels, of those that are on."""
+        names = ("jpeg", "blur", "noise", "resize", "saturation", "contrast")
+        return {name: list(getattr(self, name)) for name in names if getattr(self, name)}
 
 
 class ExperimentsOptions(Section):
@@ -272,6 +315,8 @@ class ExperimentsOptions(Section):
     heads: HeadsOptions = HeadsOptions()
     ablation: AblationOptions = AblationOptions()
     composability: ComposabilityOptions = ComposabilityOptions()
+    hostile: HostileOptions = HostileOptions()
+    robustness: RobustnessOptions = RobustnessOptions()
 
     @property
     def enabled(self) -> list[str]:
@@ -451,20 +496,26 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
     """Yield what is wrong with the experiments that are on."""
     from r2m.merge.registry import get
 
-    ablation = params.experiments.ablation
-    everything = list(params.variants)
+    experiments = params.experiments
+    every = list(params.variants)
     r2m = [name for name, method in params.variants.items() if method == "r2m"]
+    data_free = [name for name, method in params.variants.items() if get(method).statistics is None]
     for key, options, known in (
-        ("similarity", params.experiments.similarity, everything),
-        ("rationale", params.experiments.rationale, r2m),
-        ("heads", params.experiments.heads, everything),
-        ("ablation", ablation, r2m),
+        ("similarity", experiments.similarity, every),
+        ("rationale", experiments.rationale, r2m),
+        ("heads", experiments.heads, every),
+        ("ablation", experiments.ablation, r2m),
+        ("hostile", experiments.hostile, data_free),
+        ("robustness", experiments.robustness, every),
     ):
         for name in options.variants if options.enabled else ():
             if name not in known:
                 yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
     yield from _composability_inconsistencies(params)
-    for factor, values in ablation.factors.items():
+    victim, members = experiments.hostile.victim, params.specialist_members
+    if victim is not None and victim not in members:
+        yield f"experiments.hostile.victim: unknown specialist {victim!r}{nearest(victim, members)}"
+    for factor, values in experiments.ablation.factors.items():
         for value in values:
             try:
                 get("r2m").options.model_validate(with_dotted({}, {factor: value}))

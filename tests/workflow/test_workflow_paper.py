@@ -8,8 +8,13 @@ from workflow_project import Project
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("inversion", "similarity", "rationale", "heads", "ablation", "composability")
-JOBS = {*NAMES[1:], *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES)}
+NAMES = (
+    *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
+    *("hostile", "robustness"),
+)
+HOSTILE = {f"hostile_{step}" for step in ("data", "trunk", "finetune", "task_vector")}
+TABLES = {f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES}
+JOBS = {*NAMES[1:], *HOSTILE, *TABLES}
 
 
 def test_the_default_run_makes_no_experiment(finished_run: Project) -> None:
@@ -29,12 +34,17 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     project.snakemake("--", "paper")
     for name in NAMES:
         folder = project / f"results/experiments/{name}"
-        found = {path.name for path in folder.iterdir()} - {"scores.parquet"}
+        found = {path.name for path in folder.iterdir() if path.is_file()}
         tables, figures = (
             {"table.csv", "table.md", "table.tex", "table.html"},
             {"figure.svg", "figure.png", "figure.pdf"},
         )
         assert found == tables | figures
+    hostile = pd.read_csv(project / "results/experiments/hostile/table.csv")
+    assert hostile["replacement"].tolist() == 3 * [
+        *("honest", "undertrained", "flipped", "random", "scaled", "backdoor")
+    ]
+    assert hostile.loc[0, "singled_out"] == 0  # of two specialists nobody can say
     table = pd.read_csv(project / "results/experiments/ablation/table.csv", keep_default_na=False)
     assert table[["factor", "value"]].agg(" ".join, axis=1).str.strip().tolist()[:3] == [
         *("as chosen", "core alone", "residual alone")

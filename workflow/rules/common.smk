@@ -472,6 +472,8 @@ EXPERIMENT_CONTEXT = json.dumps(
         "variants": {
             name: PARAMS.merge.methods[name].label or name for name in VARIANTS
         },
+        "resamples": PARAMS.evaluate.resamples,
+        "seed": PARAMS.seed,
     }
 )
 
