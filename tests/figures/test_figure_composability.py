@@ -49,3 +49,10 @@ def test_a_line_for_each_method_and_part() -> None:
         assert sorted(colours) == sorted(expected)
     come = drawn.axes[1].lines[0].get_ydata()
     assert np.isfinite(come).tolist() == [True, True, True, False]
+
+
+def test_variants_of_one_method_have_marks_of_their_own() -> None:
+    rows = table(3, 4).replace({"model": {"ties": "r2m_task"}})
+    lines = figure(rows, EvaluationContext()).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 5
+    assert [line.get_marker() for line in lines] == ["o", "o", "o", "D", "s"]

@@ -1,5 +1,7 @@
 """AUC and cost while generators arrive one by one."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -24,7 +26,16 @@ NOTE = (
 )
 
 
-Method = tuple[str, str, pd.DataFrame]
+# Variants of one method share its colour, not its mark; squares are joint training's.
+MARKS = "oD^vP"
+
+
+class Method(NamedTuple):
+    """One line: its rows of the table, and its looks."""
+
+    rows: pd.DataFrame
+    colour: str
+    marker: str
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
@@ -32,7 +43,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     columns = [f"{part}{suffix}" for part in PARTS for suffix in ("", "_low", "_high")]
     # What is missing, as after the last step nothing is to come, was read as empty text.
     table = table.assign(**table[columns].apply(pd.to_numeric))
-    methods = [(str(kind), str(model), rows) for (kind, model), rows in table.groupby(KEYS, sort=False)]
+    methods = _methods(table)
     width = LEFT + 4 * PANEL + 2 * GAP + COST_GAP + RIGHT
     note = wrap(NOTE, NOTE_SIZE, width - 2 * RIGHT)
     below = 0.42 + 0.17 * -(-len(methods) // COLUMNS) + 0.15 * (note.count("\n") + 1)
@@ -47,13 +58,13 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.set(ylim=limits, ylabel="" if index else "mean AUC")
             axes.tick_params(labelleft=index == 0)
         axes = add_axes(figure, LEFT + 3 * PANEL + 2 * GAP + COST_GAP, TOP, PANEL, HEIGHT)
-        for place, (kind, model, rows) in enumerate(reversed(methods)):
-            axes.plot(rows["k"], rows["images"] / 1000, color=_colour(kind, model), lw=1 + 0.9 * place)
+        for place, one in enumerate(reversed(methods)):
+            axes.plot(one.rows["k"], one.rows["images"] / 1000, color=one.colour, lw=1 + 0.9 * place)
             axes.lines[-1].set_zorder(2 - 0.01 * place)
         _dress(axes, "Images read", table["k"])
         axes.set(ylim=(0, None), ylabel="thousands, cumulated")
         figure.legend(
-            handles=[_handle(kind, model, rows["method"].iloc[0]) for kind, model, rows in methods],
+            handles=[_handle(one) for one in methods],
             loc="upper left",
             bbox_to_anchor=(RIGHT / width, 1 - (TOP + HEIGHT + 0.38) / figure.get_figheight()),
             ncols=COLUMNS,
@@ -66,21 +77,27 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     return figure
 
 
+def _methods(table: pd.DataFrame) -> list[Method]:
+    found: list[Method] = []
+    for (kind, model), rows in table.groupby(KEYS, sort=False):
+        colour = method_colour(str(model)) if kind == "merge" else KIND_COLOURS[str(kind)]
+        same = sum(one.colour == colour for one in found)
+        marker = MARKS[same % len(MARKS)] if kind == "merge" else KIND_MARKERS[str(kind)]
+        found.append(Method(rows, colour, marker))
+    return found
+
+
 def _aucs(axes: Axes, methods: list[Method], part: str) -> None:
     """Draw one part: means as lines, ranges over the orders as bars that stand beside each other."""
-    for place, (kind, model, rows) in enumerate(methods):
+    for place, (rows, colour, marker) in enumerate(methods):
         x = rows["k"] + (rows["k"] > 1) * DODGE * (place - (len(methods) - 1) / 2)
-        colour = _colour(kind, model)
         axes.vlines(x, rows[f"{part}_low"], rows[f"{part}_high"], color=colour, lw=0.8)
-        axes.plot(x, rows[part], KIND_MARKERS[kind], ls="-", color=colour, ms=3.2, lw=1)
+        axes.plot(x, rows[part], marker, ls="-", color=colour, ms=3.2, lw=1)
 
 
-def _handle(kind: str, model: str, label: str) -> Line2D:
-    return Line2D([], [], marker=KIND_MARKERS[kind], ms=3.2, lw=1, color=_colour(kind, model), label=label)
-
-
-def _colour(kind: str, model: str) -> str:
-    return method_colour(model) if kind == "merge" else KIND_COLOURS[kind]
+def _handle(one: Method) -> Line2D:
+    label = one.rows["method"].iloc[0]
+    return Line2D([], [], marker=one.marker, ms=3.2, lw=1, color=one.colour, label=label)
 
 
 def _dress(axes: Axes, title: str, k: pd.Series) -> None:
