@@ -21,7 +21,7 @@ from r2m.params import BackboneOptions, load
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = {"swap": "FS", "up": "EFS", "inp": "FE"}
+FAMILIES = {"swap": "FS", "up": "EFS", "inp": "EFS"}
 METHODS = {"weight_averaging": "weight_averaging", "ties": "ties", "r2m_task": "r2m", "r2m": "r2m"}
 KINDS = {
     "base": "base",
