@@ -24,6 +24,18 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/experiments.smk"
+
+
+if "families" in EXPERIMENTS:
+
+    include: "workflow/rules/families.smk"
+
+
+if "sources" in EXPERIMENTS:
+
+    include: "workflow/rules/two_sources.smk"
+
+
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 

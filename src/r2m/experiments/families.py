@@ -114,7 +114,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         name: one.model_copy(update={"role": "train" if name in trained else "unseen"})
         for name, one in context.generators.items()
     }
-    by = ["variant", "strategy", "specialists", "steps", "tuned"]
+    by = ["variant", "strategy", "specialists", "steps"]
     known = context.model_copy(update={"generators": generators})
     means = protocol_means(read_settings(source, by), by, known)
     label = {JOINT: "Joint training"}

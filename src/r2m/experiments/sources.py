@@ -132,12 +132,12 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the scores in `source`: a row a merge, training and core."""
     notes = read_notes(source)
     domain, resamples = notes["domain"], int(notes["resamples"])
-    scores = read_settings(source, [*BY, "tuned", *MEASURES, "image_id", "identity", "video"])
+    scores = read_settings(source, [*BY, *MEASURES, "image_id", "identity", "video"])
     means = protocol_means(scores, BY, context)
     found = second_intervals(scores, domain, context, resamples, int(notes["seed"]))
     kept = ["val_auc", *(name for name in ("in_distribution", "unseen_generator") if name in means)]
     frame = means[[*BY, *kept]].merge(found, on=BY)
-    frame = frame.merge(scores[[*BY, "tuned", *MEASURES]].drop_duplicates(), on=BY)
+    frame = frame.merge(scores[[*BY, *MEASURES]].drop_duplicates(), on=BY)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     one, two = (context.domain_label(name) for name in (_training_domain(context), domain))
     reals = {ONE: one, TWO: f"{one} and {two}"}
