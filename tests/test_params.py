@@ -182,7 +182,7 @@ def test_defaults_stand_where_nothing_is_said():
         ({"generators__joint": SWAP}, "generators.joint: the name is taken"),
         (
             {"domains__real": {"images": {"folder": "x"}, "role": "test"}},
-            "domains.real: the name is reserved; expected none of ('real', 'base', 'joint')",
+            "domains.real: the name is reserved; expected none of ('real', 'base', 'joint',",
         ),
         (
             {"generators": {"swap": SWAP | {"role": "unseen"}}},

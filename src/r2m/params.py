@@ -14,7 +14,7 @@ from r2m.dotted import combinations, with_dotted
 from r2m.errors import R2MError
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
-RESERVED = ("real", "base", "joint")
+RESERVED = ("real", "base", "joint", "joint_multiclass")
 
 # Options are multiplied with tensors of float32, which has no greater number.
 GREATEST = (2 - 2**-23) * 2.0**127
@@ -176,6 +176,7 @@ class JointOptions(Section):
     """All-in-one training on the union of the generators."""
 
     steps_factor: Positive = Field(default=2.0, description="times the steps of one specialist")
+    multiclass: bool = Field(default=False, description="train it with one class a generator as well")
 
 
 class MergeVariant(BaseModel):
@@ -280,7 +281,10 @@ class ExperimentsOptions(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of images, splits and resamples")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
+        default=[0], description="of training; with several, tables show mean ± standard deviation"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     domains: Annotated[dict[Name, DomainOptions], Field(min_length=1)]
@@ -391,6 +395,8 @@ class Params(Section):
 def _inconsistencies(params: Params) -> Iterator[str]:
     """Yield what single values cannot show; each text begins with the key it is about."""
     domains, generators = params.domains, params.generators
+    if len(set(params.seeds)) < len(params.seeds):
+        yield f"seeds: expected each seed once, got {params.seeds}"
     training = [name for name, domain in domains.items() if domain.role == "train"]
     if len(training) != 1:
         yield f"domains: expected exactly one with `role: train`, got {training or 'none'}"

@@ -23,7 +23,7 @@ def test_means_are_those_of_the_main_table(made: Evaluation, context: Evaluation
     table = mean_intervals(made, "r2m")
     assert list(table.columns) == MEAN_COLUMNS
     values = table["auc"].to_numpy().reshape(7, 8)
-    np.testing.assert_allclose(values, main_table(made.auc, made.models, context).values)
+    np.testing.assert_allclose(values, main_table([made.auc], made.models, context).values)
     assert table["model"].drop_duplicates().tolist() == made.models["model"].tolist()
     assert (table["low"] <= table["auc"]).all()
     assert (table["auc"] <= table["high"]).all()

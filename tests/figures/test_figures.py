@@ -258,7 +258,7 @@ def test_commands(results: Callable[..., Any], tmp_path: Path) -> None:
         (figure_intervals, ["--means", paths["intervals"], *options]),
         (figure_reliability, ["--table", paths["curves"], "--models", paths["models"], *options]),
         (figure_spectra, [str(report), *options, "--title", "r2m"]),
-        (figure_tune, [paths["r2m"]]),
+        (figure_tune, ["--candidates", f"r2m={paths['r2m']}"]),
     ]
     for module, arguments in runs:
         stem = tmp_path / "out" / module.__name__

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from detector_samples import CONVNET, VIT, load_detector, random_weights
+from detector_samples import CONVNET, SIZE, VIT, load_detector, random_weights
 from r2m.errors import R2MError
 from r2m.merge.task_vector import task_vector
 from r2m.models import backbone
@@ -146,6 +146,20 @@ def test_initial_head_depends_on_the_seed_only():
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert not first["head.bias"].any()
     torch.testing.assert_close(initial_head(10_000, 0)["head.weight"].std().item(), 0.02, rtol=0.05, atol=0)
+
+
+def test_a_head_of_classes_replaces_that_of_one_output(base_files):
+    detector = load_detector(base_files["convnet"], CONVNET)
+    images = torch.rand(3, 3, SIZE, SIZE)
+    head = initial_head(detector.head.in_features, 1, outputs=3)
+    assert head["head.weight"].shape == (3, detector.head.in_features)
+    detector.load_tensors(head)
+    detector.eval()
+    outputs = detector.class_logits(images)
+    expected = torch.log(outputs[:, 1].exp() + outputs[:, 2].exp()) - outputs[:, 0]
+    torch.testing.assert_close(detector(images), expected)
+    probabilities = outputs.softmax(1)[:, 1:].sum(1)
+    torch.testing.assert_close(detector(images).sigmoid(), probabilities)
 
 
 def test_base_of_the_same_size_is_kept():

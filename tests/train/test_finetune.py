@@ -8,10 +8,11 @@ import torch
 from detector_samples import BACKBONES, load_detector
 from r2m.errors import R2MError
 from r2m.models import checkpoint
+from r2m.models.backbone import initial_head
 from r2m.params import AugmentOptions, FinetuneOptions
 from r2m.train import finetune as module
 from r2m.train import state
-from r2m.train.finetune import finetune, learning_rate_factor
+from r2m.train.finetune import finetune, learning_rate_factor, objective
 from r2m.train.predict import generator_aucs, mean_auc, predict
 from r2m.train.state import Progress
 from r2m.trunk.inputs import Inputs
@@ -38,12 +39,14 @@ class Recorder(Inputs):
 def trainer(image_sets, base_files, trunk_files, tmp_path):
     """Return a function that trains a small detector; it returns progress, detector and inputs."""
 
-    def train(kind="vit", options=OPTIONS, generators=("swap",), fingerprint="f", **kwargs):
+    def train(kind="vit", options=OPTIONS, generators=("swap",), fingerprint="f", classes=1, **kwargs):
         backbone = BACKBONES[kind]
         names = ("drawn", *generators)
         trunks = [trunk_files[name] for name in names] if kind == "vit" else []
         inputs = Recorder(image_sets.paths(*names), trunks, backbone)
         detector = load_detector(base_files[kind], backbone)
+        if classes > 1:
+            detector.load_tensors(initial_head(detector.head.in_features, 0, classes))
         progress = finetune(
             detector,
             inputs,
@@ -176,6 +179,30 @@ def test_training_learns_and_selects_on_val(trainer):
     asked = pd.concat([rows for rows, _, _ in inputs.asked])
     assert set(asked["split"]) == {"train", "val"}
     assert set(asked.loc[asked["split"] == "val", "label"]) == {0, 1}
+
+
+def test_classes_are_learnt_by_generator(trainer, monkeypatch):
+    asked = []
+
+    def recorded(outputs, targets):
+        asked.append(targets.tolist())
+        return objective(outputs, targets)
+
+    monkeypatch.setattr(module, "objective", recorded)
+    _, detector, inputs = trainer(generators=("swap", "up"), classes=3)
+    names = [list(rows["generator"]) for rows, *_ in inputs.asked if len(rows) == 2 * OPTIONS.pairs]
+    classes = {"real": 0, "swap": 1, "up": 2}
+    assert asked == [[classes[name] for name in batch] for batch in names[: len(asked)]]
+    assert detector.head.out_features == 3
+
+
+def test_objectives_are_the_textbook_ones():
+    outputs = torch.tensor([[0.3, 1.2, -0.4], [2.0, 0.1, 0.5]])
+    expected = -torch.log(outputs.exp()[[0, 1], [2, 0]] / outputs.exp().sum(1)).mean()
+    torch.testing.assert_close(objective(outputs, torch.tensor([2, 0])), expected)
+    logits = torch.tensor([[0.7], [-1.1]])
+    expected = -(torch.log(torch.sigmoid(logits[0, 0])) + torch.log(1 - torch.sigmoid(logits[1, 0]))) / 2
+    torch.testing.assert_close(objective(logits, torch.tensor([2, 0])), expected)
 
 
 def test_best_tensors_are_those_of_the_best_step(trainer, monkeypatch):

@@ -5,9 +5,9 @@ from workflow_project import Project, kill, snakemake, wait_for
 
 pytestmark = pytest.mark.slow
 
-MODEL = "results/specialists/swap/model.safetensors"
-HISTORY = "results/specialists/swap/history.csv"
-STATE = "results/.state/swap.safetensors"
+MODEL = "results/specialists/swap/seed0/model.safetensors"
+HISTORY = "results/specialists/swap/seed0/history.csv"
+STATE = "results/.state/swap/seed0.safetensors"
 
 
 def test_killed_finetuning_resumes_to_the_same_bytes(
@@ -28,11 +28,11 @@ def test_killed_finetuning_resumes_to_the_same_bytes(
     project.snakemake("--unlock")
     project.snakemake("--rerun-incomplete", "--", MODEL)
 
-    log = (project / "results/logs/finetune/swap.log").read_text()
+    log = (project / "results/logs/finetune/swap/seed0.log").read_text()
     assert "swap: resumed after step" in log
     for path in (MODEL, HISTORY):
         assert (project / path).read_bytes() == (uninterrupted / path).read_bytes(), path
     assert not (project / STATE).exists()
-    assert "resumed" not in (uninterrupted / "results/logs/finetune/swap.log").read_text()
+    assert "resumed" not in (uninterrupted / "results/logs/finetune/swap/seed0.log").read_text()
     leftovers = [path.name for path in (project / MODEL).parent.iterdir()]
     assert not [name for name in leftovers if ".tmp" in name]

@@ -41,7 +41,8 @@ def new_images(name: str) -> list[str]:
 
 def scoring(*specialists: str) -> list[str]:
     """Jobs that score the models that are no merges."""
-    return ["score base/base", "score joint/joint", *(f"score specialist/{name}" for name in specialists)]
+    joint = (f"score joint/{name}" for name in ("joint", "joint_multiclass"))
+    return ["score_base", *joint, *(f"score specialist/{name}" for name in specialists)]
 
 
 def test_nothing_changed(project: Project) -> None:
@@ -53,7 +54,7 @@ def test_new_training_generator(project: Project) -> None:
     assert project.jobs() == Counter(
         [
             *new_images("tps"),
-            *("finetune tps", "task_vector tps", "joint", "probe"),
+            *("finetune tps", "task_vector tps", "joint", "joint_multiclass", "probe"),
             *merging(VARIANTS, ("swap", "up", "tps")),
             *scoring("swap", "up", "tps"),
         ]
@@ -86,6 +87,24 @@ def test_learning_rate_of_one_generator(project: Project) -> None:
 def test_tuning_of_one_variant(project: Project) -> None:
     project.edit("merge.methods.ties.tune.keep", [0.3, 0.5])
     assert project.jobs() == Counter(merging(("ties",), ()))
+
+
+def test_a_second_seed_trains_its_own_models_only(project: Project) -> None:
+    project.edit("seeds", [0, 1])
+    jobs = project.jobs()
+    seeded = [
+        *(f"{rule} {name}/1" for rule in ("finetune", "task_vector") for name in ("swap", "up")),
+        *("joint 1", "joint_multiclass 1"),
+        *(f"{rule} {name}/1" for rule in ("tune", "merge") for name in VARIANTS),
+        *(f"real_component {name}/1" for name in ("r2m_task", "r2m")),
+        *(f"residual {name}/1/{specialist}" for name in ("r2m_task", "r2m") for specialist in ("swap", "up")),
+        *(f"score merge/{name}/1" for name in VARIANTS),
+        *(f"score joint/{name}/1" for name in ("joint", "joint_multiclass")),
+        *(f"score specialist/{name}/1" for name in ("swap", "up")),
+    ]
+    trained = Counter(job for job in jobs if "1" in job.split()[-1].split("/"))
+    assert trained == Counter(seeded)
+    assert jobs - trained == Counter(REPORTING)
 
 
 def test_display_label_of_one_generator(project: Project) -> None:

@@ -72,7 +72,7 @@ def test_restored_clone_has_nothing_to_do(clone: Project, committed: Project) ->
     assert not clone.jobs()
     assert UP_TO_DATE in clone.dvc("repro")
     assert clone.git("status", "--porcelain") == ""
-    model = "results/merged/r2m/model.safetensors"
+    model = "results/merged/r2m/seed0/model.safetensors"
     assert (clone / model).read_bytes() == (committed / model).read_bytes()
 
 
@@ -117,8 +117,8 @@ def test_dvc_and_snakemake_make_the_same_of_a_change(
     for path in (
         "results/tables/auc.csv",
         "results/tables/main.md",
-        "results/specialists/swap/model.safetensors",
-        *(f"results/merged/{name}/model.safetensors" for name in merges),
+        "results/specialists/swap/seed0/model.safetensors",
+        *(f"results/merged/{name}/seed0/model.safetensors" for name in merges),
     ):
         assert (project / path).read_bytes() == (other / path).read_bytes(), path
     assert (project / "results/tables/auc.csv").read_bytes() != before

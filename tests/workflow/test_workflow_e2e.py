@@ -28,6 +28,7 @@ KINDS = {
     "swap": "specialist",
     "up": "specialist",
     "joint": "joint",
+    "joint_multiclass": "joint",
     **dict.fromkeys(METHODS, "merge"),
 }
 PAGES = (
@@ -43,7 +44,19 @@ PAGES = (
 )
 COLUMNS = [
     *("model", "kind", "method", "test_set", "generator", "family", "domain", "protocol"),
-    *("n_real", "n_fake", "auc", "auc_low", "auc_high", "ap", "eer", "tpr_at_fpr_1", "ece", "accuracy"),
+    *(
+        "n_real",
+        "n_fake",
+        "auc",
+        "auc_sd",
+        "auc_low",
+        "auc_high",
+        "ap",
+        "eer",
+        "tpr_at_fpr_1",
+        "ece",
+        "accuracy",
+    ),
 ]
 
 
@@ -57,7 +70,8 @@ def backbone(project: Project) -> BackboneOptions:
 
 
 def scores(project: Project, kind: str, model: str) -> pd.DataFrame:
-    return pq.read_table(project / f"results/scores/{kind}/{model}/scores.parquet").to_pandas()
+    seed = "" if kind == "base" else "seed0/"
+    return pq.read_table(project / f"results/scores/{kind}/{model}/{seed}scores.parquet").to_pandas()
 
 
 def test_everything_is_there(finished_run: Project) -> None:
@@ -148,7 +162,7 @@ def test_unseen_generators_have_test_images_only(finished_run: Project) -> None:
 def test_merged_checkpoint_is_a_whole_detector_and_gives_the_scores(
     finished_run: Project, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors, metadata = checkpoint.load(finished_run / f"results/merged/{variant}/model.safetensors")
+    tensors, metadata = checkpoint.load(finished_run / f"results/merged/{variant}/seed0/model.safetensors")
     assert metadata["variant"] == variant
     detector = Detector(backbone(finished_run)).eval()
     is_head = {key: key.startswith("head.") for key in tensors}
@@ -170,10 +184,10 @@ def test_merged_checkpoint_is_a_whole_detector_and_gives_the_scores(
 
 
 def test_averaged_weights_are_the_mean_of_the_specialists(finished_run: Project) -> None:
-    merged, _ = checkpoint.load(finished_run / "results/merged/weight_averaging/model.safetensors")
+    merged, _ = checkpoint.load(finished_run / "results/merged/weight_averaging/seed0/model.safetensors")
     base, _ = checkpoint.load(finished_run / "results/base/base.safetensors")
     swap, up = (
-        checkpoint.load(finished_run / f"results/specialists/{name}/model.safetensors")[0]
+        checkpoint.load(finished_run / f"results/specialists/{name}/seed0/model.safetensors")[0]
         for name in ("swap", "up")
     )
     assert set(merged) == set(base) | {"head.weight", "head.bias"}
@@ -183,21 +197,23 @@ def test_averaged_weights_are_the_mean_of_the_specialists(finished_run: Project)
 
 
 def test_tuned_methods_tried_equally_many_candidates(finished_run: Project) -> None:
-    tried = {name: len(pd.read_csv(finished_run / f"results/tune/{name}/candidates.csv")) for name in METHODS}
+    paths = {name: finished_run / f"results/tune/{name}/seed0/candidates.csv" for name in METHODS}
+    tried = {name: len(pd.read_csv(path)) for name, path in paths.items()}
     assert tried == {"weight_averaging": 1, "ties": 4, "r2m_task": 4, "r2m": 4}
 
 
 def test_a_method_that_needs_statistics(project: Project) -> None:
     project.edit("merge.methods.fisher.enabled", True)
-    project.snakemake("--", "results/scores/merge/fisher/scores.parquet")
+    project.snakemake("--", "results/scores/merge/fisher/seed0/scores.parquet")
     for name in ("swap", "up"):
-        statistics, metadata = checkpoint.load(project / f"results/statistics/fisher/{name}.safetensors")
-        specialist, _ = checkpoint.load(project / f"results/specialists/{name}/model.safetensors")
+        path = project / f"results/statistics/fisher/seed0/{name}.safetensors"
+        statistics, metadata = checkpoint.load(path)
+        specialist, _ = checkpoint.load(project / f"results/specialists/{name}/seed0/model.safetensors")
         assert metadata["count"] == "8"
         assert metadata["specialist_hash"] == checkpoint.sha256(specialist)
         assert statistics.keys() == {key for key in specialist if not key.startswith("head.")}
-    merged, _ = checkpoint.load(project / "results/merged/fisher/model.safetensors")
-    average, _ = checkpoint.load(project / "results/merged/weight_averaging/model.safetensors")
+    merged, _ = checkpoint.load(project / "results/merged/fisher/seed0/model.safetensors")
+    average, _ = checkpoint.load(project / "results/merged/weight_averaging/seed0/model.safetensors")
     assert not merged["blocks.5.mlp.fc1.weight"].equal(average["blocks.5.mlp.fc1.weight"])
     assert len(scores(project, "merge", "fisher")) == len(scores(project, "merge", "weight_averaging"))
 
@@ -260,22 +276,23 @@ def test_settings_and_runtimes(finished_run: Project) -> None:
     settings = (finished_run / "results/settings.md").read_text()
     commit = finished_run.git("rev-parse", "HEAD").strip()
     assert f"| git commit | `{commit}` |" in settings
-    for path in ("base/base", "joint/model", "specialists/swap/model", "merged/r2m/model"):
+    for path in ("base/base", "joint/seed0/model", "specialists/swap/seed0/model", "merged/r2m/seed0/model"):
         file = finished_run / f"results/{path}.safetensors"
         assert hashlib.sha256(file.read_bytes()).hexdigest() in settings, path
     ran = yaml.safe_load(settings.partition("```yaml\n")[2].partition("```")[0])
     assert set(ran["merge"]["methods"]) == set(METHODS), "fisher is not enabled"
     runtimes = pd.read_csv(finished_run / "results/runtimes.csv").set_index("stage")
     assert runtimes["jobs"].to_dict() == {
-        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1, "probe": 1},
+        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1},
+        **{"joint_multiclass": 1, "probe": 1},
         **{
             "task_vector": 2,
             "tune": 4,
             "real_component": 2,
             "residual": 4,
             "merge": 4,
-            "score": 8,
-            "all": 39,
+            "score": 9,
+            "all": 41,
         },
     }
 

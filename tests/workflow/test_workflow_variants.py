@@ -13,7 +13,7 @@ from r2m.models import checkpoint
 
 pytestmark = pytest.mark.slow
 
-SCORES = "results/scores/merge/weight_averaging/scores.parquet"
+SCORES = "results/scores/merge/weight_averaging/seed0/scores.parquet"
 CARD = "results/model_card.md"
 
 
@@ -47,7 +47,7 @@ def test_no_trunk_is_made(run: Project) -> None:
 
 
 def test_every_block_is_trained_with_augmentation(run: Project) -> None:
-    tensors, metadata = checkpoint.load(run / "results/specialists/FS/model.safetensors")
+    tensors, metadata = checkpoint.load(run / "results/specialists/FS/seed0/model.safetensors")
     base, _ = checkpoint.load(run / "results/base/base.safetensors")
     assert set(tensors) == set(base) | {"head.weight", "head.bias"}
     changed = {key for key in base if not tensors[key].equal(base[key])}
@@ -57,11 +57,11 @@ def test_every_block_is_trained_with_augmentation(run: Project) -> None:
 
 def test_specialists_are_of_families(run: Project) -> None:
     members = {
-        name: checkpoint.read_metadata(run / f"results/specialists/{name}/model.safetensors")["generators"]
-        for name in ("FS", "EFS")
+        path.parents[1].name: checkpoint.read_metadata(path)["generators"]
+        for path in (run / f"results/specialists/{name}/seed0/model.safetensors" for name in ("FS", "EFS"))
     }
     assert members == {"FS": '["swap", "named"]', "EFS": '["apart"]'}
-    made = sorted(path.parent.name for path in (run / "results/specialists").glob("*/model.safetensors"))
+    made = sorted(path.parent.name for path in (run / "results/specialists").glob("*/seed0"))
     assert made == ["EFS", "FS"], "generators' own specialists are gone"
 
 
@@ -85,7 +85,7 @@ def test_own_reals_are_a_domain_of_their_own(run: Project) -> None:
 
 def test_table_has_the_own_generators(run: Project) -> None:
     table = pd.read_csv(run / "results/tables/auc.csv", keep_default_na=False)
-    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "weight_averaging"}
+    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "joint_multiclass", "weight_averaging"}
     assert set(table["test_set"]) == {"drawn/swap", "sketch/swap", "drawn/named", "apart/apart"}
     protocols = table.drop_duplicates("test_set").set_index("test_set")["protocol"].to_dict()
     assert protocols["apart/apart"] == protocols["drawn/named"] == "in_distribution"

@@ -92,13 +92,17 @@ class Project:
         return self.run("git", *arguments)
 
     def jobs(self, *arguments: str) -> "Counter[str]":
-        """Return the jobs that would run, as `rule` or `rule wildcard/wildcard`, without the target rule."""
+        """Return the jobs that would run, as `rule` or `rule wildcard/wildcard`, without the target rule.
+
+        The first seed, 0, is not told.
+        """
         found: Counter[str] = Counter()
         for block in re.split(r"\n(?=(?:local)?rule )", self.snakemake("--dry-run", *arguments)):
             rule = re.match(r"(?:local)?rule (\w+):", block)
             if rule and rule[1] != "all":
                 wildcards = re.search(r"^    wildcards: (.*)$", block, flags=re.MULTILINE)
-                values = [one.partition("=")[2] for one in wildcards[1].split(", ")] if wildcards else []
+                pairs = wildcards[1].split(", ") if wildcards else []
+                values = [one.partition("=")[2] for one in pairs if one != "seed=0"]
                 found[" ".join([rule[1], *(["/".join(values)] if values else [])])] += 1
         return found
 

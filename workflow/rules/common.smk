@@ -46,7 +46,8 @@ wildcard_constraints:
     set="|".join(SETS),
     specialist="|".join(MEMBERS),
     variant="|".join(VARIANTS),
-    kind="base|specialist|joint|merge",
+    kind="specialist|joint|merge",
+    seed=r"\d+",
 
 
 def as_json(section, **kwargs):
@@ -144,9 +145,17 @@ def repeated(option, values):
     return " ".join(f"{option} {value}" for value in values)
 
 
-def specialist_files(kind):
-    """Specialist → its file of one kind (model, task_vector, head)."""
-    return {name: f"results/specialists/{name}/{kind}.safetensors" for name in MEMBERS}
+def specialist_files(kind, seed):
+    """Specialist → its file of one kind (model, task_vector, head), of one seed."""
+    return {
+        name: f"results/specialists/{name}/seed{seed}/{kind}.safetensors"
+        for name in MEMBERS
+    }
+
+
+def files_of(kind, seed):
+    """All specialists' files of one kind and seed."""
+    return list(specialist_files(kind, seed).values())
 
 
 INITIAL_HEAD = "results/base/initial_head.safetensors"
@@ -203,21 +212,25 @@ def own_folders(image_set):
     return [folder for folder in (options.images, options.reals) if folder]
 
 
-def residuals_of(variant):
+def residuals_of(variant, seed):
     """Specialist → the file of its truncated residual."""
-    return {name: f"results/residuals/{variant}/{name}.safetensors" for name in MEMBERS}
+    return {
+        name: f"results/residuals/{variant}/seed{seed}/{name}.safetensors"
+        for name in MEMBERS
+    }
 
 
 def needs_statistics(variant):
     return registry.get(VARIANTS[variant]).statistics is not None
 
 
-def statistics_of(variant):
+def statistics_of(variant, seed):
     """Specialist → what the variant's method needs of its training data; empty where it needs nothing."""
     if not needs_statistics(variant):
         return {}
     return {
-        name: f"results/statistics/{variant}/{name}.safetensors" for name in MEMBERS
+        name: f"results/statistics/{variant}/seed{seed}/{name}.safetensors"
+        for name in MEMBERS
     }
 
 
@@ -230,53 +243,84 @@ def statistics_images(wildcards):
 
 def merge_parts(wildcards):
     """What a variant's merge reads: task vectors and statistics, or the parts that R²M made of them."""
-    if VARIANTS[wildcards.variant] != "r2m":
+    variant, seed = wildcards.variant, wildcards.seed
+    if VARIANTS[variant] != "r2m":
         return {
-            "task_vectors": list(specialist_files("task_vector").values()),
-            "statistics": list(statistics_of(wildcards.variant).values()),
+            "task_vectors": files_of("task_vector", seed),
+            "statistics": list(statistics_of(variant, seed).values()),
         }
     return {
-        "core": f"results/real/{wildcards.variant}/core.safetensors",
-        "residuals": list(residuals_of(wildcards.variant).values()),
+        "core": f"results/real/{variant}/seed{seed}/core.safetensors",
+        "residuals": list(residuals_of(variant, seed).values()),
     }
 
 
 def merge_parts_arguments(wildcards, input):
-    if VARIANTS[wildcards.variant] != "r2m":
-        task_vectors = repeated("--task-vector", specialist_files("task_vector"))
-        statistics = repeated("--statistics", statistics_of(wildcards.variant))
+    variant, seed = wildcards.variant, wildcards.seed
+    if VARIANTS[variant] != "r2m":
+        task_vectors = repeated("--task-vector", specialist_files("task_vector", seed))
+        statistics = repeated("--statistics", statistics_of(variant, seed))
         return f"{task_vectors} {statistics}"
-    residuals = repeated("--residual", residuals_of(wildcards.variant))
+    residuals = repeated("--residual", residuals_of(variant, seed))
     return f"--real {input.core} {residuals}"
 
 
+SEEDS = PARAMS.seeds
+# Figures of single merges and the model card are of this one.
+FIRST_SEED = SEEDS[0]
+# Joint model → its name in the tables.
+JOINT = {"joint": "Joint training"}
+if PARAMS.joint.multiclass:
+    JOINT["joint_multiclass"] = "Joint training, multi-class"
+# Kind of a model → the models that every seed has one of.
 MODELS = {
-    "base": {"base": "results/probe/head.safetensors"},
-    "specialist": {
-        name: f"results/specialists/{name}/model.safetensors" for name in MEMBERS
-    },
-    "joint": {"joint": "results/joint/model.safetensors"},
-    "merge": {name: f"results/merged/{name}/model.safetensors" for name in VARIANTS},
+    "specialist": list(MEMBERS),
+    "joint": list(JOINT),
+    "merge": list(VARIANTS),
 }
+PROBE = "results/probe/head.safetensors"
+BASE_SCORES = "results/scores/base/base/scores.parquet"
+
+
+def model_file(kind, model, seed):
+    """The checkpoint of a trained or merged model."""
+    folder = {
+        "specialist": f"results/specialists/{model}",
+        "joint": f"results/{model}",
+        "merge": f"results/merged/{model}",
+    }[kind]
+    return f"{folder}/seed{seed}/model.safetensors"
+
+
+def scores_of(kind, model):
+    """Scores of a model, a file a seed."""
+    return [
+        f"results/scores/{kind}/{model}/seed{seed}/scores.parquet" for seed in SEEDS
+    ]
+
+
 SCORES = [
-    f"results/scores/{kind}/{model}/scores.parquet"
-    for kind, models in MODELS.items()
-    for model in models
+    BASE_SCORES,
+    *(
+        path
+        for kind, models in MODELS.items()
+        for model in models
+        for path in scores_of(kind, model)
+    ),
 ]
 
 
 def model_arguments(wildcards):
     """How the tables describe a model."""
-    label = {"base": "Base (linear probe)", "joint": "Joint training"}.get(
-        wildcards.model
-    )
+    label = JOINT.get(wildcards.model)
     if wildcards.kind == "specialist" and wildcards.model in PARAMS.generators:
         label = PARAMS.generators[wildcards.model].label
     method = ""
     if wildcards.kind == "merge":
         label = PARAMS.merge.methods[wildcards.model].label
         method = f" --method {VARIANTS[wildcards.model]}"
-    return f"--label {json.dumps(label or wildcards.model, ensure_ascii=False)}{method}"
+    shown = json.dumps(label or wildcards.model, ensure_ascii=False)
+    return f"--seed {wildcards.seed} --label {shown}{method}"
 
 
 TABLES = [
@@ -412,21 +456,31 @@ ALL_PACKAGES = sorted(
 FAMILIES = r2m_params.FAMILIES
 
 
-def bench_inputs():
+def bench_inputs(wildcards):
     """What experiments read that merge and score in memory."""
     return {
         **inputs_of(SETS),
         "initial_head": INITIAL_HEAD,
-        "task_vectors": list(specialist_files("task_vector").values()),
-        "heads": list(specialist_files("head").values()),
+        "task_vectors": files_of("task_vector", wildcards.seed),
+        "heads": files_of("head", wildcards.seed),
     }
 
 
 def bench_arguments(wildcards, input):
     """Command-line arguments for what `bench_inputs` put into a rule's input."""
-    task_vectors = repeated("--task-vector", specialist_files("task_vector"))
-    heads = repeated("--head", specialist_files("head"))
+    task_vectors = repeated(
+        "--task-vector", specialist_files("task_vector", wildcards.seed)
+    )
+    heads = repeated("--head", specialist_files("head", wildcards.seed))
     return f"{inputs_arguments(wildcards, input)} {task_vectors} {heads} --initial-head {input.initial_head}"
+
+
+def chosen_options(variants):
+    """Function of wildcards: what was chosen on val for variants, with the wildcards' seed."""
+    return lambda wildcards: [
+        f"results/tune/{variant}/seed{wildcards.seed}/chosen.json"
+        for variant in variants
+    ]
 
 
 EXPERIMENTS = PARAMS.experiments.enabled
@@ -441,10 +495,10 @@ EXPERIMENT_CONTEXT = json.dumps(
 
 
 def experiment_input(name):
-    """What an experiment's table is made of: its scores, or the long table of all models."""
+    """What an experiment's table is made of: its scores, a file a seed, or the long table of all models."""
     if name == "inversion":
         return ["results/tables/auc.csv"]
-    return [f"results/experiments/{name}/scores.parquet"]
+    return [f"results/experiments/{name}/seed{seed}/scores.parquet" for seed in SEEDS]
 
 
 def experiment_methods(name):

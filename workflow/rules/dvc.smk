@@ -7,10 +7,13 @@ def stage_targets():
         "sources": [f"data/raw/{name}.json" for name in ALL_PACKAGES],
         "base": ["results/base/base.safetensors", INITIAL_HEAD],
         "members": [f"results/members/{name}.json" for name in TRAINED_ON],
-        "joint": ["results/joint/model.safetensors", "results/probe/head.safetensors"],
+        "joint": [
+            PROBE,
+            *(model_file("joint", name, seed) for name in JOINT for seed in SEEDS),
+        ],
         "reference_scores": [
-            "results/scores/base/base/scores.parquet",
-            "results/scores/joint/joint/scores.parquet",
+            BASE_SCORES,
+            *(path for name in JOINT for path in scores_of("joint", name)),
         ],
         "report": REPORTED,
     }
@@ -20,17 +23,22 @@ def stage_targets():
     for name in [*GENERATORS, *FAMILIES]:
         there = name in MEMBERS
         files = (
-            [specialist_files(kind)[name] for kind in ("model", "task_vector", "head")]
+            [
+                specialist_files(kind, seed)[name]
+                for seed in SEEDS
+                for kind in ("model", "task_vector", "head")
+            ]
             if there
             else []
         )
-        scores = [f"results/scores/specialist/{name}/scores.parquet"] if there else []
+        scores = scores_of("specialist", name) if there else []
         stages[f"specialist_{name}"] = files
         stages[f"specialist_scores_{name}"] = scores
     for name in PARAMS.merge.methods:
         there = name in VARIANTS
-        stages[f"merge_{name}"] = [MODELS["merge"][name]] if there else []
-        scores = [f"results/scores/merge/{name}/scores.parquet"] if there else []
+        models = [model_file("merge", name, seed) for seed in SEEDS]
+        stages[f"merge_{name}"] = models if there else []
+        scores = scores_of("merge", name) if there else []
         stages[f"merge_scores_{name}"] = scores
     return stages
 
@@ -126,11 +134,13 @@ CODE = code_of_stages()
 CODE_FILES = [f"results/code/{stage}" for stage in CODE]
 
 
+JOINT_FOLDERS = ("joint", "joint_multiclass")
 MERGE_FOLDERS = ("statistics", "tune", "real", "residuals", "merged", "scores/merge")
 
 # Folders that stages of dvc.yaml put out although the params may leave nothing to be made there.
 STAGE_FOLDERS = [
     "data/raw",
+    *(f"results/{name}" for name in JOINT_FOLDERS),
     *(str(Path(trunk_of(name)).parent) for name in SETS),
     *(
         f"results/{folder}/{name}"
@@ -145,6 +155,19 @@ STAGE_FOLDERS = [
 ]
 
 
+SEED_FOLDERS = [f"seed{seed}" for seed in SEEDS]
+
+
+def seeded(folders):
+    """Folder → names in it; with them the seeds that there are of each name."""
+    seeds = {
+        f"{folder}/{name}": SEED_FOLDERS
+        for folder, names in folders.items()
+        for name in names
+    }
+    return {**folders, **seeds}
+
+
 def benchmarked():
     """Folder of benchmark files → the jobs that there are, so that no runtime of another is counted."""
     by_variant = {
@@ -157,18 +180,24 @@ def benchmarked():
         "forge": GENERATORS,
         "trunk/faces": DOMAINS if HAS_TRUNK else [],
         "trunk/forged": GENERATORS if HAS_TRUNK else [],
-        "finetune": MEMBERS,
-        "task_vector": MEMBERS,
-        "tune": VARIANTS,
-        "real_component": R2M_VARIANTS,
-        "merge": VARIANTS,
-        **by_variant,
+        **{name: SEED_FOLDERS for name in JOINT},
+        **seeded(
+            {
+                "finetune": MEMBERS,
+                "task_vector": MEMBERS,
+                "tune": VARIANTS,
+                "real_component": R2M_VARIANTS,
+                "merge": VARIANTS,
+                **by_variant,
+                **{f"score/{kind}": models for kind, models in MODELS.items()},
+            }
+        ),
         **{
-            f"{stage}/{variant}": MEMBERS
+            f"{stage}/{variant}/{seed}": MEMBERS
             for stage, variants in by_variant.items()
             for variant in variants
+            for seed in SEED_FOLDERS
         },
-        **{f"score/{kind}": models for kind, models in MODELS.items()},
     }
 
 
@@ -185,16 +214,21 @@ def prune():
         "trunk/faces": DOMAINS,
         "trunk/forged": GENERATORS,
         "members": TRAINED_ON,
-        "specialists": MEMBERS,
-        "statistics": [name for name in VARIANTS if needs_statistics(name)],
-        "tune": VARIANTS,
-        "real": R2M_VARIANTS,
-        "residuals": R2M_VARIANTS,
-        "merged": VARIANTS,
+        **{name: SEED_FOLDERS if name in JOINT else [] for name in JOINT_FOLDERS},
+        **seeded(
+            {
+                "specialists": MEMBERS,
+                "statistics": [name for name in VARIANTS if needs_statistics(name)],
+                "tune": VARIANTS,
+                "real": R2M_VARIANTS,
+                "residuals": R2M_VARIANTS,
+                "merged": VARIANTS,
+                **{f"scores/{kind}": models for kind, models in MODELS.items()},
+            }
+        ),
         "pages": [Path(path).stem for path in PAGES],
         **{f"figures/{name}": R2M_VARIANTS for name in ("pipeline", "spectra")},
         "experiments": EXPERIMENTS,
-        **{f"scores/{kind}": models for kind, models in MODELS.items()},
         **{f"benchmarks/{folder}": names for folder, names in benchmarked().items()},
     }
     arguments = " ".join(

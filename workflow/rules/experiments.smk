@@ -1,16 +1,13 @@
 rule heads:
     input:
-        **bench_inputs(),
-        tune=expand(
-            "results/tune/{variant}/chosen.json",
-            variant=PARAMS.experiments.heads.variants,
-        ),
+        unpack(bench_inputs),
+        tune=chosen_options(PARAMS.experiments.heads.variants),
     output:
-        "results/experiments/heads/scores.parquet",
+        "results/experiments/heads/seed{seed}/scores.parquet",
     log:
-        "results/logs/experiments/heads.log",
+        "results/logs/experiments/heads/seed{seed}.log",
     benchmark:
-        "results/benchmarks/experiments/heads.tsv"
+        "results/benchmarks/experiments/heads/seed{seed}.tsv"
     threads: 2
     resources:
         mem_mb=3000,
@@ -28,17 +25,14 @@ rule heads:
 
 rule ablation:
     input:
-        **bench_inputs(),
-        tune=expand(
-            "results/tune/{variant}/chosen.json",
-            variant=PARAMS.experiments.ablation.variants,
-        ),
+        unpack(bench_inputs),
+        tune=chosen_options(PARAMS.experiments.ablation.variants),
     output:
-        "results/experiments/ablation/scores.parquet",
+        "results/experiments/ablation/seed{seed}/scores.parquet",
     log:
-        "results/logs/experiments/ablation.log",
+        "results/logs/experiments/ablation/seed{seed}.log",
     benchmark:
-        "results/benchmarks/experiments/ablation.tsv"
+        "results/benchmarks/experiments/ablation/seed{seed}.tsv"
     threads: 2
     resources:
         mem_mb=4000,

@@ -3,12 +3,12 @@ rule finetune:
         unpack(lambda w: inputs_of(training_sets(MEMBERS[w.specialist]))),
         initial_head=INITIAL_HEAD,
     output:
-        model="results/specialists/{specialist}/model.safetensors",
-        history="results/specialists/{specialist}/history.csv",
+        model="results/specialists/{specialist}/seed{seed}/model.safetensors",
+        history="results/specialists/{specialist}/seed{seed}/history.csv",
     log:
-        "results/logs/finetune/{specialist}.log",
+        "results/logs/finetune/{specialist}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/finetune/{specialist}.tsv"
+        "results/benchmarks/finetune/{specialist}/seed{seed}.tsv"
     resources:
         mem_mb=2500,
     params:
@@ -19,14 +19,15 @@ rule finetune:
         augment=as_json(PARAMS.augment),
         backbone=BACKBONE,
         compute=COMPUTE,
-        seed=PARAMS.seed,
-        state="results/.state/{specialist}.safetensors",
+        objective="binary",
+        seed="{seed}",
+        state="results/.state/{specialist}/seed{seed}.safetensors",
         code=code_digest(["r2m.cli.finetune"]),
     shell:
         "r2m finetune --name {params.name} {params.inputs} {params.generators}"
         " --backbone {params.backbone:q} --options {params.options:q}"
         " --initial-head {input.initial_head} --augment {params.augment:q} --seed {params.seed} {params.compute}"
-        " --threads {threads} --state {params.state} --history {output.history}"
+        " --objective {params.objective} --threads {threads} --state {params.state} --history {output.history}"
         " --out {output.model} >{log} 2>&1"
 
 
@@ -36,12 +37,12 @@ use rule finetune as joint with:
         **inputs_of(training_sets(TRAIN_GENERATORS)),
         initial_head=INITIAL_HEAD,
     output:
-        model="results/joint/model.safetensors",
-        history="results/joint/history.csv",
+        model="results/joint/seed{seed}/model.safetensors",
+        history="results/joint/seed{seed}/history.csv",
     log:
-        "results/logs/joint.log",
+        "results/logs/joint/seed{seed}.log",
     benchmark:
-        "results/benchmarks/joint.tsv"
+        "results/benchmarks/joint/seed{seed}.tsv"
     priority: 10
     params:
         name="joint",
@@ -51,8 +52,32 @@ use rule finetune as joint with:
         augment=as_json(PARAMS.augment),
         backbone=BACKBONE,
         compute=COMPUTE,
-        seed=PARAMS.seed,
-        state="results/.state/joint.safetensors",
+        objective="binary",
+        seed="{seed}",
+        state="results/.state/joint/seed{seed}.safetensors",
+        code=code_digest(["r2m.cli.finetune"]),
+
+
+# One class a generator, for the comparison that the paper's reviewers asked for.
+use rule joint as joint_multiclass with:
+    output:
+        model="results/joint_multiclass/seed{seed}/model.safetensors",
+        history="results/joint_multiclass/seed{seed}/history.csv",
+    log:
+        "results/logs/joint_multiclass/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/joint_multiclass/seed{seed}.tsv"
+    params:
+        name="joint_multiclass",
+        inputs=inputs_arguments,
+        generators=repeated("--generator", TRAIN_GENERATORS),
+        options=as_json(PARAMS.joint_options()),
+        augment=as_json(PARAMS.augment),
+        backbone=BACKBONE,
+        compute=COMPUTE,
+        objective="multiclass",
+        seed="{seed}",
+        state="results/.state/joint_multiclass/seed{seed}.safetensors",
         code=code_digest(["r2m.cli.finetune"]),
 
 
@@ -81,14 +106,14 @@ rule probe:
 rule task_vector:
     input:
         base="results/base/base.safetensors",
-        specialist="results/specialists/{specialist}/model.safetensors",
+        specialist="results/specialists/{specialist}/seed{seed}/model.safetensors",
     output:
-        task_vector="results/specialists/{specialist}/task_vector.safetensors",
-        head="results/specialists/{specialist}/head.safetensors",
+        task_vector="results/specialists/{specialist}/seed{seed}/task_vector.safetensors",
+        head="results/specialists/{specialist}/seed{seed}/head.safetensors",
     log:
-        "results/logs/task_vector/{specialist}.log",
+        "results/logs/task_vector/{specialist}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/task_vector/{specialist}.tsv"
+        "results/benchmarks/task_vector/{specialist}/seed{seed}.tsv"
     resources:
         mem_mb=2000,
     params:

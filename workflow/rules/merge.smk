@@ -1,13 +1,13 @@
 rule statistics:
     input:
         unpack(lambda w: inputs_of(training_sets(MEMBERS[w.specialist]))),
-        specialist="results/specialists/{specialist}/model.safetensors",
+        specialist="results/specialists/{specialist}/seed{seed}/model.safetensors",
     output:
-        "results/statistics/{variant}/{specialist}.safetensors",
+        "results/statistics/{variant}/seed{seed}/{specialist}.safetensors",
     log:
-        "results/logs/statistics/{variant}/{specialist}.log",
+        "results/logs/statistics/{variant}/seed{seed}/{specialist}.log",
     benchmark:
-        "results/benchmarks/statistics/{variant}/{specialist}.tsv"
+        "results/benchmarks/statistics/{variant}/seed{seed}/{specialist}.tsv"
     resources:
         mem_mb=3000,
     params:
@@ -17,7 +17,7 @@ rule statistics:
         images=statistics_images,
         backbone=BACKBONE,
         compute=COMPUTE,
-        seed=PARAMS.seed,
+        seed="{seed}",
         code=code_digest(["r2m.cli.statistics"]),
     shell:
         "r2m statistics --kind {params.method} --name {wildcards.specialist}"
@@ -29,24 +29,26 @@ rule statistics:
 rule tune:
     input:
         **inputs_of(training_sets(TRAIN_GENERATORS)),
-        statistics=lambda w: list(statistics_of(w.variant).values()),
+        statistics=lambda w: list(statistics_of(w.variant, w.seed).values()),
         initial_head=INITIAL_HEAD,
-        task_vectors=specialist_files("task_vector").values(),
-        heads=specialist_files("head").values(),
+        task_vectors=lambda w: files_of("task_vector", w.seed),
+        heads=lambda w: files_of("head", w.seed),
     output:
-        candidates="results/tune/{variant}/candidates.csv",
-        chosen="results/tune/{variant}/chosen.json",
+        candidates="results/tune/{variant}/seed{seed}/candidates.csv",
+        chosen="results/tune/{variant}/seed{seed}/chosen.json",
     log:
-        "results/logs/tune/{variant}.log",
+        "results/logs/tune/{variant}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/tune/{variant}.tsv"
+        "results/benchmarks/tune/{variant}/seed{seed}.tsv"
     resources:
         mem_mb=4000,
     params:
         inputs=inputs_arguments,
-        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
-        statistics=lambda w: repeated("--statistics", statistics_of(w.variant)),
-        heads=repeated("--head", specialist_files("head")),
+        task_vectors=lambda w: repeated(
+            "--task-vector", specialist_files("task_vector", w.seed)
+        ),
+        statistics=lambda w: repeated("--statistics", statistics_of(w.variant, w.seed)),
+        heads=lambda w: repeated("--head", specialist_files("head", w.seed)),
         generators=repeated("--generator", TRAIN_GENERATORS),
         options=lambda w: as_json(
             PARAMS.merge.methods[w.variant], exclude={"enabled", "label"}
@@ -64,19 +66,21 @@ rule tune:
 
 rule real_component:
     input:
-        tune="results/tune/{variant}/chosen.json",
-        task_vectors=specialist_files("task_vector").values(),
+        tune="results/tune/{variant}/seed{seed}/chosen.json",
+        task_vectors=lambda w: files_of("task_vector", w.seed),
     output:
-        core="results/real/{variant}/core.safetensors",
-        report="results/real/{variant}/report.json",
+        core="results/real/{variant}/seed{seed}/core.safetensors",
+        report="results/real/{variant}/seed{seed}/report.json",
     log:
-        "results/logs/real_component/{variant}.log",
+        "results/logs/real_component/{variant}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/real_component/{variant}.tsv"
+        "results/benchmarks/real_component/{variant}/seed{seed}.tsv"
     resources:
         mem_mb=3000,
     params:
-        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        task_vectors=lambda w: repeated(
+            "--task-vector", specialist_files("task_vector", w.seed)
+        ),
         code=code_digest(["r2m.cli.real_component"]),
     shell:
         "r2m real-component --tune {input.tune} {params.task_vectors} --threads {threads}"
@@ -85,20 +89,22 @@ rule real_component:
 
 rule residual:
     input:
-        tune="results/tune/{variant}/chosen.json",
-        core="results/real/{variant}/core.safetensors",
-        task_vectors=specialist_files("task_vector").values(),
+        tune="results/tune/{variant}/seed{seed}/chosen.json",
+        core="results/real/{variant}/seed{seed}/core.safetensors",
+        task_vectors=lambda w: files_of("task_vector", w.seed),
     output:
-        residual="results/residuals/{variant}/{specialist}.safetensors",
-        report="results/residuals/{variant}/{specialist}.json",
+        residual="results/residuals/{variant}/seed{seed}/{specialist}.safetensors",
+        report="results/residuals/{variant}/seed{seed}/{specialist}.json",
     log:
-        "results/logs/residual/{variant}/{specialist}.log",
+        "results/logs/residual/{variant}/seed{seed}/{specialist}.log",
     benchmark:
-        "results/benchmarks/residual/{variant}/{specialist}.tsv"
+        "results/benchmarks/residual/{variant}/seed{seed}/{specialist}.tsv"
     resources:
         mem_mb=3000,
     params:
-        task_vectors=repeated("--task-vector", specialist_files("task_vector")),
+        task_vectors=lambda w: repeated(
+            "--task-vector", specialist_files("task_vector", w.seed)
+        ),
         code=code_digest(["r2m.cli.residual"]),
     shell:
         "r2m residual --tune {input.tune} --real {input.core} {params.task_vectors}"
@@ -109,22 +115,22 @@ rule residual:
 rule merge:
     input:
         unpack(merge_parts),
-        tune="results/tune/{variant}/chosen.json",
+        tune="results/tune/{variant}/seed{seed}/chosen.json",
         base="results/base/base.safetensors",
         initial_head=INITIAL_HEAD,
-        heads=specialist_files("head").values(),
+        heads=lambda w: files_of("head", w.seed),
     output:
-        model="results/merged/{variant}/model.safetensors",
-        report="results/merged/{variant}/report.json",
+        model="results/merged/{variant}/seed{seed}/model.safetensors",
+        report="results/merged/{variant}/seed{seed}/report.json",
     log:
-        "results/logs/merge/{variant}.log",
+        "results/logs/merge/{variant}/seed{seed}.log",
     benchmark:
-        "results/benchmarks/merge/{variant}.tsv"
+        "results/benchmarks/merge/{variant}/seed{seed}.tsv"
     resources:
         mem_mb=3000,
     params:
         parts=merge_parts_arguments,
-        heads=repeated("--head", specialist_files("head")),
+        heads=lambda w: repeated("--head", specialist_files("head", w.seed)),
         code=method_modules("merge_variant"),
     shell:
         "r2m merge-variant --tune {input.tune} --base {input.base} {params.parts} {params.heads}"

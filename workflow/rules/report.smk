@@ -84,7 +84,10 @@ rule figure_reliability:
 
 rule figure_spectra:
     input:
-        lambda w: [f"results/residuals/{w.variant}/{name}.json" for name in MEMBERS],
+        lambda w: [
+            f"results/residuals/{w.variant}/seed{FIRST_SEED}/{name}.json"
+            for name in MEMBERS
+        ],
     output:
         *figure_outputs(
             "spectra/{variant}",
@@ -107,8 +110,8 @@ rule figure_spectra:
 
 rule figure_pipeline:
     input:
-        report="results/merged/{variant}/report.json",
-        tune="results/tune/{variant}/chosen.json",
+        report=f"results/merged/{{variant}}/seed{FIRST_SEED}/report.json",
+        tune=f"results/tune/{{variant}}/seed{FIRST_SEED}/chosen.json",
     output:
         *figure_outputs(
             "pipeline/{variant}",
@@ -131,16 +134,17 @@ rule figure_pipeline:
 
 rule figure_tune:
     input:
-        expand("results/tune/{variant}/candidates.csv", variant=VARIANTS),
+        [f"results/tune/{name}/seed{FIRST_SEED}/candidates.csv" for name in VARIANTS],
     output:
         *figure_outputs("tune", "tune", "Method", result="Val AUC of every candidate"),
     log:
         "results/logs/figures/tune.log",
     params:
         out=without_suffix,
+        candidates=lambda w, input: repeated("--candidates", dict(zip(VARIANTS, input))),
         code=code_digest(["r2m.cli.figure_tune"]),
     shell:
-        "r2m figure-tune --out {params.out} {input} >{log} 2>&1"
+        "r2m figure-tune --out {params.out} {params.candidates} >{log} 2>&1"
 
 
 rule data_card:
@@ -162,11 +166,11 @@ rule data_card:
 
 rule model_card:
     input:
-        model=MODELS["merge"][REFERENCE],
-        report=f"results/merged/{REFERENCE}/report.json",
-        tune=f"results/tune/{REFERENCE}/chosen.json",
+        model=model_file("merge", REFERENCE, FIRST_SEED),
+        report=f"results/merged/{REFERENCE}/seed{FIRST_SEED}/report.json",
+        tune=f"results/tune/{REFERENCE}/seed{FIRST_SEED}/chosen.json",
         base="results/base/base.safetensors",
-        specialists=specialist_files("model").values(),
+        specialists=files_of("model", FIRST_SEED),
         manifests=[manifest_of(name) for name in training_sets(TRAIN_GENERATORS)],
         receipts=package_receipts(
             PARAMS.domains[PARAMS.train_domain].images, PARAMS.backbone.weights
@@ -179,7 +183,7 @@ rule model_card:
     log:
         "results/logs/model_card.log",
     params:
-        specialists=repeated("--specialist", specialist_files("model")),
+        specialists=repeated("--specialist", specialist_files("model", FIRST_SEED)),
         manifests=lambda w, input: repeated("--manifest", input.manifests),
         receipts=lambda w, input: repeated("--receipt", input.receipts),
         benchmarks="results/benchmarks",
@@ -199,7 +203,13 @@ rule model_card:
 rule settings:
     input:
         base="results/base/base.safetensors",
-        models=[path for models in MODELS.values() for path in models.values()],
+        probe=PROBE,
+        models=[
+            model_file(kind, model, seed)
+            for kind, models in MODELS.items()
+            for model in models
+            for seed in SEEDS
+        ],
     output:
         SETTINGS,
     log:
@@ -208,7 +218,7 @@ rule settings:
         settings=params_that_ran(),
         code=code_digest(["r2m.cli.settings"]),
     shell:
-        "r2m settings --params {params.settings:q} --out {output} {input.base} {input.models}"
+        "r2m settings --params {params.settings:q} --out {output} {input.base} {input.probe} {input.models}"
         " >{log} 2>&1"
 
 

@@ -13,7 +13,10 @@ from r2m.evaluate.protocols import EvaluationContext
 @click.option("--experiment", required=True, help="Module of r2m.experiments.")
 @click.option("--options", type=Options(EvaluationContext), required=True, help="As for `r2m tables`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without suffix.")
-@click.argument("source", type=click.Path(path_type=Path))
-def command(experiment: str, options: EvaluationContext, out: Path, source: Path) -> None:
-    """Write the table of an experiment's scores as CSV, Markdown and LaTeX."""
-    import_module(f"r2m.experiments.{experiment}").table(source, options).write(out)
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+def command(experiment: str, options: EvaluationContext, out: Path, sources: tuple[Path, ...]) -> None:
+    """Write the table of an experiment's scores, one file a seed, as CSV, Markdown and LaTeX."""
+    from r2m.evaluate.rendered import over_seeds
+
+    table = import_module(f"r2m.experiments.{experiment}").table
+    over_seeds([table(source, options) for source in sources]).write(out)

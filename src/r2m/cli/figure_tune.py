@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
+from r2m.cli.named_file import named_files
+
 
 @click.command()
-@click.argument("candidates", nargs=-1, required=True, type=click.Path(path_type=Path))
+@named_files("--candidates", required=True, help="A variant's table of `r2m tune`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
-def command(candidates: tuple[Path, ...], out: Path) -> None:
-    """Draw the tables of `r2m tune`, one file a variant, in a folder named after it."""
+def command(candidates: dict[str, Path], out: Path) -> None:
+    """Draw the tables of `r2m tune`, one file a variant."""
     from r2m.figures.style import save
     from r2m.figures.tune import read_candidates, tune
 
-    save(tune({path.parent.name: read_candidates(path) for path in candidates}), out)
+    save(tune({name: read_candidates(path) for name, path in candidates.items()}), out)

@@ -19,6 +19,13 @@ from r2m.params import AugmentOptions, BackboneOptions, FinetuneOptions
 @click.option("--options", type=Options(FinetuneOptions), required=True)
 @click.option("--initial-head", type=FILE, required=True, help="Where every specialist's head starts.")
 @click.option("--augment", type=Options(AugmentOptions), required=True)
+@click.option(
+    "--objective",
+    type=click.Choice(["binary", "multiclass"]),
+    default="binary",
+    show_default=True,
+    help="multiclass: Real and each generator are classes, and the head starts from the seed.",
+)
 @click.option("--seed", default=0)
 @click.option("--state", type=FILE, required=True, help="Where to resume from; removed at the end.")
 @click.option("--history", type=FILE, required=True)
@@ -34,6 +41,7 @@ def command(
     options: FinetuneOptions,
     initial_head: Path,
     augment: AugmentOptions,
+    objective: str,
     seed: int,
     state: Path,
     history: Path,
@@ -49,6 +57,7 @@ def command(
     from r2m.files import atomic_path
     from r2m.models import checkpoint
     from r2m.models.backbone import Detector
+    from r2m.models.backbone import initial_head as drawn_head
     from r2m.models.precision import resolve_device
     from r2m.train.finetune import finetune
     from r2m.trunk.inputs import Inputs, images_digest
@@ -57,11 +66,16 @@ def command(
     base_hash = checkpoint.read_metadata(base).get("base_hash")
     inputs = Inputs(manifests, trunks, backbone, base_hash)
     detector = Detector(backbone)
-    detector.load_tensors(checkpoint.load(base)[0] | checkpoint.load(initial_head)[0])
+    if objective == "binary":
+        head = checkpoint.load(initial_head)[0]
+    else:
+        head = drawn_head(detector.head.in_features, seed, 1 + len(generators))
+    detector.load_tensors(checkpoint.load(base)[0] | head)
     provenance = {
         "format": "specialist",
         "name": name,
         "generators": list(generators),
+        "objective": objective,
         "base_hash": base_hash,
         "backbone": backbone.model_dump(),
         "options": options.model_dump(),

@@ -16,6 +16,7 @@ from r2m.params import BackboneOptions
 @click.option("--model", required=True, help="Name in the tables.")
 @click.option("--kind", type=click.Choice(["base", "specialist", "joint", "merge"]), required=True)
 @click.option("--method", help="Merging method.")
+@click.option("--seed", type=int, help="Of the training; none: the model depends on no seed.")
 @click.option("--label", help="Name in the figures; default: the model's.")
 @click.option("--batch-size", default=64)
 @click.option("--out", type=FILE, required=True)
@@ -29,6 +30,7 @@ def command(
     model: str,
     kind: str,
     method: str | None,
+    seed: int | None,
     label: str | None,
     batch_size: int,
     out: Path,
@@ -51,4 +53,5 @@ def command(
     inputs = Inputs(manifests, trunks, backbone, checkpoint.read_metadata(base).get("base_hash"))
     place = resolve_device(device)
     scores = score(detector.to(place), inputs, place, precision, batch_size)
-    write(scores, {"model": model, "kind": kind, "method": method, "label": label or model}, out)
+    described = {"model": model, "kind": kind, "method": method, "label": label or model, "seed": seed}
+    write(scores, described, out)

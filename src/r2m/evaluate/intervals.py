@@ -15,13 +15,13 @@ from r2m.evaluate.protocols import FAMILIES, MODEL_KEYS, PROTOCOLS, mean_columns
 
 MEAN_COLUMNS = [
     *MODEL_KEYS,
-    *("label", "protocol", "part", "n_sets", "auc", "low", "high"),
+    *("label", "protocol", "part", "n_sets", "auc", "auc_sd", "low", "high"),
     *("reference", "difference", "difference_low", "difference_high"),
 ]
 
 
 def mean_intervals(made: Evaluation, reference: str | None) -> pd.DataFrame:
-    """Every mean of the main table with its interval (MEAN_COLUMNS).
+    """Every mean of the main table with its interval (MEAN_COLUMNS); auc_sd, over seeds, is missing.
 
     `difference` is that of the reference minus the model, its interval from the same resamples. Without a
     reference, and for the reference itself, it is missing.
@@ -33,7 +33,7 @@ def mean_intervals(made: Evaluation, reference: str | None) -> pd.DataFrame:
         mean, drawn = estimates[:, places].mean(axis=1), made.resampled[:, :, places].mean(axis=2)
         low, high = interval(drawn, mean)
         table = models[[*MODEL_KEYS, "label"]].assign(
-            protocol=protocol, part=part, n_sets=len(places), auc=mean, low=low, high=high
+            protocol=protocol, part=part, n_sets=len(places), auc=mean, auc_sd=np.nan, low=low, high=high
         )
         table[["reference", "difference", "difference_low", "difference_high"]] = None
         if own is not None:
@@ -65,7 +65,7 @@ class IntervalTable(MainTable):
 
     def legend(self, bold: str, underlined: str) -> str:
         """Explain the table, with the words `bold` and `underlined` in the markup that they name."""
-        return f"{self.explanation} {bold}: best of the merged models, {underlined}: second."
+        return f"{self.explanation}{self.seeds()} {bold}: best of the merged models, {underlined}: second."
 
     def _cells(self, row: int, markup: Markup) -> list[str]:
         limits = zip(self.low[row], self.high[row], strict=True)
@@ -77,20 +77,21 @@ class IntervalTable(MainTable):
 
 
 def interval_table(
-    means: pd.DataFrame, tested: pd.DataFrame, models: pd.DataFrame, resamples: int
+    means: pd.DataFrame, tested: pd.DataFrame, models: pd.DataFrame, resamples: int, trainings: int = 1
 ) -> IntervalTable:
     """Whole protocols of `means` (MEAN_COLUMNS), and how often the reference is significantly apart.
 
-    `tested` are the comparisons (COMPARISON_COLUMNS) with the reference, without rows where there is none.
+    `tested` are the comparisons (COMPARISON_COLUMNS) with the reference of all `trainings`, without rows
+    where there is none.
     """
     names = list(models["model"])
     shown = means[~means["part"].isin(FAMILIES)]
     keys = list(dict.fromkeys(zip(shown["protocol"], shown["part"], strict=True)))
     titles = [(PROTOCOLS[protocol], part) for protocol, part in keys]
     by_model = shown.set_index(["protocol", "part", "model"])
-    values, low, high = (
+    values, spread, low, high = (
         np.array([[by_model[column][(*key, name)] for key in keys] for name in names], dtype=float)
-        for column in ("auc", "low", "high")
+        for column in ("auc", "auc_sd", "low", "high")
     )
     explanation = (
         f"Mean AUC over test sets, and its {100 * LEVEL:g} % interval from {resamples} bootstrap resamples "
@@ -107,8 +108,9 @@ def interval_table(
         ]
         explanation += (
             f" Last column: on how many of the {tested['test_set'].nunique()} test sets {label} is "
+            f"{'' if trainings == 1 else f'and {trainings} seeds, each by itself, '}"
             f"significantly better / worse than the model (DeLong's paired test, p < {ALPHA} after Holm's "
-            f"correction over all {len(tested)} tests)."
+            f"correction over all {len(tested) // trainings} tests{'' if trainings == 1 else ' of a seed'})."
         )
     return IntervalTable(
         titles,
@@ -116,6 +118,7 @@ def interval_table(
         np.zeros(values.shape, dtype=bool),
         list(models["label"]),
         list(models["kind"]),
+        spread,
         low,
         high,
         verdicts,

@@ -1,5 +1,6 @@
 """The main table, one row a model, as Markdown and as LaTeX."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
@@ -38,6 +39,7 @@ _LATEX_ESCAPES = str.maketrans(
         "×": r"$\times$",
         "<": r"$<$",
         "†": r"$^\dagger$",
+        "±": r"$\pm$",
     }
 )
 
@@ -47,7 +49,8 @@ class MainTable:
     """Mean AUCs: a row per model, a column per (protocol title, column title).
 
     Shapes: `values` (models, columns), NaN where a model has no test set; `own` (models, columns) marks the
-    cells of a specialist's own family; `labels` and `kinds` (models,).
+    cells of a specialist's own family; `labels` and `kinds` (models,); `spread` (models, columns), the
+    standard deviation over seeds of training, NaN where there is one.
     """
 
     name: ClassVar[str] = "main"
@@ -57,6 +60,7 @@ class MainTable:
     own: NDArray[np.bool_]
     labels: list[str]
     kinds: list[str]
+    spread: NDArray[np.float64]
 
     def ranks(self) -> NDArray[np.int64]:
         """Place of each merge within its column by the three digits shown, 1 the best; 0 for other models."""
@@ -113,56 +117,66 @@ class MainTable:
         return (
             "Mean AUC over test sets; a family's column is the mean over its trained generators in the "
             f"training domain. {bold}: best of the merged models, {underlined}: second; †: the specialist's "
-            "own family."
+            f"own family.{self.seeds()}"
         )
+
+    def seeds(self) -> str:
+        """Say what ± means, where there are several seeds."""
+        return "" if np.isnan(self.spread).all() else " Mean ± standard deviation over seeds of training."
 
     def _sections(self) -> list[tuple[str, list[int]]]:
         return [(kind, list(rows)) for kind, rows in groupby(range(len(self.kinds)), self.kinds.__getitem__)]
 
     def _cells(self, row: int, markup: "Markup") -> list[str]:
         cells = []
-        for value, own, rank in zip(self.values[row], self.own[row], self.ranks()[row], strict=True):
+        columns = (self.values[row], self.spread[row], self.own[row], self.ranks()[row])
+        for value, spread, own, rank in zip(*columns, strict=True):
             if np.isnan(value):
                 cells.append(markup.missing)
             else:
                 frame = {1: markup.best, 2: markup.second}.get(int(rank), "{}")
-                cells.append(frame.format(f"{value:.3f}") + (markup.own if own else ""))
+                deviation = "" if np.isnan(spread) else markup.spread.format(spread)
+                cells.append(frame.format(f"{value:.3f}") + deviation + (markup.own if own else ""))
         return cells
 
 
 @dataclass(frozen=True)
 class Markup:
-    """How the best, the second, a specialist's own and a missing value are written."""
+    """How the best, the second, a specialist's own, a missing value and a deviation are written."""
 
     best: str
     second: str
     own: str
     missing: str
+    spread: str
 
 
-MARKDOWN = Markup("**{}**", "<ins>{}</ins>", "†", "–")
-LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$", "--")
+MARKDOWN = Markup("**{}**", "<ins>{}</ins>", "†", "–", " ± {:.3f}")
+LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$", "--", r" $\pm$ {:.3f}")
 
 
-def main_table(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> MainTable:
+def main_table(seeds: Sequence[pd.DataFrame], models: pd.DataFrame, context: EvaluationContext) -> MainTable:
     """Average the AUCs over test sets: per family in distribution, and per protocol.
 
-    Cross-dataset is parted by whether the generator was trained on where both kinds occur.
+    Cross-dataset is parted by whether the generator was trained on where both kinds occur. `seeds` holds the
+    AUCs (AUC_COLUMNS) of every training.
     """
     names = list(models["model"])
-    pairs = auc[["domain", "generator"]].drop_duplicates().itertuples(index=False)
+    pairs = seeds[0][["domain", "generator"]].drop_duplicates().itertuples(index=False)
     sets = order_test_sets([describe(domain, generator, context) for domain, generator in pairs], context)
     columns = mean_columns(sets)
-    values = np.full((len(names), len(columns)), np.nan)
-    own = np.zeros(values.shape, dtype=bool)
+    values = np.full((len(seeds), len(names), len(columns)), np.nan)
+    own = np.zeros(values.shape[1:], dtype=bool)
     for column, ((_, part), places) in enumerate(columns.items()):
-        rows = auc["test_set"].isin([sets[place].name for place in places])
-        values[:, column] = auc[rows].groupby("model")["auc"].mean().reindex(names)
+        for place, auc in enumerate(seeds):
+            rows = auc["test_set"].isin([sets[own_set].name for own_set in places])
+            values[place, :, column] = auc[rows].groupby("model")["auc"].mean().reindex(names)
         for row, (name, kind) in enumerate(zip(names, models["kind"], strict=True)):
             generator = context.generators.get(name) if kind == "specialist" else None
             own[row, column] = generator is not None and part == generator.family
     titles = [(PROTOCOLS[protocol], part) for protocol, part in columns]
-    return MainTable(titles, values, own, list(models["label"]), list(models["kind"]))
+    spread = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(own.shape, np.nan)
+    return MainTable(titles, values.mean(axis=0), own, list(models["label"]), list(models["kind"]), spread)
 
 
 def _flat_title(protocol: str, column: str) -> str:

@@ -1,14 +1,38 @@
 """Tables of experiments as CSV, Markdown and LaTeX."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from r2m.errors import R2MError
 from r2m.evaluate.main_table import LATEX, MARKDOWN, Markup, escape
+from r2m.evaluate.seeds import SPREAD
 from r2m.files import atomic_path, write_text
+
+
+def over_seeds(tables: Sequence["Rendered"]) -> "Rendered":
+    """Return the table of means over seeds; columns that differ between them get a standard deviation.
+
+    Raises:
+        R2MError: the tables have not the same rows.
+    """
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    measured = list(first.frame.select_dtypes("float").columns)
+    for other in tables[1:]:
+        if not other.frame.drop(columns=measured).equals(first.frame.drop(columns=measured)):
+            raise R2MError(f"table {first.label}: expected the same rows with every seed")
+    stacked = np.stack([table.frame[measured].to_numpy() for table in tables])
+    frame = first.frame.assign(**dict(zip(measured, stacked.mean(axis=0).T, strict=True)))
+    for name, spread in zip(measured, stacked.std(axis=0, ddof=1).T, strict=True):
+        if np.nanmax(spread, initial=0.0) > 0:
+            frame.insert(list(frame).index(name) + 1, name + SPREAD, spread)
+    caption = f"{first.caption} Mean ± standard deviation over {len(tables)} seeds of training."
+    return replace(first, frame=frame, caption=caption)
 
 
 @dataclass(frozen=True)
@@ -17,7 +41,7 @@ class Rendered:
 
     `titles` maps the columns of `frame` that are shown to their headings, in order. Columns in `best` have
     their greatest value bold and the second underlined, by the three digits shown, within each value of
-    `section`.
+    `section`. A column's standard deviation over seeds stands in `frame` under its name and `_sd`.
     """
 
     frame: pd.DataFrame
@@ -79,6 +103,10 @@ class Rendered:
         sections = self.frame[self.section] if self.section else pd.Series("", index=self.frame.index)
         return values.groupby(sections).rank("dense", ascending=False)
 
+    def _spread(self, name: str) -> pd.Series:
+        missing = pd.Series(np.nan, index=self.frame.index)
+        return self.frame.get(name + SPREAD, missing)
+
     def _cells(self, markup: Markup, quoted: Callable[[str], str]) -> list[list[str]]:
         columns = []
         for name in self.titles:
@@ -93,7 +121,8 @@ class Rendered:
                     else frames.get(int(place) if not pd.isna(place) else 0, "{}").format(
                         f"{value:.{digits}f}" if self._is_number(name) else quoted(str(value))
                     )
-                    for value, place in zip(values, places, strict=True)
+                    + ("" if pd.isna(spread) else markup.spread.format(spread))
+                    for value, place, spread in zip(values, places, self._spread(name), strict=True)
                 ]
             )
         return [list(row) for row in zip(*columns, strict=True)]

@@ -19,6 +19,7 @@ STAGES = (
     "trunk",
     "finetune",
     "joint",
+    "joint_multiclass",
     "probe",
     "task_vector",
     "statistics",

@@ -1,6 +1,7 @@
 """Scores of one model for every image, and the Parquet file that keeps them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,9 @@ def score(
     return pd.concat(parts, ignore_index=True)
 
 
-def write(scores: pd.DataFrame, model: dict[str, str | None], path: Path) -> None:
+def write(scores: pd.DataFrame, model: Mapping[str, str | int | None], path: Path) -> None:
     """Write scores as Parquet, with the description of the model in the schema's metadata under `r2m`."""
     table = pa.Table.from_pandas(scores, preserve_index=False)
-    table = table.replace_schema_metadata({b"r2m": json.dumps(model, sort_keys=True).encode()})
+    table = table.replace_schema_metadata({b"r2m": json.dumps(dict(model), sort_keys=True).encode()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from r2m.evaluate.protocols import (
     order_models,
 )
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
+from r2m.evaluate.seeds import mean_over_seeds, pooled
 from r2m.evaluate.video import video_table
 from r2m.files import atomic_path, write_text
 
@@ -41,7 +43,10 @@ MODEL_COLUMNS = [*MODEL_KEYS, "label", "threshold", "val_balanced_accuracy"]
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits of one model on the val and test images, and what the model is."""
+    """Logits of one model on the val and test images, and what the model is.
+
+    `seed` is that of its training, None where it depends on none.
+    """
 
     model: str
     kind: str
@@ -49,6 +54,7 @@ class Scores:
     label: str
     frame: pd.DataFrame
     path: str
+    seed: int | None = None
 
 
 def read_scores(path: str | Path) -> Scores:
@@ -67,7 +73,7 @@ def read_scores(path: str | Path) -> Scores:
         frame = pq.read_table(path, columns=SCORE_COLUMNS).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise R2MError(f"{path}: not a readable Parquet file of scores: {error}") from error
-    metadata = json.loads((schema.metadata or {}).get(b"r2m", b"{}"))
+    metadata = _metadata(schema)
     if "model" not in metadata or metadata.get("kind") not in KINDS:
         raise R2MError(f"{path}: metadata 'r2m' lacks a 'model', or a 'kind' of {', '.join(KINDS)}")
     bad = frame.loc[~np.isfinite(frame["logit"]), "image_id"]
@@ -80,7 +86,27 @@ def read_scores(path: str | Path) -> Scores:
         label=metadata.get("label") or metadata["model"],
         frame=frame,
         path=str(path),
+        seed=metadata.get("seed"),
     )
+
+
+def by_seed(paths: Sequence[Path]) -> dict[int | None, list[Path]]:
+    """Seed → the score files of the models trained with it, and of those that depend on no seed.
+
+    Raises R2MError for a file that cannot be read.
+    """
+    seeds: dict[Path, int | None] = {}
+    for path in paths:
+        try:
+            seeds[path] = _metadata(pq.read_schema(path)).get("seed")
+        except (OSError, pa.ArrowInvalid) as error:
+            raise R2MError(f"{path}: not a readable Parquet file of scores: {error}") from error
+    found: list[int | None] = list(dict.fromkeys(seed for seed in seeds.values() if seed is not None))
+    return {seed: [path for path, own in seeds.items() if own in (None, seed)] for seed in found or [None]}
+
+
+def _metadata(schema: pa.Schema) -> dict[str, Any]:
+    return json.loads((schema.metadata or {}).get(b"r2m", b"{}"))
 
 
 def split_of(scores: Scores, split: str) -> pd.DataFrame:
@@ -208,27 +234,42 @@ def write_tables(
 ) -> None:
     """Write all files of results/tables into the folder `out`.
 
-    Intervals are from `resamples` resamples of people; `reference` is the model that the others are tested
-    against. Raises R2MError where there is no such model, and like `collect`.
+    With several seeds of training, numbers are means over them. Intervals are from `resamples` resamples of
+    people; `reference` is the model that the others are tested against. Raises R2MError where there is no
+    such model, and like `collect`.
     """
-    made = evaluate((read_scores(path) for path in paths), context, resamples, seed)
+    runs = {
+        trained: evaluate((read_scores(path) for path in own), context, resamples, seed)
+        for trained, own in by_seed(paths).items()
+    }
+    each = list(runs.values())
+    made = pooled(each)
     models = made.models
     if reference is not None and reference not in set(models["model"]):
         raise R2MError(
             f"reference {reference!r}: no scores of this model; expected one of {', '.join(models['model'])}"
         )
-    tested = comparisons(made, reference)
+    tested = pd.concat(
+        [comparisons(run, reference).assign(seed=trained) for trained, run in runs.items()], ignore_index=True
+    )
     means = mean_intervals(made, reference)
-    table = main_table(made.auc, models, context)
-    spread = interval_table(means, tested, models, resamples)
+    if len(each) > 1:
+        means["auc_sd"] = np.std([mean_intervals(run, None)["auc"] for run in each], axis=0, ddof=1)
+    table = main_table([run.auc for run in each], models, context)
+    spread = interval_table(means, tested, models, resamples, len(each))
     _write_csv(made.auc, out / "auc.csv")
     _write_csv(models, out / "models.csv")
-    _write_csv(group_means(made.auc, models, context), out / "dumbbell.csv")
+    groups = [group_means(run.auc, run.models, context) for run in each]
+    _write_csv(mean_over_seeds(groups, [*MODEL_KEYS, "label", "group"], ["auc"]), out / "dumbbell.csv")
     _write_csv(means, out / "intervals.csv")
     _write_csv(tested, out / "delong.csv", "%.6g")
-    _write_csv(reliability_table(made.matrix, made.sets, models), out / "reliability.csv")
-    _write_csv(video_table(made, context, resamples, seed), out / "video.csv")
-    _write_csv(cross_auc(made, context, resamples, seed), out / "cross_auc.csv")
+    curves = [reliability_table(run.matrix, run.sets, run.models) for run in each]
+    _write_csv(mean_over_seeds(curves, [*MODEL_KEYS, "protocol", "bin"]), out / "reliability.csv")
+    videos = [video_table(run, context, resamples, seed) for run in each]
+    _write_csv(mean_over_seeds(videos, [*MODEL_KEYS, "test_set"], ["auc"]), out / "video.csv")
+    crossed = [cross_auc(run, context, resamples, seed) for run in each]
+    keys = [*MODEL_KEYS, "test_set", "real_domain"]
+    _write_csv(mean_over_seeds(crossed, keys, ["auc"]), out / "cross_auc.csv")
     write_text(out / "main.md", table.to_markdown())
     write_text(out / "main.tex", table.to_latex())
     write_text(out / "main_intervals.md", spread.to_markdown())

@@ -20,6 +20,9 @@ HEAD = "head."
 class Detector(nn.Module):
     """Backbone and linear head; the logit is that of "fake".
 
+    The head has one output, or one a class, the first of them Real: then the logit is that of all fake
+    classes together, log Σ exp of theirs minus Real's.
+
     With `trainable_blocks: N` the input of `forward` is the trunk's activations `(B, tokens, D)`, otherwise
     normalized images `(B, 3, H, W)`.
     """
@@ -59,7 +62,11 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(B,)`."""
-        return self.head(self.features(x)).squeeze(1)
+        return fake_logit(self.class_logits(x))
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Return the head's outputs `(B, 1)`, or `(B, classes)`."""
+        return self.head(self.features(x))
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the backbone's tensors that training can change, and the head's as `head.*`."""
@@ -77,12 +84,17 @@ class Detector(nn.Module):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load backbone tensors, and `head.*` where given, over what is there.
 
+        A head with another number of classes replaces the one that is there.
+
         Raises:
             R2MError: a name that the model does not have, or another shape.
         """
         backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
         head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
         check_fit(backbone, self.backbone, "the checkpoint's tensors")
+        rows = len(head.get("weight", self.head.weight))
+        if rows != self.head.out_features:
+            self.head = nn.Linear(self.head.in_features, rows).to(self.head.weight.device)
         check_fit(head, self.head, "the head's tensors", to="head")
         self.backbone.load_state_dict(backbone, strict=False)
         self.head.load_state_dict(head, strict=False)
@@ -109,11 +121,18 @@ def create_backbone(options: BackboneOptions, image_size: int | None = None) -> 
         ) from error
 
 
-def initial_head(dim: int, seed: int) -> dict[str, Tensor]:
-    """Return the head that every specialist starts from: weight `(1, dim)` ~ N(0, 0.02²), bias 0."""
+def fake_logit(outputs: Tensor) -> Tensor:
+    """Return the logits `(B,)` of being fake from a head's outputs `(B, 1)` or `(B, classes)`, Real first."""
+    if outputs.shape[1] == 1:
+        return outputs.squeeze(1)
+    return outputs[:, 1:].logsumexp(1) - outputs[:, 0]
+
+
+def initial_head(dim: int, seed: int, outputs: int = 1) -> dict[str, Tensor]:
+    """Return the head that training starts from: weight `(outputs, dim)` ~ N(0, 0.02²), bias 0."""
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.empty(1, dim).normal_(0, 0.02, generator=generator)
-    return {"head.weight": weight, "head.bias": torch.zeros(1)}
+    weight = torch.empty(outputs, dim).normal_(0, 0.02, generator=generator)
+    return {"head.weight": weight, "head.bias": torch.zeros(outputs)}
 
 
 def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dict[str, Tensor]:

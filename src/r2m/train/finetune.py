@@ -39,6 +39,9 @@ def finetune(
 ) -> Progress:
     """Train `detector` in place and return the progress, with the tensors of the best val AUC in `best`.
 
+    A head with one output learns Fake against Real; one with more learns the class of every image, which is 0
+    for Real and then the place of its generator in `generators`.
+
     Goes on from `state_path` if that holds a state with the same `fingerprint`, bit-identical to
     an uninterrupted training on the same machine.
 
@@ -49,13 +52,20 @@ def finetune(
     optimizer = _optimizer(detector, options)
     fakes, reals = rows_of(inputs, generators, "train")
     sampler = PairSampler(fakes, reals, options.pairs, seed, name)
-    targets = torch.cat([torch.ones(options.pairs), torch.zeros(options.pairs)]).to(device)
+    classes = {generator: place for place, generator in enumerate(generators, start=1)}
     progress = state.load(state_path, fingerprint, detector, optimizer) or Progress()
     if progress.step:
         logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)
     bar = tqdm(total=options.steps, initial=progress.step, desc=name, unit="step", disable=None)
     for step, rows in sampler.batches(progress.step, options.steps):
         batch = inputs.fetch(rows, augment, derive(seed, "augment", name, str(step))).to(device)
+        targets = torch.tensor(
+            [
+                classes[one] if label else 0
+                for one, label in zip(rows["generator"], rows["label"], strict=True)
+            ],
+            device=device,
+        )
         loss = _step(detector, optimizer, batch, targets, options, step, precision)
         if not math.isfinite(loss):
             raise R2MError(f"{name}: the loss is {loss} at step {step + 1}; try a smaller finetune.lr")
@@ -128,13 +138,20 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(step, options)
     with autocast(batch.device, precision):
-        logits = detector(batch)
-    loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+        outputs = detector.class_logits(batch)
+    loss = objective(outputs.float(), targets)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], options.clip_norm)
     optimizer.step()
     return loss.item()
+
+
+def objective(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of outputs `(B, 1)` or `(B, classes)`; `targets` `(B,)` are 0 for Real."""
+    if outputs.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(outputs.squeeze(1), (targets > 0).float())
+    return F.cross_entropy(outputs, targets)
 
 
 def _validate(
