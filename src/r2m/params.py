@@ -263,14 +263,90 @@ class SourcesOptions(Experiment):
     )
 
 
+class ComposabilityOptions(Experiment):
+    """Generators that arrive one by one: merged again, or trained jointly again."""
+
+    orders: PositiveInt = Field(default=3, description="random orders of arrival, drawn by `seed`")
+    variants: list[Name] = Field(
+        default=["weight_averaging", "task_arithmetic", "ties", "r2m"],
+        min_length=1,
+        description="enabled merge variants whose methods need no statistics",
+    )
+
+
+class SimilarityOptions(Experiment):
+    """Features of specialists beside those of the base, of each other and of merges, Real against Fake."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    images: Annotated[int, Field(ge=4)] = Field(
+        default=500, description="most images of a set that are compared, evenly spaced"
+    )
+
+
+class RationaleOptions(Experiment):
+    """Which way the Real component and the residuals of R²M shift features, and whether shifts add up."""
+
+    variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+
+
+class HostileOptions(Experiment):
+    """One specialist replaced by an undertrained, mislabelled, random, scaled or backdoored one."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    victim: str | None = Field(default=None, description="the specialist; default: the first")
+    undertrained: Fraction = Field(default=0.1, description="share of the people it is trained on")
+    scale: Positive = Field(default=10.0, description="factor of the scaled task vector")
+    poisoned: Fraction = Field(
+        default=0.5, description="share of the fakes with a copy that has a trigger and is called real"
+    )
+    trigger: Fraction = Field(default=0.125, description="side of the trigger, as a share of the image's")
+
+
+class RobustnessOptions(Experiment):
+    """AUC on test images of the training domain that were perturbed; a perturbation without levels is off."""
+
+    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    people: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the people whose test images are taken"
+    )
+    jpeg: list[Annotated[int, Field(ge=1, le=100)]] = Field(default=[], description="qualities")
+    blur: list[tuple[Annotated[int, Field(ge=1)], Positive]] = Field(
+        default=[], description="[odd size of the kernel, σ] in pixels"
+    )
+    noise: list[Positive] = Field(default=[], description="σ as a share of the range of values")
+    resize: list[Fraction] = Field(default=[], description="share of the size that images are scaled to")
+    saturation: list[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
+    contrast: list[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
+
+    @model_validator(mode="after")
+    def _levels(self) -> "RobustnessOptions":
+        for kernel, _ in self.blur:
+            if kernel % 2 == 0:
+                raise ValueError(f"blur: expected odd sizes of the kernel, got {kernel}")
+        if self.enabled and not self.levels:
+            raise ValueError("expected levels of at least one perturbation")
+        return self
+
+    @property
+    def levels(self) -> dict[str, list[Any]]:
+        """Perturbation → its levels, of those that are on."""
+        names = ("jpeg", "blur", "noise", "resize", "saturation", "contrast")
+        return {name: list(getattr(self, name)) for name in names if getattr(self, name)}
+
+
 class ExperimentsOptions(Section):
     """What `snakemake paper` adds to the default run; each experiment can be switched on by itself."""
 
     inversion: Experiment = Experiment()
+    similarity: SimilarityOptions = SimilarityOptions()
+    rationale: RationaleOptions = RationaleOptions()
     heads: HeadsOptions = HeadsOptions()
     ablation: AblationOptions = AblationOptions()
     families: FamiliesOptions = FamiliesOptions()
     sources: SourcesOptions = SourcesOptions()
+    composability: ComposabilityOptions = ComposabilityOptions()
+    hostile: HostileOptions = HostileOptions()
+    robustness: RobustnessOptions = RobustnessOptions()
 
     @property
     def enabled(self) -> list[str]:
@@ -385,11 +461,15 @@ class Params(Section):
         tests = [name for name, domain in self.domains.items() if domain.role == "test"]
         return self.experiments.sources.domain or (tests[0] if tests else None)
 
-    def joint_options(self) -> FinetuneOptions:
-        """Return the options of joint training: a specialist's, with more steps."""
-        return self.finetune.model_copy(
-            update={"steps": max(1, round(self.finetune.steps * self.joint.steps_factor))}
-        )
+    def joint_options(self, count: int | None = None) -> FinetuneOptions:
+        """Return the options of joint training on what `count` specialists (None: all) are trained on.
+
+        Steps grow evenly from a specialist's to `joint.steps_factor` times as many.
+        """
+        others = len(self.specialist_members) - 1
+        share = 1.0 if count is None or not others else (count - 1) / others
+        factor = share * self.joint.steps_factor + (1 - share)
+        return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
 
 
 def _inconsistencies(params: Params) -> Iterator[str]:
@@ -488,13 +568,26 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
     """Yield what is wrong with the experiments that are on."""
     from r2m.merge.registry import get
 
-    heads, ablation = params.experiments.heads, params.experiments.ablation
+    experiments = params.experiments
+    every = list(params.variants)
     r2m = [name for name, method in params.variants.items() if method == "r2m"]
-    for key, options, known in (("heads", heads, list(params.variants)), ("ablation", ablation, r2m)):
+    data_free = [name for name, method in params.variants.items() if get(method).statistics is None]
+    for key, options, known in (
+        ("similarity", experiments.similarity, every),
+        ("rationale", experiments.rationale, r2m),
+        ("heads", experiments.heads, every),
+        ("ablation", experiments.ablation, r2m),
+        ("hostile", experiments.hostile, data_free),
+        ("robustness", experiments.robustness, every),
+    ):
         for name in options.variants if options.enabled else ():
             if name not in known:
                 yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
-    for factor, values in ablation.factors.items():
+    yield from _composability_inconsistencies(params)
+    victim, members = experiments.hostile.victim, params.specialist_members
+    if victim is not None and victim not in members:
+        yield f"experiments.hostile.victim: unknown specialist {victim!r}{nearest(victim, members)}"
+    for factor, values in experiments.ablation.factors.items():
         for value in values:
             try:
                 get("r2m").options.model_validate(with_dotted({}, {factor: value}))
@@ -567,6 +660,24 @@ def _sources_inconsistencies(params: Params) -> Iterator[str]:
             except R2MError as error:
                 yield f"{key}.cores.{name}: {error}"
                 return
+
+
+def _composability_inconsistencies(params: Params) -> Iterator[str]:
+    """Yield variants that cannot merge every subset of the specialists."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.composability, "experiments.composability"
+    if not options.enabled:
+        return
+    if len(params.specialist_members) < 2:
+        yield f"{key}: expected two specialists or more, here is one; expected `enabled: false`"
+    for name in options.variants:
+        if name not in params.variants:
+            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+        elif get(params.variants[name]).statistics is not None:
+            yield f"{key}.variants: {name!r} needs statistics of training data; expected one that does not"
+        elif params.merge.methods[name].head.startswith("specialist:"):
+            yield f"{key}.variants: {name!r} takes the head of a specialist that may not have arrived yet"
 
 
 def _grid_inconsistencies(params: Params, key: str, variant: MergeVariant) -> Iterator[str]:

@@ -1,51 +1,82 @@
-"""Figures of experiments with several strategies or trainings: no text outside the page, or over another."""
+"""Figures of perturbed images and hostile specialists: no text off the page, none over another."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from layout import check_layout, texts
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures import families, sources
+from r2m.experiments.hostile import KINDS
+from r2m.figures import hostile, robustness
 
-CONTEXT = EvaluationContext()
+VARIANTS = {
+    "weight_averaging": "Weight averaging",
+    "tsv_m": "TSV-M",
+    "r2m": "R²M, matrix space",
+    "ties": "TIES",
+}
+LEVELS = {
+    "jpeg": ["100", "80", "60", "40", "20", "10"],
+    "blur": ["0.5", "1", "1.5", "2", "3"],
+    "noise": ["0.01", "0.03", "0.05", "0.1", "0.2"],
+    "resize": ["0.5", "0.286"],
+    "saturation": ["0.85", "0.6", "0.35"],
+    "contrast": ["0.85", "0.6", "0.35"],
+}
 
 
-@pytest.mark.parametrize("merges", [["R²M"], ["Weight averaging", "A merge with quite a long name", "R²M"]])
-def test_families_layout(merges: list[str]) -> None:
-    training = ["a specialist a generator", "a specialist a family", "within families, then across"]
-    rows = [
-        {
-            "merge": merge,
-            "training": one,
-            "specialists": 40,
-            "val_auc": 0.8 + place / 50,
-            "cross_dataset": 0.7,
-        }
-        for merge in merges
-        for place, one in enumerate(training)
-    ]
-    figure = families.figure(pd.DataFrame(rows), CONTEXT)
+@pytest.fixture
+def context():
+    return EvaluationContext(variants=VARIANTS)
+
+
+def hostile_table(variants, protocols=("in_distribution", "unseen_generator")):
+    random = np.random.default_rng(0)
+    rows = []
+    for variant in ("specialist", *variants):
+        for kind, title in KINDS.items():
+            numbers = {key: random.uniform(0.3, 1) for key in (*protocols, "victim_auc", "triggered_real")}
+            verdict = {"norm_z": -0.01, "cosine_z": -12.34, "norm_stands_out": 0.0, "cosine_stands_out": 1.0}
+            # As `read_table` gives columns that are empty in most rows.
+            verdict = {key: str(value) if variant == "specialist" else "" for key, value in verdict.items()}
+            rows.append({"variant": variant, "replacement": kind, "kind": title, **numbers, **verdict})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_hostile(context, count):
+    figure = hostile.figure(hostile_table(list(VARIANTS)[:count]), context)
     check_layout(figure)
-    shown = [text.get_text() for text in texts(figure)]
-    assert shown.count("a specialist a family (40)") == len(merges)
-    assert shown.count("0.820") == len(merges)
+    found = {text.get_text(): text.get_weight() for text in texts(figure)}
+    assert found["−12.3"] == "bold"
+    assert found["0.0"] == "normal"
+    assert len(figure.axes) == 4
 
 
-def test_sources_layout_and_intervals() -> None:
-    rows = [
-        {
-            **{"merge": "R²M, task space", "training": training, "reals": reals, "core": core},
-            **{"val_auc": 0.9, "in_distribution": 0.88, "b": 0.6, "b_low": 0.4, "b_high": 0.75},
-            **{"first_share": 0.5, "second_share": 0.25},
-        }
-        for training, reals in (("A", "CelebA"), ("A+B", "CelebA and ORL"))
-        for core in ("rank 1", "rank 2")
-    ]
-    figure = sources.figure(pd.DataFrame(rows), CONTEXT)
+def test_hostile_without_unseen_generators(context):
+    figure = hostile.figure(hostile_table(["r2m"], ["in_distribution"]), context)
     check_layout(figure)
-    assert "CelebA and ORL, rank 2" in [text.get_text() for text in texts(figure)]
-    low, high = figure.axes[0].get_xlim()
-    assert low < 0.4
-    assert high > 0.9
-    spans = [line for one in figure.axes[0].collections for line in one.get_segments()]
-    assert [line[:, 0].tolist() for line in spans] == [[0.4, 0.75]] * 4
+    assert len(figure.axes) == 3
+
+
+@pytest.mark.parametrize("kinds", [["jpeg"], ["jpeg", "blur", "noise", "resize"], list(LEVELS)])
+@pytest.mark.parametrize("count", [1, 4])
+def test_robustness(context, kinds, count):
+    rows = []
+    names = {"base": "Base (linear probe)", "joint": "Joint training", **dict(list(VARIANTS.items())[:count])}
+    for kind, levels in {"clean": [""], **{kind: LEVELS[kind] for kind in kinds}}.items():
+        for step, level in enumerate(levels):
+            for model, name in names.items():
+                aucs = {
+                    f"{protocol}{end}": 0.9 - 0.05 * step + shift
+                    for protocol in ("in_distribution", "unseen_generator")
+                    for end, shift in (("", 0), ("_low", -0.03), ("_high", 0.03))
+                }
+                rows.append({"perturbation": kind, "level": level, "model": model, "name": name, **aucs})
+    figure = robustness.figure(pd.DataFrame(rows), context)
+    check_layout(figure)
+    assert len(figure.axes) == 2 * len(kinds)
+    for axes, kind in zip(figure.axes, kinds, strict=False):
+        assert all(
+            len(line.get_xdata()) == len(LEVELS[kind]) + 1 for line in axes.lines if line.get_marker() == "o"
+        )

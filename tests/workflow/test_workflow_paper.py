@@ -1,5 +1,7 @@
 """`snakemake paper`: the experiments run from a finished default run, each on its own."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,10 @@ from r2m import manifest
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("inversion", "heads", "ablation", "families", "sources")
+NAMES = (
+    *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
+    *("hostile", "robustness", "families", "sources"),
+)
 # The specialists of `swap` and `up` are those of the main run; `inp` gets one, and the family that has two.
 FAMILIES = {
     *("families_forge inp", "families_trunk inp", "families_joint", "families"),
@@ -21,8 +26,9 @@ SOURCES = {
     *(f"sources_trunk forged/{name}" for name in ("swap", "up", "inp")),
     *(f"sources_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("swap", "up")),
 }
+HOSTILE = {f"hostile_{step}" for step in ("data", "trunk", "finetune", "task_vector")}
 TABLES = {f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES}
-JOBS = {"heads", "ablation", *FAMILIES, *SOURCES, *TABLES}
+JOBS = {*NAMES[1:-2], *HOSTILE, *FAMILIES, *SOURCES, *TABLES}
 
 
 def images(project: Project, folder: str, split: str) -> dict[str, bytes]:
@@ -38,18 +44,30 @@ def test_the_default_run_makes_no_experiment(finished_run: Project) -> None:
     assert not (finished_run / "results/experiments").exists()
 
 
+def test_without_experiments_the_paper_is_the_default_run(bare_project: Project) -> None:
+    for name in bare_project.params()["experiments"]:
+        bare_project.edit(f"experiments.{name}.enabled", False)
+    jobs = bare_project.jobs("--", "paper")
+    assert jobs - Counter(["paper"]) == bare_project.jobs("--", "all")
+
+
 def test_experiments_run_from_a_finished_run(project: Project) -> None:
     jobs = project.jobs("--", "paper")
     assert {name for name in jobs if name != "paper"} == JOBS
     project.snakemake("--", "paper")
     for name in NAMES:
         folder = project / f"results/experiments/{name}"
-        found = {path.name for path in folder.iterdir() if path.is_file()} - {"scores.parquet"}
+        found = {path.name for path in folder.iterdir() if path.is_file()}
         tables, figures = (
             {"table.csv", "table.md", "table.tex", "table.html"},
             {"figure.svg", "figure.png", "figure.pdf"},
         )
         assert found == tables | figures
+    hostile = pd.read_csv(project / "results/experiments/hostile/table.csv")
+    assert hostile["replacement"].tolist() == 3 * [
+        *("honest", "undertrained", "flipped", "random", "scaled", "backdoor")
+    ]
+    assert hostile.loc[0, "singled_out"] == 0  # of two specialists nobody can say
     table = pd.read_csv(project / "results/experiments/ablation/table.csv", keep_default_na=False)
     assert table[["factor", "value"]].agg(" ".join, axis=1).str.strip().tolist()[:3] == [
         *("as chosen", "core alone", "residual alone")

@@ -392,7 +392,7 @@ PAGES = {
     "results/tables/main_intervals.md": (
         "main_intervals",
         "Results",
-        "Mean AUC with intervals",
+        "Mean AUC with confidence intervals (table)",
     ),
     "results/tables/auc.csv": ("auc", "Results", "All metrics on every test set"),
     "results/tables/delong.csv": ("delong", "Results", "DeLong's tests"),
@@ -490,6 +490,8 @@ EXPERIMENT_CONTEXT = json.dumps(
         "variants": {
             name: PARAMS.merge.methods[name].label or name for name in VARIANTS
         },
+        "resamples": PARAMS.evaluate.resamples,
+        "seed": PARAMS.seed,
     }
 )
 
