@@ -29,6 +29,18 @@ include: "workflow/rules/similarity.smk"
 include: "workflow/rules/rationale.smk"
 include: "workflow/rules/hostile.smk"
 include: "workflow/rules/robustness.smk"
+
+
+if "families" in EXPERIMENTS:
+
+    include: "workflow/rules/families.smk"
+
+
+if "sources" in EXPERIMENTS:
+
+    include: "workflow/rules/two_sources.smk"
+
+
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 

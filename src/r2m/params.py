@@ -261,6 +261,8 @@ class RationaleOptions(Experiment):
     """Which way the Real component and the residuals of R²M shift features, and whether shifts add up."""
 
     variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+
+
 class HostileOptions(Experiment):
     """One specialist replaced by an undertrained, mislabelled, random, scaled or backdoored one."""
 
@@ -306,6 +308,32 @@ class RobustnessOptions(Experiment):
         return {name: list(getattr(self, name)) for name in names if getattr(self, name)}
 
 
+class FamiliesOptions(Experiment):
+    """Specialists of each generator merged, of each family, and both one after the other."""
+
+    variants: list[Name] = Field(
+        default=["weight_averaging", "task_arithmetic", "ties", "tsv_m", "r2m"],
+        description="enabled merge variants, tuned anew with their own grids",
+    )
+    generators: list[Name] = Field(
+        default=[], description="unseen generators that are trained on here, so that families have several"
+    )
+    steps_factor: Positive = Field(
+        default=1.0, description="times the steps of a generator's specialist, for one of a family"
+    )
+    joint: bool = Field(default=True, description="joint training on the same generators beside the merges")
+
+
+class SourcesOptions(Experiment):
+    """R²M with reals of a second domain in training: is one Real direction still enough?"""
+
+    domain: Name | None = Field(default=None, description="domain of the role test; default: the first")
+    share: Fraction = Field(default=0.5, description="share of its people who are trained on")
+    cores: dict[Name, dict[str, Annotated[list[Any], Field(min_length=1)]]] = Field(
+        default={"r2m": {}}, description="enabled merge variant → dotted option → its values; {}: as it is"
+    )
+
+
 class ExperimentsOptions(Section):
     """What `snakemake paper` adds to the default run; each experiment can be switched on by itself."""
 
@@ -317,6 +345,8 @@ class ExperimentsOptions(Section):
     composability: ComposabilityOptions = ComposabilityOptions()
     hostile: HostileOptions = HostileOptions()
     robustness: RobustnessOptions = RobustnessOptions()
+    families: FamiliesOptions = FamiliesOptions()
+    sources: SourcesOptions = SourcesOptions()
 
     @property
     def enabled(self) -> list[str]:
@@ -398,6 +428,48 @@ class Params(Section):
         share = 1.0 if count is None or not others else (count - 1) / others
         factor = share * self.joint.steps_factor + (1 - share)
         return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
+
+    @property
+    def family_generators(self) -> dict[str, list[str]]:
+        """Family → the generators that the experiment `families` trains on."""
+        trained = [*self.train_generators, *self.experiments.families.generators]
+        ordered = [name for name in self.generators if name in trained]
+        families = {
+            family: [name for name in ordered if self.generators[name].family == family]
+            for family in FAMILIES
+        }
+        return {family: names for family, names in families.items() if names}
+
+    @property
+    def family_members(self) -> dict[str, list[str]]:
+        """Specialist of the experiment `families` → its generators: one each, and families of several."""
+        families = self.family_generators
+        alone = {name: [name] for names in families.values() for name in names}
+        return alone | {family: names for family, names in families.items() if len(names) > 1}
+
+    def family_finetune_options(self, specialist: str) -> FinetuneOptions:
+        """Return the fine-tuning options of one specialist of the experiment `families`."""
+        if specialist in self.generators:
+            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
+        else:
+            factor = self.experiments.families.steps_factor
+            changed = {"steps": max(1, round(self.finetune.steps * factor))}
+        return self.finetune.model_copy(update=changed)
+
+    def family_reused(self) -> dict[str, str]:
+        """Specialist of the experiment `families` → that of the main run which is the same training."""
+        return {
+            name: other
+            for name, generators in self.family_members.items()
+            for other, others in self.specialist_members.items()
+            if generators == others and self.family_finetune_options(name) == self.finetune_options(other)
+        }
+
+    @property
+    def second_source(self) -> str | None:
+        """Domain whose reals the experiment `sources` trains on as well; None where there is no such."""
+        tests = [name for name, domain in self.domains.items() if domain.role == "test"]
+        return self.experiments.sources.domain or (tests[0] if tests else None)
 
 
 def _inconsistencies(params: Params) -> Iterator[str]:
@@ -521,6 +593,72 @@ def _experiment_inconsistencies(params: Params) -> Iterator[str]:
                 get("r2m").options.model_validate(with_dotted({}, {factor: value}))
             except ValidationError as error:
                 yield f"experiments.ablation.factors.{factor}: {_complaint(error)[1]}"
+                return
+    if params.experiments.families.enabled:
+        yield from _families_inconsistencies(params)
+    if params.experiments.sources.enabled:
+        yield from _sources_inconsistencies(params)
+
+
+def _families_inconsistencies(params: Params) -> Iterator[str]:
+    """Yield what is wrong with the experiment `families`."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.families, "experiments.families"
+    unseen = [name for name, generator in params.generators.items() if generator.role == "unseen"]
+    for name in options.generators:
+        if name not in unseen:
+            yield f"{key}.generators: {name!r} is no unseen generator{nearest(name, unseen)}"
+            return
+    families = params.family_generators
+    if all(len(names) == 1 for names in families.values()):
+        yield (
+            f"{key}.generators: no family has two generators that are trained on; expected unseen ones here"
+        )
+    counts = {len(names) for names in families.values() if len(names) > 1}
+    counts |= {len(families), sum(map(len, families.values()))}
+    for name in options.variants:
+        if name not in params.variants:
+            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+            continue
+        method = get(params.variants[name])
+        least, most = method.least_specialists, method.most_specialists
+        if min(counts) < least or (most is not None and max(counts) > most):
+            taken = ", ".join(map(str, sorted(counts)))
+            yield f"{key}.variants: {method.name} does not take every number of specialists here ({taken})"
+        if method.statistics is not None:
+            yield f"{key}.variants: {name!r} needs statistics of the training data, which are not made here"
+        if params.merge.methods[name].head.startswith("specialist:"):
+            yield f"{key}.variants: {name!r} takes the head of one specialist, who is not in every merge here"
+
+
+def _sources_inconsistencies(params: Params) -> Iterator[str]:
+    """Yield what is wrong with the experiment `sources`."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.sources, "experiments.sources"
+    tests = [name for name, domain in params.domains.items() if domain.role == "test"]
+    if params.second_source not in tests:
+        given = options.domain or ""
+        yield f"{key}.domain: expected a domain with `role: test`{nearest(given, tests)}"
+    for name, grid in options.cores.items():
+        if name not in params.variants:
+            yield f"{key}.cores: {name!r} is not an enabled merge{nearest(name, params.variants)}"
+            continue
+        variant, method = params.merge.methods[name], get(params.variants[name])
+        if method.statistics is not None:
+            yield f"{key}.cores: {name!r} needs statistics of the training data, which are not made here"
+        for option in grid:
+            if option in variant.tune:
+                yield f"{key}.cores.{name}.{option}: the variant tunes this option; expected another"
+        for values in combinations({**grid, **variant.tune}):
+            try:
+                method.options.model_validate(with_dotted(variant.options, values))
+            except ValidationError as error:
+                yield f"{key}.cores.{name}: {': '.join(filter(None, _complaint(error)))}"
+                return
+            except R2MError as error:
+                yield f"{key}.cores.{name}: {error}"
                 return
 
 
