@@ -15,7 +15,11 @@ NAMES = (
     *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
     *("hostile", "robustness", "families", "sources"),
 )
-HOSTILE = {f"hostile_{step}" for step in ("data", "trunk", "finetune", "task_vector")}
+HOSTILE = {
+    f"hostile_{step} {attack}"
+    for step in ("data", "trunk", "finetune", "task_vector")
+    for attack in ("undertrained", "flipped", "backdoor")
+}
 TABLES = {f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES}
 # The specialists of `swap` and `up` are those of the main run; `inp` gets one, and the family that has two.
 FAMILIES = {
