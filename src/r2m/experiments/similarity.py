@@ -117,8 +117,8 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
-        # A person whom a set does not show is left out of it by leaving it as it is; inf stands for what a set
-        # does show, but has no value of.
+        # A person whom a set does not show is left out of it by leaving it as it is; inf stands for what a
+        # set does show, but has no value of.
         shown = found.assign(value=found[measure].fillna(np.inf))
         table = shown.pivot_table("value", KEYS, "left_out", sort=False)
         table = table.T.fillna(table[EVERYONE]).T.replace(np.inf, np.nan).dropna(subset=[EVERYONE])
