@@ -23,9 +23,25 @@ include: "workflow/rules/trunk.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/experiments_common.smk"
 include: "workflow/rules/experiments.smk"
+include: "workflow/rules/composability.smk"
 include: "workflow/rules/similarity.smk"
 include: "workflow/rules/rationale.smk"
+include: "workflow/rules/hostile.smk"
+include: "workflow/rules/robustness.smk"
+
+
+if "families" in EXPERIMENTS:
+
+    include: "workflow/rules/families.smk"
+
+
+if "sources" in EXPERIMENTS:
+
+    include: "workflow/rules/two_sources.smk"
+
+
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 
