@@ -24,6 +24,23 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/experiments.smk"
+include: "workflow/rules/composability.smk"
+include: "workflow/rules/similarity.smk"
+include: "workflow/rules/rationale.smk"
+include: "workflow/rules/hostile.smk"
+include: "workflow/rules/robustness.smk"
+
+
+if "families" in EXPERIMENTS:
+
+    include: "workflow/rules/families.smk"
+
+
+if "sources" in EXPERIMENTS:
+
+    include: "workflow/rules/two_sources.smk"
+
+
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 

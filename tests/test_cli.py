@@ -33,6 +33,8 @@ WITH_TORCH = {
     "base",
     "trunk",
     "ablation",
+    "families",
+    "two_sources",
     "finetune",
     "heads",
     "probe",

@@ -297,6 +297,31 @@ def test_overrides_of_one_generator():
 def test_steps_of_joint_training():
     assert parse(changed(finetune__steps=50, joint__steps_factor=2.5)).joint_options().steps == 125
     assert parse(changed(finetune__steps=5, joint__steps_factor=0.01)).joint_options().steps == 1
+    params = parse(changed(finetune__steps=60, joint__steps_factor=2.5))
+    count = len(params.specialist_members)
+    found = [params.joint_options(k).steps for k in range(1, count + 1)]
+    assert (found[0], found[-1]) == (60, params.joint_options().steps)
+    assert found == [round(60 + 90 * k / (count - 1)) for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": ["r2n"]}, "experiments.composability.variants: 'r2n' is not among them; did you mean"),
+        ({"variants": ["fisher"]}, "experiments.composability.variants: 'fisher' needs statistics"),
+        ({"variants": ["kept"]}, "experiments.composability.variants: 'kept' takes the head of a specialist"),
+        ({"orders": 0}, "experiments.composability.orders: "),
+    ],
+)
+def test_composability_wants_merges_of_any_subset(changes, message):
+    methods = {"r2m": {}, "fisher": {}, "kept": {"method": "r2m", "head": "specialist:swap"}}
+    experiment = {"enabled": True, "variants": ["r2m"], **changes}
+    config = changed(merge__methods=methods, experiments={"composability": experiment})
+    with pytest.raises(R2MError, match=message):
+        parse(config)
+    config["experiments"]["composability"]["enabled"] = False
+    if "orders" not in changes:
+        parse(config)
 
 
 def test_options_stand_beside_the_keys_of_every_variant():

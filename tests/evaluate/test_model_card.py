@@ -20,6 +20,7 @@ from r2m.evaluate.data_card import CardContext
 from r2m.evaluate.model_card import Files, training_counts, write_model_card
 from r2m.models import checkpoint
 from r2m.models.images import normalization
+from r2m.models.precision import autocast
 from r2m.params import FacesOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,8 +139,8 @@ def files(make: Callable[[str], Files]) -> Files:
     return make("vit")
 
 
-def card(files: Files, out: Path, context: CardContext = CONTEXT) -> str:
-    write_model_card(files, FACES, "R²M, matrix space", context, out)
+def card(files: Files, out: Path, context: CardContext = CONTEXT, reduced: bool = False) -> str:
+    write_model_card(files, FACES, "R²M, matrix space", context, reduced, out)
     return out.read_text(encoding="utf-8")
 
 
@@ -194,11 +195,12 @@ def test_results_from_another_machine(files: Files, tmp_path: Path) -> None:
     assert "Not measured: the model was made on another machine than this card." in text
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_code_of_the_card_loads_the_model(
-    make: Callable[[str], Files], base_files: dict[str, Path], tmp_path: Path, backbone: str
+    make: Callable[[str], Files], base_files: dict[str, Path], tmp_path: Path, backbone: str, precision: str
 ) -> None:
-    text = card(make(backbone), tmp_path / "card.md")
+    text = card(make(backbone), tmp_path / "card.md", reduced=precision == "bf16")
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert found
     assert ("img_size=32" in found[1]) == (backbone == "vit")
@@ -208,9 +210,9 @@ def test_code_of_the_card_loads_the_model(
     options = BACKBONES[backbone].model_copy(update={"trainable_blocks": "all"})
     detector = load_detector(base_files[backbone], options).eval()
     mean, std = normalization(options.name)
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(torch.device("cpu"), precision):
         expected = detector((images - mean) / std)
-    torch.testing.assert_close(namespace["logits"](images), expected)
+    torch.testing.assert_close(namespace["logits"](images), expected.float())
 
 
 def test_counts_are_of_the_training_split(image_sets: Any) -> None:
@@ -259,6 +261,7 @@ def test_command(files: Files, tmp_path: Path) -> None:
         "R²M, matrix space",
     ]
     arguments += ["--faces", FACES.model_dump_json(), "--options", CONTEXT.model_dump_json()]
+    arguments += ["--device", "cpu", "--precision", "fp32"]
     expected = card(files, tmp_path / "expected.md")
     arguments += ["--out", tmp_path / "card.md"]
     result = CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -227,7 +228,46 @@ def test_a_longer_task_vector_than_the_others_is_warned_of(tmp_path, files):
     scaled = {key: base[key] + 30 * (specialist[key] - base[key]) for key in base if key != "head.weight"}
     save_file({**specialist, **scaled}, files["s0"])
     report = merge_files(asked(files, tmp_path / "m.safetensors", exclude=["head.*"]), Settings())
-    assert any("times as long as the others'" in text for text in report["warnings"])
+    (text,) = report["warnings"]
+    assert re.fullmatch(
+        r"s0: its task vector is \d+ times as long as the median specialist's"
+        r" \(robust z-score \d+\.\d, threshold 3\.5\)",
+        text,
+    )
+    assert report["inputs"]["s0"]["norm_z"] > report["stands_out_beyond"]
+    assert [name for name, one in report["inputs"].items() if one["stands_out"]] == ["s0"]
+
+
+def test_the_longer_of_two_is_warned_of(tmp_path, files):
+    base, specialist = load_file(files["base"]), load_file(files["s0"])
+    scaled = {key: base[key] + 30 * (specialist[key] - base[key]) for key in base if key != "head.weight"}
+    save_file({**specialist, **scaled}, files["s0"])
+    two = {name: files[name] for name in ("base", "s0", "s1")}
+    report = merge_files(asked(two, tmp_path / "m.safetensors", exclude=["head.*"]), Settings())
+    (text,) = report["warnings"]
+    assert re.fullmatch(r"s0: its task vector is \d+ times as long as the other's", text)
+    assert report["inputs"]["s0"]["norm_z"] is None
+    assert not report["inputs"]["s0"]["stands_out"]
+
+
+@pytest.mark.parametrize("method", ["weight_averaging", "tsv_m"])
+def test_a_task_vector_that_points_elsewhere_is_warned_of(tmp_path, files, method):
+    base = load_file(files["base"])
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(key):
+        return 0.01 * torch.randn(base[key].shape, generator=generator)
+
+    floating = [key for key, tensor in base.items() if tensor.is_floating_point()]
+    shared = {key: noise(key) for key in floating}
+    for name in ("s0", "s1", "s2"):
+        common = {key: noise(key) for key in floating} if name == "s1" else shared
+        changed = {key: base[key] + 2 * common[key] + noise(key) for key in floating}
+        save_file({**base, **changed}, files[name])
+    report = merge_files(asked(files, tmp_path / "m.safetensors", method, exclude=["head.*"]), Settings())
+    (text,) = report["warnings"]
+    assert re.match(r"s1: its task vector has the cosine -?0\.\d+ with the others' sum, the median", text)
+    assert report["inputs"]["s1"]["cosine_z"] < -report["stands_out_beyond"]
 
 
 def test_one_specialist_averages_to_itself(tmp_path, files):

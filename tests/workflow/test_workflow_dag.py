@@ -176,6 +176,8 @@ def test_code_of_one_forgery(project: Project) -> None:
 def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.edit("generators.inp", None)
     project.edit("merge.methods.r2m_task", None)
+    for experiment in ("families", "sources"):
+        project.edit(f"experiments.{experiment}.enabled", False)
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
     tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
     assert len(tables) == 12

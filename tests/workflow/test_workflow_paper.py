@@ -1,17 +1,58 @@
 """`snakemake paper`: the experiments run from a finished default run, each on its own."""
 
+from collections import Counter
+
+import numpy as np
 import pandas as pd
 import pytest
 from workflow_project import Project
 
+from r2m import manifest
+
 pytestmark = pytest.mark.slow
 
-NAMES = ("inversion", "heads", "ablation")
-JOBS = {"heads", "ablation", *(f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES)}
+NAMES = (
+    *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
+    *("hostile", "robustness", "families", "sources"),
+)
+HOSTILE = {
+    f"hostile_{step} {attack}"
+    for step in ("data", "trunk", "finetune", "task_vector")
+    for attack in ("undertrained", "flipped", "backdoor")
+}
+TABLES = {f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES}
+# The specialists of `swap` and `up` are those of the main run; `inp` gets one, and the family that has two.
+FAMILIES = {
+    *("families_forge inp", "families_trunk inp", "families_joint", "families"),
+    *(f"families_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("inp", "EFS")),
+}
+SOURCES = {
+    *("sources_faces", "sources_trunk faces/sketch", "two_sources"),
+    *(f"sources_forge {name}" for name in ("swap", "up", "inp")),
+    *(f"sources_trunk forged/{name}" for name in ("swap", "up", "inp")),
+    *(f"sources_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("swap", "up")),
+}
+JOBS = {*NAMES[1:], *HOSTILE, *FAMILIES, *SOURCES, *TABLES} - {"sources"}
+
+
+def images(project: Project, folder: str, split: str) -> dict[str, bytes]:
+    """Image → its bytes, of one split of a generator's folder."""
+    rows = manifest.read(project / f"{folder}/manifest.parquet")
+    rows = rows[rows["split"] == split]
+    return {
+        name: (project / path).read_bytes() for name, path in zip(rows["image_id"], rows["path"], strict=True)
+    }
 
 
 def test_the_default_run_makes_no_experiment(finished_run: Project) -> None:
     assert not (finished_run / "results/experiments").exists()
+
+
+def test_without_experiments_the_paper_is_the_default_run(bare_project: Project) -> None:
+    for name in bare_project.params()["experiments"]:
+        bare_project.edit(f"experiments.{name}.enabled", False)
+    jobs = bare_project.jobs("--", "paper")
+    assert jobs - Counter(["paper"]) == bare_project.jobs("--", "all")
 
 
 def test_experiments_run_from_a_finished_run(project: Project) -> None:
@@ -20,12 +61,17 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     project.snakemake("--", "paper")
     for name in NAMES:
         folder = project / f"results/experiments/{name}"
-        found = {path.name for path in folder.iterdir()} - {"scores.parquet"}
+        found = {path.name for path in folder.iterdir() if path.is_file()}
         tables, figures = (
             {"table.csv", "table.md", "table.tex", "table.html"},
             {"figure.svg", "figure.png", "figure.pdf"},
         )
         assert found == tables | figures
+    hostile = pd.read_csv(project / "results/experiments/hostile/table.csv")
+    assert hostile["replacement"].tolist() == 3 * [
+        *("honest", "undertrained", "flipped", "random", "scaled", "backdoor")
+    ]
+    assert hostile.loc[0, "singled_out"] == 0  # of two specialists nobody can say
     table = pd.read_csv(project / "results/experiments/ablation/table.csv", keep_default_na=False)
     assert table[["factor", "value"]].agg(" ".join, axis=1).str.strip().tolist()[:3] == [
         *("as chosen", "core alone", "residual alone")
@@ -36,6 +82,8 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     assert not project.jobs("--", "paper").keys() - {"paper"}
     report = (project / "results/report.html").read_text()
     assert "Experiments" in report
+    check_families(project)
+    check_sources(project)
 
     project.edit("experiments.ablation.factors.norm_match", ["layer"])
     assert {name for name in project.jobs("--", "paper") if name != "paper"} == {
@@ -46,3 +94,37 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     project.snakemake("--", "paper")
     assert not (project / "results/experiments/ablation").exists()
     assert (project / "results/experiments/heads/table.md").exists()
+
+
+def check_families(project: Project) -> None:
+    folder = "results/experiments/families/forged/inp"
+    assert images(project, folder, "test") == images(project, "results/forged/inp", "test")
+    assert len(images(project, folder, "train")) > 0
+    table = pd.read_csv(project / "results/experiments/families/table.csv")
+    assert table["specialists"].tolist() == [3, 2, 3, 3, 2, 3, 1]
+    assert table["steps"].tolist() == [18, 12, 18, 18, 12, 18, 12]
+    assert "unseen_generator" not in table, "the only unseen one is trained on"
+
+
+def check_sources(project: Project) -> None:
+    folder = project / "results/experiments/sources"
+    before = manifest.read(project / "results/faces/sketch/manifest.parquet").set_index("image_id")
+    after = manifest.read(folder / "faces/sketch/manifest.parquet").set_index("image_id")
+    assert set(before["split"]) == {"test"}
+    assert after["split"].value_counts().to_dict() == {"train": 3, "test": 3}
+    pd.testing.assert_frame_equal(after.drop(columns="split"), before.drop(columns="split"))
+    for name, splits in {"swap": {"train", "test"}, "inp": {"test"}}.items():
+        fakes = manifest.read(folder / f"forged/{name}/manifest.parquet")
+        fakes = fakes[fakes["domain"] == "sketch"]
+        assert list(fakes["split"]) == list(after.loc[fakes["source_image"], "split"])
+        assert set(fakes["split"]) == splits
+    # The control's specialists and images of the training domain are those of the main run.
+    scores = pd.read_parquet(folder / "seed0/scores.parquet")
+    assert not scores[scores["split"] == "val"]["domain"].eq("sketch").any()
+    chosen = pd.read_csv(project / "results/tables/auc.csv").query(
+        "model == 'r2m_task' and domain == 'drawn'"
+    )
+    table = pd.read_csv(folder / "table.csv")
+    control = table.query("training == 'A' and core == 'rank 1'")
+    expected = chosen.query("protocol == 'in_distribution'")["auc"].mean()
+    np.testing.assert_allclose(control["in_distribution"], expected, atol=1e-6)

@@ -113,6 +113,24 @@ def inputs_of(image_sets):
     }
 
 
+def replaced_inputs(image_sets, folder, replaced):
+    """Like `inputs_of`, with those of an experiment's folder for the image sets in `replaced`."""
+    own = [name in replaced for name in image_sets]
+    manifests, trunks = map(manifest_of, image_sets), map(trunk_of, image_sets)
+
+    def placed(paths):
+        return [
+            path.replace("results/", f"{folder}/", 1) if is_own else path
+            for path, is_own in zip(paths, own)
+        ]
+
+    return {
+        "manifests": placed(manifests),
+        "trunks": placed(trunks) if HAS_TRUNK else [],
+        "base": "results/base/base.safetensors",
+    }
+
+
 def inputs_arguments(wildcards, input):
     """Command-line arguments for what `inputs_of` put into a rule's input."""
     manifests = " ".join(f"--manifest {path}" for path in input.manifests)
@@ -374,7 +392,7 @@ PAGES = {
     "results/tables/main_intervals.md": (
         "main_intervals",
         "Results",
-        "Mean AUC with intervals",
+        "Mean AUC with confidence intervals (table)",
     ),
     "results/tables/auc.csv": ("auc", "Results", "All metrics on every test set"),
     "results/tables/delong.csv": ("delong", "Results", "DeLong's tests"),
@@ -472,6 +490,8 @@ EXPERIMENT_CONTEXT = json.dumps(
         "variants": {
             name: PARAMS.merge.methods[name].label or name for name in VARIANTS
         },
+        "resamples": PARAMS.evaluate.resamples,
+        "seed": PARAMS.seed,
     }
 )
 
@@ -487,6 +507,21 @@ def experiment_methods(name):
     """Modules of the merging methods that an experiment runs."""
     variants = getattr(PARAMS.experiments, name).variants
     return [f"r2m.merge.methods.{VARIANTS[one]}" for one in variants if one in VARIANTS]
+
+
+def variant_modules(variants):
+    """Modules of the merging methods of some variants."""
+    return [f"r2m.merge.methods.{VARIANTS[name]}" for name in variants]
+
+
+def variant_options(variants):
+    """Merge variants by name, with their grids, as commands take them."""
+    return {
+        name: PARAMS.merge.methods[name].model_dump(
+            mode="json", exclude={"enabled", "label"}
+        )
+        for name in variants
+    }
 
 
 def experiment_files(name):

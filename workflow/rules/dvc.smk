@@ -229,6 +229,13 @@ def prune():
         "pages": [Path(path).stem for path in PAGES],
         **{f"figures/{name}": R2M_VARIANTS for name in ("pipeline", "spectra")},
         "experiments": EXPERIMENTS,
+        **{
+            f"{folder}/joint": TRAINED_SUBSETS
+            for folder in (
+                "benchmarks/experiments/composability",
+                *(f"experiments/composability/{seed}" for seed in SEED_FOLDERS),
+            )
+        },
         **{f"benchmarks/{folder}": names for folder, names in benchmarked().items()},
     }
     arguments = " ".join(

@@ -47,7 +47,7 @@ rule figure_intervals:
             "intervals",
             "intervals",
             "Results",
-            result="Mean AUC with confidence intervals",
+            result="Mean AUC with confidence intervals (figure)",
         ),
     log:
         "results/logs/figures/intervals.log",
@@ -189,6 +189,7 @@ rule model_card:
         benchmarks="results/benchmarks",
         faces=as_json(PARAMS.faces),
         context=context({"forge", "images", "reals"}, {"images", "identity"}),
+        compute=COMPUTE,
         label=PARAMS.merge.methods[REFERENCE].label or REFERENCE,
         code=code_digest(["r2m.cli.model_card"]),
     shell:
@@ -196,8 +197,8 @@ rule model_card:
         " --base {input.base} {params.specialists} {params.manifests} {params.receipts}"
         " --table {input.table} --models {input.models} --intervals {input.intervals}"
         " --benchmarks {params.benchmarks}"
-        " --faces {params.faces:q} --options {params.context:q} --label {params.label:q}"
-        " --out {output} >{log} 2>&1"
+        " --faces {params.faces:q} --options {params.context:q} {params.compute}"
+        " --label {params.label:q} --out {output} >{log} 2>&1"
 
 
 rule settings:

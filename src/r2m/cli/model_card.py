@@ -25,6 +25,10 @@ from r2m.params import FacesOptions
 @click.option("--benchmarks", type=FILE, required=True, help="Folder of Snakemake's benchmark files.")
 @click.option("--faces", type=Options(FacesOptions), required=True, help="Section `faces` of params.yaml.")
 @click.option("--options", type=Options(CardContext), required=True, help="As for `r2m data-card`.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Of scores."
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="Of scores.")
 @click.option("--label", required=True, help="Name of the model as a reader sees it.")
 @click.option("--out", type=FILE, required=True, help="Markdown file.")
 def command(
@@ -41,11 +45,15 @@ def command(
     benchmarks: Path,
     faces: FacesOptions,
     options: CardContext,
+    device: str,
+    precision: str,
     label: str,
     out: Path,
 ) -> None:
     """Write the model card of one merge of the workflow."""
     from r2m.evaluate.model_card import Files, write_model_card
+    from r2m.evaluate.settings import is_reduced
+    from r2m.models.precision import resolve_device
 
     files = Files(
         model,
@@ -60,4 +68,4 @@ def command(
         intervals=intervals,
         benchmarks=benchmarks,
     )
-    write_model_card(files, faces, label, options, out)
+    write_model_card(files, faces, label, options, is_reduced(resolve_device(device), precision), out)

@@ -17,10 +17,13 @@ from r2m.merge.stages.inputs import read_same_base
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
+from r2m.models.layers import recorded_layers
 from r2m.models.precision import resolve_device
 from r2m.params import BackboneOptions, Section
 from r2m.train.probe import features
 from r2m.trunk.inputs import Inputs
+
+POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,23 @@ class Bench:
             parts.append(pd.DataFrame(found, index=part.index))
             self.inputs.release()
         return pd.concat(parts).loc[rows.index].to_numpy()
+
+    def layer_features(self, tensors: Tensors, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Return features (n, D) of the images in `rows` by layer, in float32.
+
+        The layers are the trainable blocks of a vision transformer in their order (`recorded_layers`), and
+        last, as `POOLED`, the features that the head reads; of other backbones, only these.
+        """
+        with recorded_layers(self.detector) as recorded:
+            pooled = self.features(tensors, rows)
+        # `features` goes through the rows set by set.
+        order = rows.groupby("set", sort=False).ngroup().argsort(kind="stable").to_numpy()
+        layers = {}
+        for name, batches in recorded.items():
+            found = torch.cat(batches).numpy()
+            layers[name] = np.empty_like(found)
+            layers[name][order] = found
+        return {**layers, POOLED: pooled}
 
 
 def open_bench(

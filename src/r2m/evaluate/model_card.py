@@ -43,6 +43,7 @@ USE = (
 LOADING = '''\
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 tensors = load_file("{path}")
@@ -52,11 +53,11 @@ mean = torch.tensor({mean}).view(3, 1, 1)
 std = torch.tensor({std}).view(3, 1, 1)
 
 
-@torch.inference_mode()
 def logits(images: torch.Tensor) -> torch.Tensor:
     """Logits (B,) of "fake" for RGB images (B, 3, {size}, {size}) in [0, 1]."""
-    features = backbone((images - mean) / std)
-    return (features @ tensors["head.weight"].T + tensors["head.bias"]).squeeze(1)
+    with torch.inference_mode(){autocast}:
+        features = backbone((images - mean) / std)
+        return F.linear(features, tensors["head.weight"], tensors["head.bias"]).squeeze(1).float()
 
 
 # sigmoid(logits) is the probability of "fake". For the accuracy above, logits over {threshold:.4f} are fake.
@@ -90,8 +91,10 @@ class Part:
     parameters: int
 
 
-def write_model_card(files: Files, faces: FacesOptions, label: str, context: CardContext, out: Path) -> None:
-    """Write the card of one merged model of the workflow.
+def write_model_card(
+    files: Files, faces: FacesOptions, label: str, context: CardContext, reduced: bool, out: Path
+) -> None:
+    """Write the card of one merged model of the workflow, scored in bf16 autocast (`reduced`) or in fp32.
 
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
@@ -117,7 +120,7 @@ def write_model_card(files: Files, faces: FacesOptions, label: str, context: Car
         ["## Metrics", "", *_metrics(scores, row, means, context)],
         ["## Intended use", "", USE],
         ["## Limits", "", *_limits(scores, images, backbone, faces, context)],
-        ["## How to load it", "", *_loading(files.model, backbone, faces, row["threshold"])],
+        ["## How to load it", "", *_loading(files.model, backbone, faces, row["threshold"], reduced)],
         ["## What it took", "", *_cost(files.benchmarks, variant)],
         ["## Versions", "", *_versions(merged)],
         ["## Licences", "", *_licences(files.receipts)],
@@ -280,7 +283,9 @@ def _limits(
     return [f"- {line}" for line in lines]
 
 
-def _loading(path: Path, backbone: BackboneOptions, faces: FacesOptions, threshold: float) -> list[str]:
+def _loading(
+    path: Path, backbone: BackboneOptions, faces: FacesOptions, threshold: float, reduced: bool
+) -> list[str]:
     mean, std = ([round(float(one), 8) for one in part.flatten()] for part in normalization(backbone.name))
     config = timm.get_pretrained_cfg(backbone.name)
     fixed = config is not None and config.fixed_input_size
@@ -292,6 +297,12 @@ def _loading(path: Path, backbone: BackboneOptions, faces: FacesOptions, thresho
         mean=mean,
         std=std,
         threshold=threshold,
+        autocast=", torch.autocast(images.device.type, torch.bfloat16)" if reduced else "",
+    )
+    arithmetic = (
+        "The metrics are of scores in bf16 autocast, as in this code; in fp32 the logits differ."
+        if reduced
+        else "The metrics are of scores in fp32."
     )
     aligned = (
         "as they are: no face detector was used"
@@ -307,6 +318,8 @@ def _loading(path: Path, backbone: BackboneOptions, faces: FacesOptions, thresho
         "```",
         "",
         f"Images: {aligned}, then brought to {backbone.image_size} px (`r2m faces` does all of it).",
+        "",
+        arithmetic,
     ]
 
 

@@ -86,6 +86,8 @@ class EvaluationContext(_Strict):
     generators: dict[str, GeneratorContext] = Field(default_factory=dict)
     domains: dict[str, DomainContext] = Field(default_factory=dict)
     variants: dict[str, str] = Field(default_factory=dict, description="merge variant → its name for readers")
+    resamples: int = Field(default=1000, description="bootstrap resamples of people behind intervals")
+    seed: int = Field(default=0, description="seed of the bootstrap")
 
     def generator_label(self, name: str) -> str:
         """Name of a generator as a reader sees it."""

@@ -41,7 +41,8 @@ class Rendered:
 
     `titles` maps the columns of `frame` that are shown to their headings, in order. Columns in `best` have
     their greatest value bold and the second underlined, by the three digits shown, within each value of
-    `section`. A column's standard deviation over seeds stands in `frame` under its name and `_sd`.
+    `section`. `shown` tells which rows a reader sees, by default all; the CSV always has all of them. A
+    column's standard deviation over seeds stands in `frame` under its name and `_sd`.
     """
 
     frame: pd.DataFrame
@@ -51,6 +52,7 @@ class Rendered:
     best: Sequence[str] = ()
     section: str | None = None
     digits: Mapping[str, int] = field(default_factory=dict)
+    shown: Sequence[bool] | None = None
 
     def to_markdown(self) -> str:
         """Render as Markdown, the caption below."""
@@ -64,7 +66,8 @@ class Rendered:
         columns = "".join("r" if self._is_number(name) else "l" for name in self.titles)
         body = [" & ".join(row) + r" \\" for row in self._cells(LATEX, escape)]
         if self.section is not None:
-            starts = np.flatnonzero((self.frame[self.section] != self.frame[self.section].shift()).to_numpy())
+            sections = self._rows[self.section]
+            starts = np.flatnonzero((sections != sections.shift()).to_numpy())
             for start in reversed(starts[1:].tolist()):
                 body.insert(start, r"\midrule")
         lines = [
@@ -94,23 +97,27 @@ class Rendered:
         write_text(stem.with_suffix(".md"), self.to_markdown())
         write_text(stem.with_suffix(".tex"), self.to_latex())
 
+    @property
+    def _rows(self) -> pd.DataFrame:
+        return self.frame if self.shown is None else self.frame[list(self.shown)]
+
     def _is_number(self, name: str) -> bool:
         return pd.api.types.is_numeric_dtype(self.frame[name])
 
     def _places(self, name: str) -> pd.Series:
         """Return the place of every value, 1 the greatest, among those of its section."""
-        values = self.frame[name].round(3)
-        sections = self.frame[self.section] if self.section else pd.Series("", index=self.frame.index)
+        values = self._rows[name].round(3)
+        sections = self._rows[self.section] if self.section else pd.Series("", index=values.index)
         return values.groupby(sections).rank("dense", ascending=False)
 
     def _spread(self, name: str) -> pd.Series:
-        missing = pd.Series(np.nan, index=self.frame.index)
-        return self.frame.get(name + SPREAD, missing)
+        missing = pd.Series(np.nan, index=self._rows.index)
+        return self._rows.get(name + SPREAD, missing)
 
     def _cells(self, markup: Markup, quoted: Callable[[str], str]) -> list[list[str]]:
         columns = []
         for name in self.titles:
-            values = self.frame[name]
+            values = self._rows[name]
             places = self._places(name) if name in self.best else pd.Series(0, index=values.index)
             frames = {1: markup.best, 2: markup.second}
             digits = self.digits.get(name, 3 if pd.api.types.is_float_dtype(values) else 0)

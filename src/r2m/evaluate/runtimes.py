@@ -1,6 +1,7 @@
 """What the stages of the workflow took: time and memory, from Snakemake's benchmark files."""
 
 import logging
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -46,13 +47,26 @@ def read_benchmarks(folder: str | Path) -> pd.DataFrame:
     parts = []
     for path in sorted(folder.rglob("*.tsv")):
         stage, *job = path.relative_to(folder).with_suffix("").parts
-        try:
-            measured = pd.read_csv(path, sep="\t", na_values=["-", "NA"])[list(MEASURED)].astype(float)
-        except (OSError, ValueError, KeyError) as error:
-            raise R2MError(f"{path}: not a benchmark file of Snakemake: {error}") from error
-        parts.append(measured.rename(columns=MEASURED).assign(stage=stage, job="/".join(job)))
+        parts.append(_read(path).assign(stage=stage, job="/".join(job)))
     columns = ["stage", "job", *MEASURED.values()]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def cpu_seconds(path: Path) -> float:
+    """Return the CPU time of one benchmark file's job: NaN where there is no file, or nothing was measured.
+
+    Raises:
+        R2MError: a file that is no benchmark of Snakemake's.
+    """
+    return float(_read(path)["cpu_seconds"].mean()) if path.exists() else math.nan
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        measured = pd.read_csv(path, sep="\t", na_values=["-", "NA"])[list(MEASURED)].astype(float)
+    except (OSError, ValueError, KeyError) as error:
+        raise R2MError(f"{path}: not a benchmark file of Snakemake: {error}") from error
+    return measured.rename(columns=MEASURED)
 
 
 def runtimes(benchmarks: pd.DataFrame) -> pd.DataFrame:

@@ -41,8 +41,7 @@ def write_settings(models: Sequence[Path], params: Params, out: Path) -> None:
 def origin(params: Params) -> list[tuple[str, str]]:
     """Return commit, versions of r2m and Python, machine, device and arithmetic, as (name, value)."""
     device = resolve_device(params.device)
-    with autocast(device, params.precision):
-        reduced = torch.is_autocast_enabled(device.type)
+    reduced = is_reduced(device, params.precision)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return [
         ("r2m", __version__),
@@ -52,6 +51,12 @@ def origin(params: Params) -> list[tuple[str, str]]:
         ("device", name),
         ("arithmetic", "bf16 autocast, weights in fp32" if reduced else "fp32"),
     ]
+
+
+def is_reduced(device: torch.device, precision: str) -> bool:
+    """Tell whether `precision` (auto | fp32 | bf16) means bf16 autocast on a device."""
+    with autocast(device, precision):
+        return torch.is_autocast_enabled(device.type)
 
 
 def git_commit(folder: str | Path = ".") -> str:

@@ -18,13 +18,18 @@ LABEL_SIZE, NUMBER_SIZE = 7.5, 6.5
 
 @dataclass(frozen=True)
 class Series:
-    """One mark: its name, colour and shape, filled or not, and a value (NaN for none) a row."""
+    """One mark: its name, colour and shape, filled or not, and a value (NaN for none) a row.
+
+    `low` and `high`, where given, are limits of an interval a row.
+    """
 
     name: str
     values: Sequence[float]
     colour: str = INK
     marker: str = "o"
     filled: bool = True
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
 
 
 # Protocols keep one mark each in all figures of this kind; val, on which choices rest, is hollow.
@@ -73,13 +78,17 @@ def dot_rows(
                 number = f"{values[0, row]:.3f}"
                 axes.text(1 + 0.06 / PANEL, y, number, transform=axes.get_yaxis_transform(), **_text("left"))
         for one in reversed(series):
+            if one.low is not None and one.high is not None:
+                axes.hlines(places, one.low, one.high, color=one.colour, lw=0.9)
             face = one.colour if one.filled else "white"
             axes.plot(
                 one.values, places, one.marker, color=one.colour, markerfacecolor=face, markersize=4.2, ls=""
             )
         if chance:
             axes.axvline(0.5, color=FAINT, lw=0.8, ls="--", zorder=0)
-        low, high = np.nanmin(values), np.nanmax(values)
+        limits = [limit for one in series for limit in (one.low, one.high) if limit is not None]
+        shown = np.concatenate([values.ravel(), *(np.array(limit, dtype=float) for limit in limits)])
+        low, high = np.nanmin(shown), np.nanmax(shown)
         pad = max(0.02, 0.06 * (high - low))
         axes.set(xlim=(low - pad, min(high + pad, 1.02)), ylim=(body, 0), yticks=[], xlabel="AUC")
         axes.spines["left"].set_visible(False)

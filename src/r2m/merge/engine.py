@@ -17,6 +17,7 @@ from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import write_text
 from r2m.merge.blocks import Block, Blocks, Progress
+from r2m.merge.diagnostics import THRESHOLD
 from r2m.merge.file_source import FileSource
 from r2m.merge.gram_cache import through_cache
 from r2m.merge.heads import merge_heads
@@ -250,7 +251,9 @@ class _Merge:
         head: Mapping[str, Tensor],
     ) -> dict[str, Any]:
         base = self.inputs.base
-        columns = zip(self.inputs.specialists.items(), whole.norms(), whole.cosines(), strict=True)
+        columns = zip(
+            self.inputs.specialists.items(), whole.norms(), whole.cosines(), whole.diagnoses(), strict=True
+        )
         kinds = Counter(kind(key, base.entries[key].shape).value for key in self.inputs.merged)
         return {
             **self._metadata(digests),
@@ -271,13 +274,17 @@ class _Merge:
                     "notes": file.notes,
                     "task_vector_norm": norm,
                     "cosine_to_others": cosine,
+                    "norm_z": found.norm_z,
+                    "cosine_z": found.cosine_z,
+                    "stands_out": found.stands_out,
                 }
-                for (name, file), norm, cosine in columns
+                for (name, file), norm, cosine, found in columns
             },
             "merged": {"tensors": len(self.inputs.merged), **kinds},
             "others": self.method.others,
             "head_tensors": sorted(head),
             "copied_from_base": list(self.inputs.copied),
+            "stands_out_beyond": THRESHOLD,
             "nonfinite": nonfinite,
             "update_norm": update_norm,
             "warnings": [*self.inputs.warnings, *warnings(self.source.names, whole), *self.notes],

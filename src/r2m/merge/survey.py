@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
 
 from r2m.merge.blocks import Block
+from r2m.merge.diagnostics import FEWEST, THRESHOLD, Diagnosis, diagnose
 
-# Task vectors of honest specialists of one base differ in norm by tens of per cent.
+# Of two specialists, the longer is warned of at this many times the other's norm.
 NORM_FACTOR = 10.0
 # Fine-tuning moves weights by a few per cent of their norm.
 BASE_SHARE = 0.5
@@ -41,6 +43,10 @@ class Survey:
             one / length if length > 1e-12 * float(total.abs()) else None
             for one, length in zip(others.tolist(), lengths.tolist(), strict=True)
         ]
+
+    def diagnoses(self) -> list[Diagnosis]:
+        """Return how far each specialist's norm and direction are from the others'."""
+        return diagnose(self.norms(), self.cosines())
 
 
 def survey(block: Block) -> Survey:
@@ -74,24 +80,36 @@ def total(surveys: Sequence[Survey]) -> Survey:
 
 
 def warnings(names: Sequence[str], whole: Survey) -> list[str]:
-    """Return what looks wrong with specialists: nothing changed, or changed out of all proportion."""
-    norms = whole.norms()
+    """Return what looks wrong with specialists: nothing changed, or changed unlike the others."""
+    norms, cosines = whole.norms(), whole.cosines()
+    length = math.sqrt(whole.base)
     texts = [
         f"{name}: equal to the base, its task vector is zero"
         for name, norm in zip(names, norms, strict=True)
         if norm == 0
     ]
-    for name, norm in zip(names, norms, strict=True):
-        others = sorted(one for other, one in zip(names, norms, strict=True) if other != name and one > 0)
-        median = others[len(others) // 2] if others else math.inf
-        if whole.base > 0 and norm > BASE_SHARE * math.sqrt(whole.base):
+    some = [norm for norm in norms if norm > 0]
+    for name, norm, cosine, found in zip(names, norms, cosines, whole.diagnoses(), strict=True):
+        if length > 0 and norm > BASE_SHARE * length:
             texts.append(
-                f"{name}: its task vector has {norm / math.sqrt(whole.base):.2g} times the norm of the base;"
+                f"{name}: its task vector has {norm / length:.2g} times the norm of the base;"
                 " was it made from another base?"
             )
-        elif norm > NORM_FACTOR * median:
+        elif found.norm_stands_out:
             texts.append(
-                f"{name}: its task vector is {norm / median:.0f} times as long as the others';"
-                " was it made from another base?"
+                f"{name}: its task vector is {norm / median(some):.2g} times as long as the median"
+                f" specialist's ({_beyond(found.norm_z)})"
+            )
+        elif len(some) < FEWEST and norm > NORM_FACTOR * min(some, default=math.inf):
+            texts.append(f"{name}: its task vector is {norm / min(some):.0f} times as long as the other's")
+        if found.cosine_stands_out and cosine is not None:
+            middle = median(one for one in cosines if one is not None)
+            texts.append(
+                f"{name}: its task vector has the cosine {cosine:.2g} with the others' sum, the median"
+                f" specialist {middle:.2g} ({_beyond(found.cosine_z)})"
             )
     return texts
+
+
+def _beyond(score: float | None) -> str:
+    return f"robust z-score {score:.1f}, threshold {THRESHOLD}"

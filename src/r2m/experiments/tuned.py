@@ -1,0 +1,66 @@
+"""A merge whose options are chosen on val by the variant's own grid, in memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from r2m.dotted import combinations
+from r2m.evaluate.bench import Bench
+from r2m.evaluate.tune import tune
+from r2m.merge import merging, registry
+from r2m.merge.heads import merge_heads
+from r2m.merge.tensors import TaskVectors
+from r2m.params import MergeVariant
+
+
+class TunedMerge(NamedTuple):
+    """The update of the backbone, the head, and what was chosen: dotted option → value."""
+
+    update: dict[str, Tensor]
+    head: dict[str, Tensor]
+    chosen: dict[str, Any]
+
+
+def tuned_merge(
+    bench: Bench,
+    name: str,
+    variant: MergeVariant,
+    task_vectors: TaskVectors,
+    heads: TaskVectors,
+    generators: Sequence[str],
+    method_options: Mapping[str, Any] | None = None,
+) -> TunedMerge:
+    """Merge `task_vectors` and `heads` with the options that are best on the val images of `generators`.
+
+    The candidates are those of the variant called `name`; `method_options` replace the options beside them.
+
+    Raises:
+        R2MError: no val images, or no candidate gives finite logits.
+    """
+    method = registry.get(variant.method or name)
+    head = merge_heads(heads, variant.head, bench.initial_head)
+    # A tensor that no task vector holds must be the base's, not the last merge's.
+    bench.detector.load_tensors(bench.updated({}))
+    options, rows = tune(
+        method.name,
+        variant.options if method_options is None else method_options,
+        combinations(variant.tune),
+        detector=bench.detector,
+        base=bench.base,
+        task_vectors=task_vectors,
+        head=head,
+        inputs=bench.inputs,
+        generators=list(generators),
+        device=bench.device,
+        precision=bench.precision,
+    )
+    bench.inputs.release()
+    update, _ = merging.merge(method, task_vectors, method.options.model_validate(options), base=bench.base)
+    best = next(row for row in rows if row["chosen"])
+    return TunedMerge(update, head, {key: best[key] for key in variant.tune})
+
+
+def as_text(chosen: Mapping[str, Any]) -> str:
+    """Return options as a reader sees them, by the last parts of their names: `ratio 0.05, relative 7.0`."""
+    return ", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in chosen.items())
