@@ -1,22 +1,3 @@
-HOSTILE = PARAMS.experiments.hostile
-VICTIM = HOSTILE.victim or next(iter(MEMBERS))
-HOSTILE_DATA = "results/experiments/hostile/data/{attack}"
-# What has to be trained; random and scaled specialists are made of the honest one.
-ATTACKS = ["undertrained", "flipped", "backdoor"]
-
-
-wildcard_constraints:
-    attack="|".join(ATTACKS),
-
-
-def hostile_files(kind, seed):
-    """Attack → the trained specialist's file of one kind (task_vector, head), of one seed."""
-    return {
-        attack: f"results/experiments/hostile/specialists/{attack}/seed{seed}/{kind}.safetensors"
-        for attack in ATTACKS
-    }
-
-
 rule hostile_data:
     input:
         manifests=[manifest_of(name) for name in training_sets(MEMBERS[VICTIM])],

@@ -1,17 +1,3 @@
-ROBUSTNESS = PARAMS.experiments.robustness
-ROBUSTNESS_SETS = [PARAMS.train_domain, *GENERATORS]
-
-
-def robustness_models(seed):
-    """Model → its checkpoint: the base's head, joint training, and merges."""
-    merges = [name for name in ROBUSTNESS.variants if name in VARIANTS]
-    return {
-        "base": PROBE,
-        "joint": model_file("joint", "joint", seed),
-        **{name: model_file("merge", name, seed) for name in merges},
-    }
-
-
 rule robustness:
     input:
         manifests=[manifest_of(name) for name in ROBUSTNESS_SETS],

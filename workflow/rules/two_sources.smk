@@ -1,37 +1,5 @@
 """Experiment `sources`: the main run's specialists again, with reals of a second domain in training."""
 
-SOURCES_FOLDER = "results/experiments/sources"
-SOURCES_OPTIONS = PARAMS.experiments.sources
-SECOND_SOURCE = PARAMS.second_source
-TRAINED_DOMAINS = [PARAMS.train_domain, SECOND_SOURCE]
-SOURCE_VARIANTS = list(SOURCES_OPTIONS.cores)
-# Fakes in folders of the user's own show nobody of the second domain: they stay as they are.
-FORGED_AGAIN = [name for name in GENERATORS if PARAMS.generators[name].forge]
-
-
-def source_inputs(image_sets):
-    return replaced_inputs(image_sets, SOURCES_FOLDER, [SECOND_SOURCE, *FORGED_AGAIN])
-
-
-def second_specialist_files(kind, seed):
-    """Specialist → its file, trained with reals of both domains."""
-    return {
-        name: f"{SOURCES_FOLDER}/specialists/{name}/seed{seed}/{kind}.safetensors"
-        for name in MEMBERS
-    }
-
-
-def sources_plan():
-    """What is merged, as JSON."""
-    return json.dumps(
-        {
-            "domain": SECOND_SOURCE,
-            "generators": TRAIN_GENERATORS,
-            "variants": variant_options(SOURCE_VARIANTS),
-            "cores": SOURCES_OPTIONS.cores,
-        }
-    )
-
 
 rule sources_faces:
     input:
@@ -51,14 +19,6 @@ rule sources_faces:
     shell:
         "r2m second-source --domain {params.domain} --share {params.share} --seed {params.seed}"
         " --out {params.out} >{log} 2>&1"
-
-
-def source_faces():
-    """Folders of reals to forge, the second domain's with its new split."""
-    return [
-        f"{SOURCES_FOLDER if name == SECOND_SOURCE else 'results'}/faces/{name}"
-        for name in DOMAINS
-    ]
 
 
 # Anew, since the donor of a face swap must not stand on the other side of the split.
