@@ -102,7 +102,7 @@ def test_key_given_twice(bare_project: Project) -> None:
     bare_project.replace("params.yaml", "  up: {", "  swap: {family: FS, forge: sbi}\n  up: {")
     text = message(bare_project)
     assert "'swap' stands here twice" in text
-    assert "line 16" in text
+    assert "line 17" in text
 
 
 def test_not_yaml(bare_project: Project) -> None:
