@@ -16,6 +16,7 @@ from r2m.errors import R2MError
 from r2m.experiments import rationale
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
+from r2m.merge.parts import parts
 from r2m.merge.stages.inputs import Chosen
 
 
@@ -40,6 +41,15 @@ def test_shifts_are_those_of_merged_features(bench, chosen):
     x0, xc, x, xr = (
         bench.features(bench.updated(update), rows).astype(float) for update in ({}, core, whole, alone)
     )
+    # A residual alone, at the factor that it has in the mean of all.
+    found_parts = parts(bench.task_vectors, chosen.options)
+    single = {
+        name: bench.features(
+            bench.updated({key: core[key] + found_parts.residual(name)[key] for key in core}), rows
+        ).astype(float)
+        - xc
+        for name in bench.task_vectors
+    }
     val = bench.inputs.select(split="val", domain="drawn")
     y = bench.features(bench.updated(whole), val)
     means = {name: y[(val["generator"] == name).to_numpy()].mean(0) for name in ("real", "swap", "up")}
@@ -48,7 +58,8 @@ def test_shifts_are_those_of_merged_features(bench, chosen):
     expected = {
         "base": (x0, None),
         "core": (xc - x0, None),
-        "residual": (x - xc, None),
+        "residual": (x - xc, sum(single.values())),
+        **{f"residual:{name}": (shift, None) for name, shift in single.items()},
         "core + residual": (x - x0, (xc - x0) + (xr - x0)),
     }
     for part, (shift, total) in expected.items():
@@ -60,10 +71,9 @@ def test_shifts_are_those_of_merged_features(bench, chosen):
         if total is not None:
             np.testing.assert_allclose(one["dot"], (shift * total).sum(1), rtol=1e-2)
             np.testing.assert_allclose(one["sum_square"], (total**2).sum(1), rtol=1e-2)
-    single = [f"residual:{name}" for name in bench.task_vectors]
-    assert found["part"].unique().tolist() == [*expected, *single]
-    assert found.loc[found["part"] == "residual", "dot"].notna().all()
-    assert found.loc[found["part"].isin(["core", *single]), "dot"].isna().all()
+    assert set(found["part"]) == set(expected)
+    without = [part for part, (_, total) in expected.items() if total is None]
+    assert found.loc[found["part"].isin(without), "dot"].isna().all()
     assert (found["width"] == x.shape[1]).all()
 
 

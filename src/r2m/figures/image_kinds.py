@@ -6,4 +6,4 @@ from r2m.manifest import REAL
 
 # Paul Tol's vibrant colours, which no method has.
 KIND_COLOURS = {REAL: INK, OWN: "#CC3311", TRAINED: "#CC3311", FOREIGN: "#EE7733", UNSEEN: "#33BBEE"}
-KIND_MARKS = {REAL: "o", OWN: "s", TRAINED: "s", FOREIGN: "^", UNSEEN: "v"}
+KIND_MARKS = {REAL: "o", OWN: "s", TRAINED: "D", FOREIGN: "^", UNSEEN: "v"}

@@ -32,7 +32,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         (str(merge), list(dict.fromkeys(part["shift"]))) for merge, part in shown.groupby("merge", sort=False)
     ]
     kinds = [kind for kind in IMAGE_KINDS if (shown["images"] == kind).any()]
-    left = MARGIN + max(text_width(text, LABEL_SIZE) for text in shown["shift"]) + 0.1
+    left = MARGIN + max(text_width(text, LABEL_SIZE) for text in [*shown["merge"], *shown["shift"]]) + 0.1
     width = left + len(PANELS) * (PANEL + GAP) - GAP + MARGIN
     body = sum(HEADING + ROW * len(parts) for _, parts in blocks)
     caption = wrap(
@@ -52,12 +52,13 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         for merge, parts in blocks:
             first = panels["share"]
             first.text(
-                0,
+                -0.1 / PANEL,
                 y + 0.6 * HEADING,
                 merge,
                 transform=first.get_yaxis_transform(),
                 size=LABEL_SIZE,
                 style="italic",
+                ha="right",
                 va="center",
             )
             y += HEADING

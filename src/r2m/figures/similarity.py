@@ -15,7 +15,7 @@ from r2m.figures.image_kinds import KIND_COLOURS, KIND_MARKS
 from r2m.figures.style import add_axes, new_figure, styled, text_width, wrap
 
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
-SIZE = 6.5
+SIZE, LEGEND = 6.5, 3.8
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
@@ -26,7 +26,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     means = means.assign(**means[numbers].apply(pd.to_numeric))
     columns, rows = list(means["compared"].unique()), list(means["quantity"].unique())
     left = MARGIN + TICKS + 0.2
-    width = max(left + len(columns) * (PANEL + GAP) - GAP + MARGIN, 3.4)
+    width = max(left + len(columns) * (PANEL + GAP) - GAP + MARGIN, LEGEND)
     caption = wrap(
         "Similarity of specialists' features to those of other models on the same test images, mean over"
         f" specialists. Bands: {100 * LEVEL:g} % intervals over people. Panels of a row share their axis.",
