@@ -183,13 +183,14 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         for key, heading in ((part, title), (f"{part}_low", "min"), (f"{part}_high", "max"))
     }
     count = taken["order"].nunique()
+    orders = f"{count} random orders" if count > 1 else "one random order"
     return Rendered(
         frame,
         {"k": "K", "method": "Method", **aucs, "images": "Images read", "seconds": "CPU seconds"},
         caption=(
             "K generators have arrived, one after the other. Mean AUC in the training domain on those seen so"
-            f" far, on those still to come and on the unseen ones: mean, min and max over {count} random"
-            " order(s). K = 1 is the specialist itself. Every merge is tuned again on the val split of the"
+            f" far, on those still to come and on the unseen ones: mean, min and max over {orders}."
+            " K = 1 is the specialist itself. Every merge is tuned again on the val split of the"
             " generators seen. Images read (by training, validation and tuning) and CPU seconds are"
             " cumulated over the steps, each of which trains one specialist and merges, or trains jointly on"
             " all that have arrived; the frozen lower blocks run once per image for both. Best of a K bold,"
