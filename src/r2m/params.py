@@ -406,11 +406,7 @@ class Params(Section):
         """Specialist → the generators that it is trained on."""
         if self.specialists.per == "generator":
             return {name: [name] for name in self.train_generators}
-        families = {
-            family: [name for name in self.train_generators if self.generators[name].family == family]
-            for family in FAMILIES
-        }
-        return {family: members for family, members in families.items() if members}
+        return self._by_family(self.train_generators)
 
     def finetune_options(self, specialist: str) -> FinetuneOptions:
         """Return the fine-tuning options of one specialist, its generator's overrides applied."""
@@ -433,9 +429,14 @@ class Params(Section):
     def family_generators(self) -> dict[str, list[str]]:
         """Family → the generators that the experiment `families` trains on."""
         trained = [*self.train_generators, *self.experiments.families.generators]
-        ordered = [name for name in self.generators if name in trained]
+        return self._by_family(trained)
+
+    def _by_family(self, trained: list[str]) -> dict[str, list[str]]:
+        """Return family → those of the generators that are of it, in the order of the params."""
         families = {
-            family: [name for name in ordered if self.generators[name].family == family]
+            family: [
+                name for name, one in self.generators.items() if name in trained and one.family == family
+            ]
             for family in FAMILIES
         }
         return {family: names for family, names in families.items() if names}
