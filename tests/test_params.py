@@ -180,6 +180,9 @@ def test_defaults_stand_where_nothing_is_said():
         ({"domains__celeba__role": "test"}, "domains: expected exactly one with `role: train`, got none"),
         ({"generators__orl": SWAP}, "generators.orl: the name is taken"),
         ({"generators__joint": SWAP}, "generators.joint: the name is taken"),
+        ({"seeds": [0, 1, 0]}, "seeds: expected each seed once, got [0, 1, 0]"),
+        ({"seeds": []}, "seeds: "),
+        ({"seeds": [-1]}, "seeds.0: "),
         (
             {"domains__real": {"images": {"folder": "x"}, "role": "test"}},
             "domains.real: the name is reserved; expected none of ('real', 'base', 'joint',",
