@@ -1,0 +1,130 @@
+"""Checks of the section `experiments` against the rest of `params.yaml`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from r2m.dotted import combinations, with_dotted
+from r2m.errors import R2MError
+from r2m.params.complaints import complaint
+from r2m.params.section import nearest
+
+if TYPE_CHECKING:
+    from r2m.params.whole import Params
+
+
+def experiment_inconsistencies(params: "Params") -> Iterator[str]:
+    """Yield what is wrong with the experiments that are on."""
+    from r2m.merge.registry import get
+
+    experiments = params.experiments
+    every = list(params.variants)
+    r2m = [name for name, method in params.variants.items() if method == "r2m"]
+    data_free = [name for name, method in params.variants.items() if get(method).statistics is None]
+    for key, options, known in (
+        ("similarity", experiments.similarity, every),
+        ("rationale", experiments.rationale, r2m),
+        ("heads", experiments.heads, every),
+        ("ablation", experiments.ablation, r2m),
+        ("hostile", experiments.hostile, data_free),
+        ("robustness", experiments.robustness, every),
+    ):
+        for name in options.variants if options.enabled else ():
+            if name not in known:
+                yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
+    yield from _composability_inconsistencies(params)
+    victim, members = experiments.hostile.victim, params.specialist_members
+    if victim is not None and victim not in members:
+        yield f"experiments.hostile.victim: unknown specialist {victim!r}{nearest(victim, members)}"
+    for factor, values in experiments.ablation.factors.items():
+        for value in values:
+            try:
+                get("r2m").options.model_validate(with_dotted({}, {factor: value}))
+            except ValidationError as error:
+                yield f"experiments.ablation.factors.{factor}: {complaint(error)[1]}"
+                return
+    if params.experiments.families.enabled:
+        yield from _families_inconsistencies(params)
+    if params.experiments.sources.enabled:
+        yield from _sources_inconsistencies(params)
+
+
+def _families_inconsistencies(params: "Params") -> Iterator[str]:
+    """Yield what is wrong with the experiment `families`."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.families, "experiments.families"
+    unseen = [name for name, generator in params.generators.items() if generator.role == "unseen"]
+    for name in options.generators:
+        if name not in unseen:
+            yield f"{key}.generators: {name!r} is no unseen generator{nearest(name, unseen)}"
+            return
+    families = params.family_generators
+    if all(len(names) == 1 for names in families.values()):
+        yield (
+            f"{key}.generators: no family has two generators that are trained on; expected unseen ones here"
+        )
+    counts = {len(names) for names in families.values() if len(names) > 1}
+    counts |= {len(families), sum(map(len, families.values()))}
+    for name in options.variants:
+        if name not in params.variants:
+            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+            continue
+        method = get(params.variants[name])
+        least, most = method.least_specialists, method.most_specialists
+        if min(counts) < least or (most is not None and max(counts) > most):
+            taken = ", ".join(map(str, sorted(counts)))
+            yield f"{key}.variants: {method.name} does not take every number of specialists here ({taken})"
+        if method.statistics is not None:
+            yield f"{key}.variants: {name!r} needs statistics of the training data, which are not made here"
+        if params.merge.methods[name].head.startswith("specialist:"):
+            yield f"{key}.variants: {name!r} takes the head of one specialist, who is not in every merge here"
+
+
+def _sources_inconsistencies(params: "Params") -> Iterator[str]:
+    """Yield what is wrong with the experiment `sources`."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.sources, "experiments.sources"
+    tests = [name for name, domain in params.domains.items() if domain.role == "test"]
+    if params.second_source not in tests:
+        given = options.domain or ""
+        yield f"{key}.domain: expected a domain with `role: test`{nearest(given, tests)}"
+    for name, grid in options.cores.items():
+        if name not in params.variants:
+            yield f"{key}.cores: {name!r} is not an enabled merge{nearest(name, params.variants)}"
+            continue
+        variant, method = params.merge.methods[name], get(params.variants[name])
+        if method.statistics is not None:
+            yield f"{key}.cores: {name!r} needs statistics of the training data, which are not made here"
+        for option in grid:
+            if option in variant.tune:
+                yield f"{key}.cores.{name}.{option}: the variant tunes this option; expected another"
+        for values in combinations({**grid, **variant.tune}):
+            try:
+                method.options.model_validate(with_dotted(variant.options, values))
+            except ValidationError as error:
+                yield f"{key}.cores.{name}: {': '.join(filter(None, complaint(error)))}"
+                return
+            except R2MError as error:
+                yield f"{key}.cores.{name}: {error}"
+                return
+
+
+def _composability_inconsistencies(params: "Params") -> Iterator[str]:
+    """Yield variants that cannot merge every subset of the specialists."""
+    from r2m.merge.registry import get
+
+    options, key = params.experiments.composability, "experiments.composability"
+    if not options.enabled:
+        return
+    if len(params.specialist_members) < 2:
+        yield f"{key}: expected two specialists or more, here is one; expected `enabled: false`"
+    for name in options.variants:
+        if name not in params.variants:
+            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+        elif get(params.variants[name]).statistics is not None:
+            yield f"{key}.variants: {name!r} needs statistics of training data; expected one that does not"
+        elif params.merge.methods[name].head.startswith("specialist:"):
+            yield f"{key}.variants: {name!r} takes the head of a specialist that may not have arrived yet"

@@ -1,0 +1,44 @@
+"""What all sections of `params.yaml` share: known keys only, and the types of their values."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FAMILIES = ("FS", "FR", "EFS", "FE")
+
+# Options are multiplied with tensors of float32, which has no greater number.
+GREATEST = (2 - 2**-23) * 2.0**127
+
+Family = Literal["FS", "FR", "EFS", "FE"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A mapping with known keys only; an unknown key is told with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, value: Any) -> Any:
+        if cls.model_config["extra"] == "forbid" and isinstance(value, Mapping):
+            for key, one in value.items():
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+                if isinstance(one, float) and GREATEST < abs(one) < math.inf:
+                    raise ValueError(f"{key}: expected a number within the range of float32, got {one!r}")
+        return value
+
+
+def nearest(word: str, known: Any) -> str:
+    """Return "; did you mean …?" or, where nothing is near, "; expected one of …"."""
+    known = sorted(known)
+    if not known:
+        return "; there are none"
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; expected one of {', '.join(known)}"

@@ -1,0 +1,140 @@
+"""The whole of `params.yaml`, and what follows from it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from r2m.params.checks import inconsistencies
+from r2m.params.experiments import ExperimentsOptions
+from r2m.params.section import FAMILIES, Name, Section
+from r2m.params.sections import (
+    AugmentOptions,
+    BackboneOptions,
+    DomainOptions,
+    EvaluateOptions,
+    FacesOptions,
+    FinetuneOptions,
+    GeneratorOptions,
+    JointOptions,
+    MergeOptions,
+    SpecialistsOptions,
+)
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of images, splits and resamples")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
+        default=[0], description="of training; with several, tables show mean ± standard deviation"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    domains: Annotated[dict[Name, DomainOptions], Field(min_length=1)]
+    generators: Annotated[dict[Name, GeneratorOptions], Field(min_length=1)]
+    faces: FacesOptions = FacesOptions()
+    backbone: BackboneOptions = BackboneOptions()
+    augment: AugmentOptions = AugmentOptions()
+    specialists: SpecialistsOptions = SpecialistsOptions()
+    finetune: FinetuneOptions = FinetuneOptions()
+    joint: JointOptions = JointOptions()
+    merge: MergeOptions
+    evaluate: EvaluateOptions = EvaluateOptions()
+    experiments: ExperimentsOptions = ExperimentsOptions()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        for problem in inconsistencies(self):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def train_domain(self) -> str:
+        """Name of the one domain with role `train`."""
+        return next(name for name, domain in self.domains.items() if domain.role == "train")
+
+    @property
+    def train_generators(self) -> list[str]:
+        """Names of the generators that specialists are trained on."""
+        return [name for name, generator in self.generators.items() if generator.role == "train"]
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """Enabled merge variant → its method."""
+        return {name: one.method or name for name, one in self.merge.methods.items() if one.enabled}
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the merge that all other models are tested against; None where there is none."""
+        return self.evaluate.reference or ("r2m" if "r2m" in self.variants else None)
+
+    @property
+    def specialist_members(self) -> dict[str, list[str]]:
+        """Specialist → the generators that it is trained on."""
+        if self.specialists.per == "generator":
+            return {name: [name] for name in self.train_generators}
+        return self._by_family(self.train_generators)
+
+    def finetune_options(self, specialist: str) -> FinetuneOptions:
+        """Return the fine-tuning options of one specialist, its generator's overrides applied."""
+        changed: dict[str, Any] = {}
+        if self.specialists.per == "generator":
+            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
+        return self.finetune.model_copy(update=changed)
+
+    def joint_options(self, count: int | None = None) -> FinetuneOptions:
+        """Return the options of joint training on what `count` specialists (None: all) are trained on.
+
+        Steps grow evenly from a specialist's to `joint.steps_factor` times as many.
+        """
+        others = len(self.specialist_members) - 1
+        share = 1.0 if count is None or not others else (count - 1) / others
+        factor = share * self.joint.steps_factor + (1 - share)
+        return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
+
+    @property
+    def family_generators(self) -> dict[str, list[str]]:
+        """Family → the generators that the experiment `families` trains on."""
+        trained = [*self.train_generators, *self.experiments.families.generators]
+        return self._by_family(trained)
+
+    def _by_family(self, trained: list[str]) -> dict[str, list[str]]:
+        """Return family → those of the generators that are of it, in the order of the params."""
+        families = {
+            family: [
+                name for name, one in self.generators.items() if name in trained and one.family == family
+            ]
+            for family in FAMILIES
+        }
+        return {family: names for family, names in families.items() if names}
+
+    @property
+    def family_members(self) -> dict[str, list[str]]:
+        """Specialist of the experiment `families` → its generators: one each, and families of several."""
+        families = self.family_generators
+        alone = {name: [name] for names in families.values() for name in names}
+        return alone | {family: names for family, names in families.items() if len(names) > 1}
+
+    def family_finetune_options(self, specialist: str) -> FinetuneOptions:
+        """Return the fine-tuning options of one specialist of the experiment `families`."""
+        if specialist in self.generators:
+            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
+        else:
+            factor = self.experiments.families.steps_factor
+            changed = {"steps": max(1, round(self.finetune.steps * factor))}
+        return self.finetune.model_copy(update=changed)
+
+    def family_reused(self) -> dict[str, str]:
+        """Specialist of the experiment `families` → that of the main run which is the same training."""
+        return {
+            name: other
+            for name, generators in self.family_members.items()
+            for other, others in self.specialist_members.items()
+            if generators == others and self.family_finetune_options(name) == self.finetune_options(other)
+        }
+
+    @property
+    def second_source(self) -> str | None:
+        """Domain whose reals the experiment `sources` trains on as well; None where there is no such."""
+        tests = [name for name, domain in self.domains.items() if domain.role == "test"]
+        return self.experiments.sources.domain or (tests[0] if tests else None)
