@@ -61,6 +61,13 @@ def test_every_package_is_in_the_order():
     assert {path.stem for path in SOURCE.glob("*.py")} == SHARED - {"params"}
 
 
+def test_params_are_imported_as_a_whole():
+    """`r2m.digest` leaves out `r2m.params` by this name."""
+    for path in MODULES:
+        if "params" not in path.relative_to(SOURCE).parts[:-1]:
+            assert not [one for one in imports(path) if one.startswith("r2m.params.")], path
+
+
 def test_packages_hold_a_docstring_only():
     for path in SOURCE.rglob("__init__.py"):
         if path.parent not in (SOURCE, SOURCE / "cli", SOURCE / "params"):

@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent
 
 # They check and carry values that the rules pass in full, so a change there cannot change a result by itself.
-_CARRIERS = ("r2m.params", "r2m.errors", "r2m.cli.json_type")
+_CARRIERS = frozenset({"r2m.params", "r2m.errors", "r2m.cli.json_type"})
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -35,14 +35,10 @@ def closure(modules: Iterable[str]) -> set[str]:
             raise FileNotFoundError(f"no module {name}")
     while pending:
         name = pending.pop()
-        if name not in found and not _carries(name):
+        if name not in found and name not in _CARRIERS:
             found.add(name)
             pending.extend(_tree(name)[1])
     return found
-
-
-def _carries(name: str) -> bool:
-    return any(name == carrier or name.startswith(f"{carrier}.") for carrier in _CARRIERS)
 
 
 @cache
