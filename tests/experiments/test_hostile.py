@@ -225,6 +225,9 @@ def test_diagnoses_of_all_sets(bench, specialist):
     two = hostile.diagnoses(dict(list(task_vectors.items())[:2]), {"honest": specialist}, "swap", 0)
     assert len(two) == 2
     assert two["norm_z"].isna().all()
+    verdict = hostile._verdict(two[two["replacement"] == "honest"], "swap")
+    assert np.isnan([verdict["singled_out"], verdict["false_alarms"]]).all()
+    assert verdict["diagnosed"] == 0
 
 
 def test_many_specialists_are_diagnosed_in_drawn_sets():

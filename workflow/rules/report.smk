@@ -261,7 +261,9 @@ rule contact_sheet:
             "results/contact/{generator}.png",
             caption="../report/contact_sheet.rst",
             category="Contact sheets",
-            labels={"generator": "{generator}"},
+            labels=lambda w: {
+                "generator": PARAMS.generators[w.generator].label or w.generator
+            },
         ),
         "results/contact/{generator}.pdf",
         "results/contact/{generator}.svg",

@@ -1,6 +1,7 @@
 """Evaluations of several trainings, which differ in their seed, as one: means and standard deviations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -57,10 +58,4 @@ def pooled(runs: Sequence[Evaluation]) -> Evaluation:
     models = mean_over_seeds([run.models for run in runs], [*MODEL_KEYS, "label"])
     made = Evaluation(models, auc, first.matrix, first.sets, resampled)
     low, high = interval(resampled, made.estimates)
-    return Evaluation(
-        models,
-        auc.assign(auc_low=low.ravel(), auc_high=high.ravel()),
-        first.matrix,
-        first.sets,
-        resampled,
-    )
+    return replace(made, auc=auc.assign(auc_low=low.ravel(), auc_high=high.ravel()))

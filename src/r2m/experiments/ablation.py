@@ -15,7 +15,7 @@ from r2m.evaluate.scores import KEPT
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen
-from r2m.params import Section
+from r2m.merge.tensors import Tensors
 
 CHOSEN, CORE, RESIDUAL = "as chosen", "core alone", "residual alone"
 
@@ -29,18 +29,18 @@ class Setting(NamedTuple):
 
 
 def settings(options: R2M, factors: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Return the settings one change away from `options`, those that change nothing left out.
+    """Return the settings of every value of every factor, in their order, with all else as in `options`.
+
+    One of a factor's values may be that of `options` itself: it differs from seed to seed which.
 
     Raises:
         pydantic.ValidationError: a factor or value that R²M does not have.
     """
-    found = []
-    for factor, values in factors.items():
-        for value in values:
-            changed = replaced(options, factor, value)
-            if changed != options:
-                found.append(Setting(factor, str(value), changed))
-    return found
+    return [
+        Setting(factor, str(value), replaced(options, factor, value))
+        for factor, values in factors.items()
+        for value in values
+    ]
 
 
 def replaced(options: R2M, factor: str, value: Any) -> R2M:
@@ -61,23 +61,22 @@ def ablation_scores(
         options = variant.r2m()
         head = bench.head(variant.head)
 
-        def scored(
-            factor: str, value: str, update: Any, head: Any = head, name: str = variant.variant
-        ) -> None:
-            scores = bench.scores(bench.updated(update), head)
-            parts.append(scores[[*KEPT, "logit"]].assign(variant=name, factor=factor, value=value))
+        def scored(update: Tensors, head: Tensors = head) -> pd.DataFrame:
+            return bench.scores(bench.updated(update), head)[[*KEPT, "logit"]]
 
         whole, _ = merging.merge(method, bench.task_vectors, options)
         core, _ = merging.merge(method, bench.task_vectors, replaced(options, "scale.absolute", 0.0))
-        scored(CHOSEN, "", whole)
-        scored(CORE, "", core)
-        scored(RESIDUAL, "", {key: tensor - core[key] for key, tensor in whole.items()})
-        names: dict[Section, list[Setting]] = {}
-        for one in settings(options, factors):
-            names.setdefault(one.options, []).append(one)
-        for found, update in merging.sweep(method, bench.task_vectors, list(names)):
-            for one in names[found]:
-                scored(one.factor, one.value, update)
+        named = {(CHOSEN, ""): scored(whole), (CORE, ""): scored(core)}
+        named[RESIDUAL, ""] = scored({key: tensor - core[key] for key, tensor in whole.items()})
+        changed = settings(options, factors)
+        different = list(dict.fromkeys(one.options for one in changed))
+        sweep = merging.sweep(method, bench.task_vectors, different)
+        scores = {found: scored(update) for found, update in sweep}
+        named |= {(one.factor, one.value): scores[one.options] for one in changed}
+        parts += [
+            part.assign(variant=variant.variant, factor=factor, value=value)
+            for (factor, value), part in named.items()
+        ]
     columns = ["variant", "factor", "value", *KEPT, "logit"]
     return pd.concat(parts, ignore_index=True)[columns]
 
@@ -96,7 +95,8 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
             **{key: title for key, title in TITLES.items() if key in means},
         },
         caption=(
-            "R²M as chosen on val, and with one option changed at a time. Choices rest on the first column of"
+            "R²M as chosen on val, and with one option set to other values; a row like the first is of the"
+            " value that was chosen. Choices rest on the first column of"
             " numbers alone; the others are the test images. Mean AUC; best bold, second underlined."
         ),
         label="ablation",

@@ -289,8 +289,9 @@ def attack_rates(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFra
 def _verdict(part: pd.DataFrame, victim: str) -> dict[str, float]:
     """Return what the diagnoses of one replacement say: z-scores in the whole set, and shares over all sets.
 
-    NaN where there are fewer specialists than the diagnostic needs.
+    NaN, of a count of 0, where there are fewer specialists than the diagnostic needs.
     """
+    part = part.assign(stands_out=part["stands_out"].astype(float).where(part["norm_z"].notna()))
     own = part[part["specialist"] == victim]
     others = part if (part["replacement"] == HONEST).all() else part[part["specialist"] != victim]
     return {
@@ -300,7 +301,7 @@ def _verdict(part: pd.DataFrame, victim: str) -> dict[str, float]:
         "cosine_stands_out": float(own["cosine_z"].iloc[0] < -THRESHOLD),
         "singled_out": own["stands_out"].mean(),
         "false_alarms": others["stands_out"].mean(),
-        "diagnosed": float(len(others)),
+        "diagnosed": float(others["stands_out"].count()),
     }
 
 

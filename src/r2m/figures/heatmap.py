@@ -10,10 +10,10 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
+from r2m.evaluate.main_table import KIND_TITLES
 from r2m.evaluate.protocols import EvaluationContext, TestSet, describe, group_title, order_test_sets
 from r2m.figures.style import FAINT, FAMILY_COLOURS, INK, canvas, new_figure, styled, text_width, wrap
 
-KIND_TITLES = {"base": "Base", "specialist": "Specialists", "joint": "Joint training", "merge": "Merged"}
 CELL_WIDTH, CELL_HEIGHT = 0.36, 0.23
 GAP, MARGIN, FAMILY_HEIGHT = 0.12, 0.12, 0.17
 LABEL_SIZE, NUMBER_SIZE = 8.0, 7.0
