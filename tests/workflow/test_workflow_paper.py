@@ -71,7 +71,7 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     assert hostile["replacement"].tolist() == 3 * [
         *("honest", "undertrained", "flipped", "random", "scaled", "backdoor")
     ]
-    assert hostile.loc[0, "singled_out"] == 0  # of two specialists nobody can say
+    assert np.isnan(hostile.loc[0, "singled_out"])  # of two specialists nobody can say
     table = pd.read_csv(project / "results/experiments/ablation/table.csv", keep_default_na=False)
     assert table[["factor", "value"]].agg(" ".join, axis=1).str.strip().tolist()[:3] == [
         *("as chosen", "core alone", "residual alone")
@@ -94,6 +94,23 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     project.snakemake("--", "paper")
     assert not (project / "results/experiments/ablation").exists()
     assert (project / "results/experiments/heads/table.md").exists()
+    check_two_seeds(project)
+
+
+def check_two_seeds(project: Project) -> None:
+    for name in NAMES:
+        project.edit(f"experiments.{name}.enabled", name in ("heads", "ablation"))
+    before = pd.read_csv(project / "results/experiments/heads/table.csv")
+    project.edit("seeds", [0, 1])
+    project.snakemake("--", "paper")
+    tables = [
+        pd.read_csv(project / f"results/experiments/{name}/table.csv", keep_default_na=False)
+        for name in ("heads", "ablation")
+    ]
+    assert all("val_auc_sd" in table for table in tables)
+    assert tables[0]["head"].tolist() == before["head"].tolist()
+    assert not np.allclose(tables[0]["val_auc"], before["val_auc"])
+    assert tables[1]["value"].tolist()[3:] == ["0.1", "0.3", "1.0", "layer"]
 
 
 def check_families(project: Project) -> None:
