@@ -8,7 +8,6 @@ rule heads:
         "results/logs/experiments/heads/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/heads/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=3000,
     params:
@@ -33,7 +32,6 @@ rule ablation:
         "results/logs/experiments/ablation/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/ablation/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=4000,
     params:

@@ -92,7 +92,6 @@ rule families:
         "results/logs/experiments/families/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/families/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=5000,
     params:

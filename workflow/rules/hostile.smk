@@ -87,7 +87,6 @@ rule hostile:
         "results/logs/experiments/hostile/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/hostile/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=5000,
     params:

@@ -8,7 +8,6 @@ rule rationale:
         "results/logs/experiments/rationale/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/rationale/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=4000,
     params:

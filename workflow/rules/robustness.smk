@@ -9,7 +9,6 @@ rule robustness:
         "results/logs/experiments/robustness/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/robustness/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=3000,
     params:

@@ -8,7 +8,6 @@ rule similarity:
         "results/logs/experiments/similarity/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/similarity/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=4000,
     params:

@@ -94,7 +94,6 @@ rule two_sources:
         "results/logs/experiments/sources/seed{seed}.log",
     benchmark:
         "results/benchmarks/experiments/sources/seed{seed}.tsv"
-    threads: 2
     resources:
         mem_mb=4000,
     params:
