@@ -403,3 +403,28 @@ def test_the_smallest_params_of_the_tests_are_valid():
     assert (
         parse(yaml.safe_load((REPOSITORY / "tests/workflow/tiny.yaml").read_text())).train_domain == "drawn"
     )
+
+
+@pytest.mark.parametrize(
+    ("experiments", "message"),
+    [
+        ({"heads": {"enabled": True, "variants": []}}, "experiments.heads.variants: expected at least one"),
+        (
+            {"heads": {"enabled": True, "variants": ["ties", "ties"]}},
+            "experiments.heads.variants: expected each name once",
+        ),
+        (
+            {"families": {"generators": ["a", "a"]}},
+            "experiments.families.generators: expected each name once",
+        ),
+    ],
+)
+def test_names_of_experiments(experiments, message):
+    config = changed(experiments=experiments, merge__methods={"ties": {}})
+    with pytest.raises(R2MError, match=message.replace(".", r"\.")):
+        parse(config)
+
+
+def test_seeds_that_no_library_takes():
+    with pytest.raises(R2MError, match=r"seeds\.0"):
+        parse(changed(seeds=[2**32]))

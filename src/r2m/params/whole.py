@@ -20,12 +20,15 @@ from r2m.params.sections import (
     SpecialistsOptions,
 )
 
+# What torch and numpy both take.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
 
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of images, splits and resamples")
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
+    seed: Seed = Field(default=0, description="of images, splits and resamples")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         default=[0], description="of training; with several, tables show mean ± standard deviation"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
