@@ -409,6 +409,12 @@ def test_the_smallest_params_of_the_tests_are_valid():
     ("experiments", "message"),
     [
         ({"heads": {"enabled": True, "variants": []}}, "experiments.heads.variants: expected at least one"),
+        ({"composability": {"variants": []}}, "experiments.composability.variants: expected at least one"),
+        ({"families": {"variants": []}}, "experiments.families.variants: expected at least one"),
+        (
+            {"robustness": {"variants": ["ties", "ties"]}},
+            "experiments.robustness.variants: expected each name once",
+        ),
         (
             {"heads": {"enabled": True, "variants": ["ties", "ties"]}},
             "experiments.heads.variants: expected each name once",

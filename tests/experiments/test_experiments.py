@@ -220,3 +220,13 @@ def test_a_file_without_the_columns_is_refused(tmp_path, context):
     pd.DataFrame({"logit": [1.0]}).to_parquet(path)
     with pytest.raises(R2MError, match=r"scores\.parquet: expected scores with the columns variant, head"):
         heads.table(path, context)
+
+
+@pytest.mark.parametrize("module", [experiment_table, experiment_figure])
+def test_an_experiment_that_there_is_not(module, tmp_path):
+    (tmp_path / "table.csv").write_text("merge\n")
+    given = ["--experiment", "nonsense", "--options", "{}", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(module.command, [*given, str(tmp_path / "table.csv")])
+    assert result.exit_code == 2
+    assert "'nonsense' is not one of 'inversion'" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

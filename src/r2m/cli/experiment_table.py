@@ -7,10 +7,13 @@ import click
 
 from r2m.cli.json_type import Options
 from r2m.evaluate.protocols import EvaluationContext
+from r2m.params import ExperimentsOptions
+
+NAMES = list(ExperimentsOptions.model_fields)
 
 
 @click.command()
-@click.option("--experiment", required=True, help="Module of r2m.experiments.")
+@click.option("--experiment", type=click.Choice(NAMES), required=True, help="Module of r2m.experiments.")
 @click.option("--options", type=Options(EvaluationContext), required=True, help="As for `r2m tables`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without suffix.")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))

@@ -30,16 +30,9 @@ def experiment_inconsistencies(params: "Params") -> Iterator[str]:
         ("hostile", experiments.hostile, data_free),
         ("robustness", experiments.robustness, every),
     ):
-        if options.enabled and not options.variants and key != "robustness":  # which has base and joint too
-            yield f"experiments.{key}.variants: expected at least one{nearest('', known)}"
         for name in options.variants if options.enabled else ():
             if name not in known:
-                yield f"experiments.{key}.variants: {name!r} is no enabled merge for it{nearest(name, known)}"
-    for key, chosen in experiments:
-        for field in ("variants", "generators"):
-            names = getattr(chosen, field, [])
-            if len(set(names)) < len(names):
-                yield f"experiments.{key}.{field}: expected each name once, got {names}"
+                yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
     yield from _composability_inconsistencies(params)
     victim, members = experiments.hostile.victim, params.specialist_members
     if victim is not None and victim not in members:

@@ -2,9 +2,25 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from r2m.params.section import Fraction, Name, Positive, Section
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("expected each name once")
+    return names
+
+
+def _at_least_one(names: list[str]) -> list[str]:
+    if not names:
+        raise ValueError("expected at least one")
+    return names
+
+
+Names = Annotated[list[Name], AfterValidator(_each_once)]
+Variants = Annotated[Names, AfterValidator(_at_least_one)]
 
 
 class Experiment(Section):
@@ -16,13 +32,13 @@ class Experiment(Section):
 class HeadsOptions(Experiment):
     """Heads of merged backbones: the specialists', their mean, the initial one, and two fitted anew."""
 
-    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    variants: Variants = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
 
 
 class AblationOptions(Experiment):
     """R²M with one option changed at a time from those that were chosen on val."""
 
-    variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+    variants: Variants = Field(default=["r2m"], description="enabled merge variants of the method r2m")
     factors: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, description="dotted option → its values"
     )
@@ -32,9 +48,8 @@ class ComposabilityOptions(Experiment):
     """Generators that arrive one by one: merged again, or trained jointly again."""
 
     orders: PositiveInt = Field(default=3, description="random orders of arrival, drawn by `seed`")
-    variants: list[Name] = Field(
+    variants: Variants = Field(
         default=["weight_averaging", "task_arithmetic", "ties", "r2m"],
-        min_length=1,
         description="enabled merge variants whose methods need no statistics",
     )
 
@@ -42,7 +57,7 @@ class ComposabilityOptions(Experiment):
 class SimilarityOptions(Experiment):
     """Features of specialists beside those of the base, of each other and of merges, Real against Fake."""
 
-    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    variants: Variants = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
     images: Annotated[int, Field(ge=4)] = Field(
         default=500, description="most images of a set that are compared, evenly spaced"
     )
@@ -51,13 +66,13 @@ class SimilarityOptions(Experiment):
 class RationaleOptions(Experiment):
     """Which way the Real component and the residuals of R²M shift features, and whether shifts add up."""
 
-    variants: list[Name] = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+    variants: Variants = Field(default=["r2m"], description="enabled merge variants of the method r2m")
 
 
 class HostileOptions(Experiment):
     """One specialist replaced by an undertrained, mislabelled, random, scaled or backdoored one."""
 
-    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    variants: Variants = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
     victim: str | None = Field(default=None, description="the specialist; default: the first")
     undertrained: Fraction = Field(default=0.1, description="share of the people it is trained on")
     scale: Positive = Field(default=10.0, description="factor of the scaled task vector")
@@ -70,7 +85,7 @@ class HostileOptions(Experiment):
 class RobustnessOptions(Experiment):
     """AUC on test images of the training domain that were perturbed; a perturbation without levels is off."""
 
-    variants: list[Name] = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    variants: Names = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
     people: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="share of the people whose test images are taken"
     )
@@ -102,11 +117,11 @@ class RobustnessOptions(Experiment):
 class FamiliesOptions(Experiment):
     """Specialists of each generator merged, of each family, and both one after the other."""
 
-    variants: list[Name] = Field(
+    variants: Variants = Field(
         default=["weight_averaging", "task_arithmetic", "ties", "tsv_m", "r2m"],
         description="enabled merge variants, tuned anew with their own grids",
     )
-    generators: list[Name] = Field(
+    generators: Names = Field(
         default=[], description="unseen generators that are trained on here, so that families have several"
     )
     steps_factor: Positive = Field(
