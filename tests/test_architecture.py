@@ -12,7 +12,19 @@ from r2m.digest import closure
 
 SOURCE = Path(r2m.__file__).parent
 # Every package imports from those before it, and never from those after it.
-ORDER = ["data", "forge", "models", "trunk", "train", "merge", "evaluate", "experiments", "figures", "cli"]
+ORDER = [
+    "data",
+    "forge",
+    "models",
+    "trunk",
+    "train",
+    "merge",
+    "evaluate",
+    "experiments",
+    "tables",
+    "figures",
+    "cli",
+]
 # Beside the packages; these know no package, but for the names of plug-ins that params are checked against.
 SHARED = {"errors", "files", "seeding", "dotted", "digest", "manifest", "params", "__main__", "__init__"}
 PLUG_IN_NAMES = {("params", "r2m.forge.registry"), ("params", "r2m.merge.registry")}

@@ -4,6 +4,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -270,6 +271,39 @@ def test_probe_and_score(trained, tmp_path):
     frame = pd.read_parquet(tmp_path / "s.parquet")
     assert set(frame["split"]) == {"val", "test"}
     assert set(frame["generator"]) == {"real", "swap", "up"}
+
+
+def test_base_without_a_tensor_of_the_backbone_is_refused(trained, tmp_path, image_sets):
+    """What the file does not give would stay as it was drawn."""
+    folder, shared, images, head = trained
+    tensors, metadata = checkpoint.load(shared[1])
+    del tensors["blocks.0.attn.qkv.weight"]
+    checkpoint.save(tmp_path / "base", tensors, metadata)
+    base = ["--base", tmp_path / "base", *shared[2:]]
+    generator, out = ["--generator", "swap"], ["--out", tmp_path / "out"]
+    parts = [f"--task-vector=swap={folder / 'swap.tau'}", f"--head=swap={folder / 'swap.head'}"]
+    parts += ["--initial-head", head]
+    named = ["--name", "swap", *generator]
+    history = ["--history", tmp_path / "h", "--state", tmp_path / "s"]
+    variant = ["--variant", "weight_averaging", "--options", "{}"]
+    chosen = {"variant": "average", "method": "weight_averaging", "head": "average", "options": {}}
+    (tmp_path / "average.json").write_text(json.dumps(chosen))
+    training = ["--options", "{}", "--initial-head", head, "--augment", "{}", *history]
+    manifests = [part for name, part in pairwise(images) if name == "--manifest"]
+    levels = ["--options", '{"enabled": true, "jpeg": [80]}', "--domain", "drawn", "--model", f"base={head}"]
+    for arguments in (
+        ["probe", *images, *generator],
+        ["score", *images, "--checkpoint", head, "--model", "base", "--kind", "base"],
+        ["statistics", *images, *named, "--kind", "fisher", "--specialist", folder / "swap"],
+        ["finetune", *images, *named, *training],
+        ["tune", *variant, *images, *generator, *parts, "--candidates", tmp_path / "c"],
+        ["heads", *images, *generator, *parts, "--tune", tmp_path / "average.json"],
+        ["trunk", "--manifest", image_sets.manifests["swap"]],
+        ["robustness", *(f"--manifest={path}" for path in manifests), *generator, *levels],
+    ):
+        with pytest.raises(R2MError, match=r"base: tensors do not fit .* missing blocks.0.attn.qkv.weight"):
+            invoke(*arguments, *base, *out)
+        assert not (tmp_path / "out").exists(), arguments[0]
 
 
 def test_tune_and_merge_agree(trained, tmp_path):

@@ -21,6 +21,7 @@ from r2m.experiments.orders import random_orders, subset_name, subsets
 from r2m.merge import registry
 from r2m.models import checkpoint
 from r2m.params import MergeVariant
+from r2m.tables import composability as composability_tables
 from r2m.train.pairs import rows_of
 from r2m.train.predict import mean_auc, predict
 
@@ -207,7 +208,7 @@ def naive(scores, subset, kind, model, generators):
 
 def test_table_against_a_naive_computation(written):
     source, scores, _ = written
-    frame = composability.table(source, EvaluationContext.model_validate(LABELLED)).frame
+    frame = composability_tables.table(source, EvaluationContext.model_validate(LABELLED)).frame
     assert frame["k"].tolist() == [1, 1, 2, 2, 3, 3]
     assert frame["method"].tolist() == ["R²M", "Joint retraining"] * 3
     row = frame.query("k == 2 and model == 'r2m'").iloc[0]
@@ -229,7 +230,7 @@ def test_table_against_a_naive_computation(written):
 
 def test_unknown_seconds_stay_unknown(written):
     source, _, _ = written
-    frame = composability.table(source, EvaluationContext.model_validate(LABELLED)).frame
+    frame = composability_tables.table(source, EvaluationContext.model_validate(LABELLED)).frame
     seconds = frame.set_index(["k", "model"])["seconds"]
     assert seconds[3, "r2m"] == 18
     assert seconds[1, "joint"] == 6
@@ -242,10 +243,10 @@ def test_table_needs_the_steps(written):
     (source.parent / "steps.csv").unlink()
     context = EvaluationContext.model_validate(LABELLED)
     with pytest.raises(R2MError, match=r"steps\.csv: expected the steps of composability"):
-        composability.table(source, context)
+        composability_tables.table(source, context)
     steps.drop(columns="kind").to_csv(source.parent / "steps.csv", index=False)
     with pytest.raises(R2MError, match=r"steps\.csv: expected the steps of composability"):
-        composability.table(source, context)
+        composability_tables.table(source, context)
 
 
 def test_command_table_and_figure(bench_files, models, tmp_path):

@@ -13,10 +13,12 @@ from r2m.cli import experiment_figure, experiment_table
 from r2m.cli import heads as heads_command
 from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import protocol_means, set_aucs
-from r2m.experiments import ablation, heads, inversion
+from r2m.experiments import ablation, heads
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen, read_chosen
+from r2m.tables import heads as heads_tables
+from r2m.tables import inversion
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_lda_head
 
@@ -219,7 +221,7 @@ def test_a_file_without_the_columns_is_refused(tmp_path, context):
     path = tmp_path / "scores.parquet"
     pd.DataFrame({"logit": [1.0]}).to_parquet(path)
     with pytest.raises(R2MError, match=r"scores\.parquet: expected scores with the columns variant, head"):
-        heads.table(path, context)
+        heads_tables.table(path, context)
 
 
 @pytest.mark.parametrize("module", [experiment_table, experiment_figure])

@@ -14,10 +14,11 @@ from r2m.cli import families as families_command
 from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import set_aucs
 from r2m.evaluate.scores import write
-from r2m.experiments.families import family_scores, table
+from r2m.experiments.families import family_scores
 from r2m.experiments.plans import FamiliesPlan
 from r2m.merge.heads import merge_heads
 from r2m.params import parse, read_yaml
+from r2m.tables.families import table
 
 SCALINGS = [0.2, 1.0, 3.0]
 VARIANTS = {

@@ -23,6 +23,7 @@ from r2m.experiments import hostile, hostile_data
 from r2m.merge import registry
 from r2m.merge.stages.inputs import Chosen
 from r2m.params import HostileOptions
+from r2m.tables import hostile as hostile_tables
 from r2m.train.pairs import PairSampler, rows_of
 from r2m.trunk.inputs import Inputs
 
@@ -202,7 +203,7 @@ def test_attack_rates_by_hand(context):
     fakes = frame[(frame["split"] == "test") & (frame["label"] == 1)]
     frame = pd.concat([frame, fakes.assign(triggered=True, logit=fakes["logit"] - 1.5)], ignore_index=True)
     frame = frame.assign(variant="r2m", replacement="backdoor")
-    (row,) = hostile.attack_rates(frame, context).to_dict("records")
+    (row,) = hostile_tables.attack_rates(frame, context).to_dict("records")
     real = np.array([-2, -1, 0.5])
     threshold, _ = best_threshold([(real, np.array([-0.5, 1, 2])), (real, np.array([3, 4, 0.8]))])
     assert row["threshold"] == threshold
@@ -225,7 +226,7 @@ def test_diagnoses_of_all_sets(bench, specialist):
     two = hostile.diagnoses(dict(list(task_vectors.items())[:2]), {"honest": specialist}, "swap", 0)
     assert len(two) == 2
     assert two["norm_z"].isna().all()
-    verdict = hostile._verdict(two[two["replacement"] == "honest"], "swap")
+    verdict = hostile_tables._verdict(two[two["replacement"] == "honest"], "swap")
     assert np.isnan([verdict["singled_out"], verdict["false_alarms"]]).all()
     assert verdict["diagnosed"] == 0
 

@@ -18,6 +18,7 @@ from r2m.merge import merging, registry
 from r2m.merge.options import R2M
 from r2m.merge.parts import parts
 from r2m.merge.stages.inputs import Chosen
+from r2m.tables import rationale as rationale_tables
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def made_shifts():
 
 def test_summary(context, tmp_path):
     made = made_shifts()
-    frame = rationale.summary(made, context).set_index(["part", "images"])
+    frame = rationale_tables.summary(made, context).set_index(["part", "images"])
     assert frame.loc["residual:swap"].index.tolist() == ["real", "own", "foreign", "unseen"]
     assert frame.loc["core"].index.tolist() == ["real", "trained", "unseen"]
     part = made[made["part"] == "core + residual"]
@@ -143,21 +144,21 @@ def test_summary(context, tmp_path):
     assert frame.loc[("base", "trained"), ["share", "size", "error"]].isna().all()
     path = tmp_path / "scores.parquet"
     made.to_parquet(path)
-    table = rationale.table(path, context)
+    table = rationale_tables.table(path, context)
     assert "0.0156 would lie along a random direction" in table.caption
     assert "| residual of swap | Fake, own |" in table.to_markdown()
     made.iloc[:0].to_parquet(path)
     with pytest.raises(R2MError, match="expected a row an image and part, got none"):
-        rationale.table(path, context)
+        rationale_tables.table(path, context)
     pd.DataFrame({"part": ["core"]}).to_parquet(path)
     with pytest.raises(R2MError, match=r"scores\.parquet: expected the columns variant, part"):
-        rationale.table(path, context)
+        rationale_tables.table(path, context)
 
 
 def test_a_part_of_zeros_has_no_share(context):
     made = made_shifts()
     made.loc[made["part"] == "core", ["along", "square"]] = 0.0
-    frame = rationale.summary(made, context).set_index(["part", "images"])
+    frame = rationale_tables.summary(made, context).set_index(["part", "images"])
     assert frame.loc[("core", "real"), "size"] == 0
     assert np.isnan(frame.loc[("core", "real"), "share"])
 

@@ -18,6 +18,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.scores import score
 from r2m.experiments import robustness
 from r2m.models import checkpoint
+from r2m.tables import robustness as robustness_tables
 from r2m.trunk.inputs import Inputs
 
 LEVELS = {"jpeg": [80, 10], "blur": [[5, 0.5]], "noise": [0.1]}
@@ -55,6 +56,10 @@ def test_rows_are_test_images_of_one_domain(image_sets, rows):
     some = robustness.perturbed_rows(frames, "drawn", ["swap"], 0.5, 0)
     assert some["generator"].value_counts().to_dict() == {"real": 2, "swap": 2}
     assert some["identity"].nunique() == 2
+    with pytest.raises(R2MError, match="generator swop: no test images in domain drawn; expected one of"):
+        robustness.perturbed_rows(frames, "drawn", ["swap", "swop"], 1.0, 0)
+    with pytest.raises(R2MError, match=r"domain nowhere: no test images .* expected one of drawn"):
+        robustness.perturbed_rows(frames, "nowhere", ["swap"], 1.0, 0)
 
 
 def test_clean_scores_are_those_of_each_model(image_sets, trunk_files, base_files, models, scores):
@@ -86,7 +91,7 @@ def test_scores_do_not_depend_on_the_batch(models, rows, base_files, scores):
 
 
 def test_means_and_intervals_by_hand(scores, context):
-    means = robustness.mean_aucs(scores, context).set_index(["perturbation", "level", "model"])
+    means = robustness_tables.mean_aucs(scores, context).set_index(["perturbation", "level", "model"])
     for (key, one), (found, row) in zip(
         scores.groupby(["perturbation", "level", "model"], sort=False), means.iterrows(), strict=True
     ):
@@ -102,7 +107,7 @@ def test_means_and_intervals_by_hand(scores, context):
 def test_levels_of_other_images_are_refused(scores, context):
     broken = scores.drop(scores[(scores["perturbation"] == "noise")].index[0])
     with pytest.raises(R2MError, match=r"'noise'.* is of other images than"):
-        robustness.mean_aucs(broken, context)
+        robustness_tables.mean_aucs(broken, context)
 
 
 def test_crops_of_another_size_are_refused(models, rows, base_files):

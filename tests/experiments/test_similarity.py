@@ -19,6 +19,7 @@ from r2m.experiments import similarity
 from r2m.merge import registry
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen
+from r2m.tables import similarity as similarity_tables
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]
 
@@ -123,8 +124,8 @@ def test_summary_of_means_and_differences(context, tmp_path):
     path = tmp_path / "scores.parquet"
     made = made_similarities()
     made.to_parquet(path)
-    frame = similarity.summary(similarity.read(path), context)
-    assert frame["other"].unique().tolist() == ["r2m", similarity.OTHERS, "base"]
+    frame = similarity_tables.summary(similarity_tables.read(path), context)
+    assert frame["other"].unique().tolist() == ["r2m", similarity_tables.OTHERS, "base"]
     assert len(frame) == (2 * 4 + 3) * (len(LAYERS) + 2)
     plain = made.set_index([*similarity.KEYS, "left_out"])["cka"].sort_index()
 
@@ -144,12 +145,12 @@ def test_summary_of_means_and_differences(context, tmp_path):
     own = (values("swap", "swap") + values("up", "up")) / 2
     assert cells.loc["mean", "own"] == pytest.approx(own[0])
     assert cells.loc["mean", "fake_up"] == pytest.approx((values("swap", "up") + values("up", "up"))[0] / 2)
-    table = similarity.table(path, context)
+    table = similarity_tables.table(path, context)
     assert table.to_markdown().count("\n|") == 2 + 4 + 4 + 3 - 1
     assert "Of 2 specialists" in table.caption
     pd.DataFrame({"cka": [1.0]}).to_parquet(path)
     with pytest.raises(R2MError, match=r"scores\.parquet: expected the columns specialist, kind"):
-        similarity.table(path, context)
+        similarity_tables.table(path, context)
 
 
 def test_commands(bench_files, chosen, tmp_path):

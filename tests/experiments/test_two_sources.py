@@ -15,6 +15,7 @@ from r2m.errors import R2MError
 from r2m.experiments import sources
 from r2m.experiments.plans import SourcesPlan
 from r2m.merge import merging, registry
+from r2m.tables import sources as sources_tables
 
 PLAN = SourcesPlan.model_validate(
     {
@@ -125,7 +126,7 @@ def naive_means(scores, drawn):
 def test_intervals_over_people_are_those_of_repeated_rows(context):
     people, resamples = 6, 100
     scores = synthetic(people)
-    found = sources.second_intervals(scores, "sketch", context, resamples, seed=0)
+    found = sources_tables.second_intervals(scores, "sketch", context, resamples, seed=0)
     whole = naive_means(scores, range(people))
     np.testing.assert_allclose(found["b"], whole)
     from r2m.evaluate.bootstrap import resample
@@ -163,7 +164,7 @@ def test_command_table_and_figure(bench_files, tmp_path, context):
     assert (tmp_path / "figure.svg").stat().st_size > 500
     pd.read_parquet(out).to_parquet(out)
     with pytest.raises(R2MError, match="expected the scores that `r2m two-sources` writes"):
-        sources.table(out, context)
+        sources_tables.table(out, context)
 
 
 def second(files, name):

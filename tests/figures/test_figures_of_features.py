@@ -7,9 +7,10 @@ import pytest
 from layout import check_layout
 
 from r2m.evaluate.protocols import EvaluationContext, read_table
-from r2m.experiments.rationale import COLUMNS
-from r2m.experiments.similarity import MEAN, MEASURES
+from r2m.experiments.similarity import MEASURES
 from r2m.figures import rationale, similarity
+from r2m.tables.rationale import COLUMNS
+from r2m.tables.similarity import MEAN
 
 LAYERS = [*(f"blocks.{index}" for index in range(8, 12)), "pooled"]
 

@@ -67,7 +67,7 @@ for experiment in EXPERIMENTS:
             code=code_digest(
                 [
                     "r2m.cli.experiment_table",
-                    f"r2m.experiments.{experiment}",
+                    f"r2m.tables.{experiment}",
                     "r2m.cli.pages",
                 ]
             ),

@@ -13,7 +13,7 @@ from r2m.params import AblationOptions
 @click.command()
 @bench_options
 @click.option("--tune", type=FILE, multiple=True, required=True, help="A variant's chosen options (JSON).")
-@click.option("--options", type=Options(AblationOptions), required=True, help="JSON: the factors.")
+@click.option("--options", type=Options(AblationOptions), required=True, help="experiments.ablation as JSON.")
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(tune: tuple[Path, ...], options: AblationOptions, out: Path, **files: Any) -> None:
     """Score every val and test image with R²M as it was chosen, and one change away from that."""

@@ -12,7 +12,9 @@ from r2m.params import BackboneOptions
 @click.option(
     "--weights", type=click.Path(path_type=Path), required=True, help=".onnx, .safetensors, .pt, .pth or .bin"
 )
-@click.option("--backbone", type=Options(BackboneOptions), required=True)
+@click.option(
+    "--backbone", type=Options(BackboneOptions), required=True, help="The section `backbone` as JSON."
+)
 @click.option("--seed", type=int, required=True, help="Of the initial head.")
 @click.option("--head", type=click.Path(path_type=Path), required=True, help="Where the initial head goes.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)

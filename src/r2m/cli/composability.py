@@ -17,7 +17,7 @@ from r2m.params import MergeOptions
 @named_files("--model", required=True, help="Model trained on a subset of the specialists' images: a-b=FILE.")
 @named_files("--benchmark", help="Snakemake's benchmark file of its training, which may be missing.")
 @click.option("--order", "orders", multiple=True, required=True, help="Specialists as they arrive: b,a,c.")
-@click.option("--options", type=Options(MergeOptions), required=True, help="JSON: variants and their grids.")
+@click.option("--options", type=Options(MergeOptions), required=True, help="The section `merge` as JSON.")
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 @click.option("--steps", type=FILE, required=True, help="CSV to write: what each step cost.")
 def command(

@@ -38,9 +38,16 @@ def bench_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def inputs_options(command: Command) -> Command:
     """Add --manifest and --trunk (several, in the same order), --base and --backbone."""
-    command = click.option("--backbone", type=Options(BackboneOptions), required=True, help="JSON.")(command)
-    command = click.option("--base", type=FILE, required=True, help="Base weights (safetensors).")(command)
-    command = click.option("--trunk", "trunks", type=FILE, multiple=True, help="One a manifest, or none.")(
+    return image_options(
+        click.option("--trunk", "trunks", type=FILE, multiple=True, help="One a manifest, or none.")(command)
+    )
+
+
+def image_options(command: Command) -> Command:
+    """Add --manifest (several), --base and --backbone."""
+    described = "The section `backbone` as JSON."
+    command = click.option("--backbone", type=Options(BackboneOptions), required=True, help=described)(
         command
     )
+    command = click.option("--base", type=FILE, required=True, help="Base weights (safetensors).")(command)
     return click.option("--manifest", "manifests", type=FILE, multiple=True, required=True)(command)

@@ -70,7 +70,8 @@ def command(
         head = checkpoint.load(initial_head)[0]
     else:
         head = drawn_head(detector.head.in_features, seed, 1 + len(generators))
-    detector.load_tensors(checkpoint.load(base)[0] | head)
+    detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
+    detector.load_tensors(head, f"{initial_head}: tensors")
     provenance = {
         "format": "specialist",
         "name": name,

@@ -15,10 +15,12 @@ from r2m.params import HostileOptions
 @bench_options
 @click.option("--tune", type=FILE, multiple=True, required=True, help="A variant's chosen options (JSON).")
 @click.option("--victim", required=True, help="The specialist that is replaced.")
-@named_files("--hostile-task-vector", required=True, help="KIND=FILE of a specialist that was trained.")
-@named_files("--hostile-head", required=True, help="KIND=FILE of its head.")
+@named_files(
+    "--hostile-task-vector", required=True, help="Task vector of a trained replacement, by its kind."
+)
+@named_files("--hostile-head", required=True, help="Its head, by its kind.")
 @click.option("--generator", "generators", multiple=True, required=True, help="Fakes to put a trigger in.")
-@click.option("--options", type=Options(HostileOptions), required=True, help="JSON.")
+@click.option("--options", type=Options(HostileOptions), required=True, help="experiments.hostile as JSON.")
 @click.option("--seed", default=0)
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 @click.option("--diagnostics", type=FILE, required=True, help="Diagnoses to write (Parquet).")

@@ -13,7 +13,7 @@ from r2m.params import HostileOptions
 @click.option("--kind", type=click.Choice(["undertrained", "flipped", "backdoor"]), required=True)
 @click.option("--manifest", "manifests", type=FILE, multiple=True, required=True)
 @click.option("--generator", "generators", multiple=True, required=True, help="The specialist's generators.")
-@click.option("--options", type=Options(HostileOptions), required=True, help="JSON.")
+@click.option("--options", type=Options(HostileOptions), required=True, help="experiments.hostile as JSON.")
 @click.option("--seed", default=0)
 @click.option("--out", type=FILE, required=True, help="Manifest to write; new images go beside it.")
 def command(

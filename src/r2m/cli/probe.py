@@ -40,7 +40,7 @@ def command(
     base_hash = checkpoint.read_metadata(base).get("base_hash")
     inputs = Inputs(manifests, trunks, backbone, base_hash)
     detector = Detector(backbone)
-    detector.load_tensors(checkpoint.load(base)[0])
+    detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
     place = resolve_device(device)
     rows = pd.concat(rows_of(inputs, list(generators), "train"), ignore_index=True)
     head = fit_head(features(detector.to(place), inputs, rows, place, precision), rows["label"].to_numpy())

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.compute import FILE, compute_options
+from r2m.cli.compute import FILE, compute_options, image_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
 from r2m.params import BackboneOptions, RobustnessOptions
 
 
 @click.command()
-@click.option("--manifest", "manifests", type=FILE, multiple=True, required=True)
-@click.option("--base", type=FILE, required=True, help="Base weights (safetensors).")
-@click.option("--backbone", type=Options(BackboneOptions), required=True, help="JSON.")
+@image_options
 @named_files("--model", required=True, help="A head, or a model whose tensors are laid over the base.")
 @click.option("--domain", required=True, help="The training domain.")
 @click.option("--generator", "generators", multiple=True, required=True, help="Generators of the fakes.")
-@click.option("--options", type=Options(RobustnessOptions), required=True, help="JSON: the levels.")
+@click.option(
+    "--options", type=Options(RobustnessOptions), required=True, help="experiments.robustness as JSON."
+)
 @click.option("--batch-size", default=64)
 @click.option("--seed", default=0)
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
@@ -49,7 +49,7 @@ def command(
 
     torch.set_num_threads(threads)
     detector = Detector(backbone)
-    detector.load_tensors(checkpoint.load(base)[0])
+    detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
     models = {name: checkpoint.load(path)[0] for name, path in model.items()}
     frames = [manifest.read(path).assign(set=path.parent.name) for path in manifests]
     rows = perturbed_rows(frames, domain, generators, options.people, seed)

@@ -49,7 +49,8 @@ def command(
 
     torch.set_num_threads(threads)
     detector = Detector(backbone)
-    detector.load_tensors(checkpoint.load(base)[0] | checkpoint.load(checkpoint_path)[0])
+    detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
+    detector.load_tensors(checkpoint.load(checkpoint_path)[0], f"{checkpoint_path}: tensors")
     inputs = Inputs(manifests, trunks, backbone, checkpoint.read_metadata(base).get("base_hash"))
     place = resolve_device(device)
     scores = score(detector.to(place), inputs, place, precision, batch_size)

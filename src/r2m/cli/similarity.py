@@ -13,7 +13,9 @@ from r2m.params import SimilarityOptions
 @click.command()
 @bench_options
 @click.option("--tune", type=FILE, multiple=True, required=True, help="A variant's chosen options (JSON).")
-@click.option("--options", type=Options(SimilarityOptions), required=True, help="JSON: how many images.")
+@click.option(
+    "--options", type=Options(SimilarityOptions), required=True, help="experiments.similarity as JSON."
+)
 @click.option("--domain", required=True, help="Domain whose test images are compared.")
 @click.option("--out", type=FILE, required=True, help="Similarities to write (Parquet).")
 def command(tune: tuple[Path, ...], options: SimilarityOptions, domain: str, out: Path, **files: Any) -> None:

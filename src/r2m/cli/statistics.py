@@ -51,7 +51,8 @@ def command(
     if metadata.get("base_hash") != base_hash:
         raise R2MError(f"{specialist}: made from base {metadata.get('base_hash')}, expected {base_hash}")
     detector = Detector(backbone)
-    detector.load_tensors(checkpoint.load(base)[0] | tensors)
+    detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
+    detector.load_tensors(tensors, f"{specialist}: tensors")
     inputs = Inputs(manifests, trunks, backbone, base_hash)
     rows = draw(inputs, list(generators), images, seed, name)
     statistics = compute(kind, detector, inputs, rows, resolve_device(device), precision)

@@ -12,7 +12,9 @@ from r2m.params import BackboneOptions
 @click.command()
 @click.option("--manifest", type=FILE, required=True)
 @click.option("--base", type=FILE, required=True)
-@click.option("--backbone", type=Options(BackboneOptions), required=True)
+@click.option(
+    "--backbone", type=Options(BackboneOptions), required=True, help="The section `backbone` as JSON."
+)
 @click.option("--out", type=FILE, required=True)
 @compute_options
 def command(

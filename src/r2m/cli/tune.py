@@ -58,7 +58,7 @@ def command(
     torch.set_num_threads(threads)
     weights, metadata = checkpoint.load(base)
     detector = Detector(backbone)
-    detector.load_tensors(weights)
+    detector.load_tensors(weights, f"{base}: tensors", complete=True)
     heads = {name: checkpoint.load(path)[0] for name, path in head.items()}
     method = options.method or variant
     trained = {name: weights[name] for name in detector.trainable_state() if name in weights}

@@ -39,7 +39,8 @@ def read_crop(path: Path) -> Image:
     Raises:
         R2MError: the file is gone or damaged.
     """
-    crop = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    # OpenCV warns on its own of a file that is not there.
+    crop = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     if crop is None:
         raise R2MError(f"{path}: cannot read the aligned crop; run the stage `faces` again")
     return crop.astype(np.uint8, copy=False)

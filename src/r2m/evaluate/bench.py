@@ -113,7 +113,7 @@ def open_bench(
     weights, metadata = checkpoint.load(base)
     base_hash = metadata.get("base_hash")
     detector = Detector(backbone)
-    detector.load_tensors(weights)
+    detector.load_tensors(weights, f"{base}: tensors", complete=True)
     trained = {name: weights[name] for name in detector.trainable_state() if name in weights}
     place = resolve_device(device)
     return Bench(

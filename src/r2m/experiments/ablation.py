@@ -1,16 +1,12 @@
 """What each part of R²M contributes: one option at a time is changed from those that were chosen on val."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from r2m.dotted import with_dotted
 from r2m.evaluate.bench import Bench
-from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings
-from r2m.evaluate.protocols import EvaluationContext
-from r2m.evaluate.rendered import Rendered
 from r2m.evaluate.scores import KEPT
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
@@ -79,27 +75,3 @@ def ablation_scores(
         ]
     columns = ["variant", "factor", "value", *KEPT, "logit"]
     return pd.concat(parts, ignore_index=True)[columns]
-
-
-def table(source: Path, context: EvaluationContext) -> Rendered:
-    """Return the table of the scores in `source`: a row a setting."""
-    by = ["variant", "factor", "value"]
-    means = protocol_means(read_settings(source, by), by, context)
-    means.insert(0, "merge", means["variant"].map(context.variant_label))
-    return Rendered(
-        means,
-        {
-            "merge": "Merge",
-            "factor": "Changed",
-            "value": "To",
-            **{key: title for key, title in TITLES.items() if key in means},
-        },
-        caption=(
-            "R²M as chosen on val, and with one option set to other values; a row like the first is of the"
-            " value that was chosen. Choices rest on the first column of"
-            " numbers alone; the others are the test images. Mean AUC; best bold, second underlined."
-        ),
-        label="ablation",
-        best=[key for key in TITLES if key in means],
-        section="variant",
-    )

@@ -1,16 +1,12 @@
 """Heads of a merged backbone: made of the specialists' heads, or fitted to its own features."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from r2m.evaluate.bench import Bench
-from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings
-from r2m.evaluate.protocols import EvaluationContext
-from r2m.evaluate.rendered import Rendered
 from r2m.evaluate.scores import KEPT
 from r2m.merge.stages.inputs import Chosen
 from r2m.merge.tensors import Tensors
@@ -52,22 +48,3 @@ def logits_of(features: np.ndarray, head: Tensors) -> np.ndarray:
     """Return the logits (n,) of a head on features (n, D), in float64."""
     weight, bias = head["head.weight"].double().numpy()[0], head["head.bias"].double().item()
     return features.astype(np.float64) @ weight + bias
-
-
-def table(source: Path, context: EvaluationContext) -> Rendered:
-    """Return the table of the scores in `source`: a row a variant and head."""
-    by = ["variant", "head"]
-    means = protocol_means(read_settings(source, by), by, context)
-    means.insert(0, "merge", means["variant"].map(context.variant_label))
-    return Rendered(
-        means,
-        {"merge": "Merge", "head": "Head", **{key: title for key, title in TITLES.items() if key in means}},
-        caption=(
-            "Heads of merged backbones. Retrain (logistic regression) and lda (linear discriminant analysis)"
-            " are fitted to the merged backbone's features of the training split, the others need no data."
-            " Mean AUC; best of a merge bold, second underlined."
-        ),
-        label="heads",
-        best=[key for key in TITLES if key in means],
-        section="variant",
-    )

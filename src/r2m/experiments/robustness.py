@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.func import functional_call
 from tqdm import tqdm
 
 from r2m.data.images import read_crop
 from r2m.data.perturb import perturbed
 from r2m.errors import R2MError
-from r2m.evaluate.bootstrap import LEVEL, interval, resampled_aucs
-from r2m.evaluate.protocols import PROTOCOLS, EvaluationContext, mean_columns
-from r2m.evaluate.rendered import Rendered
-from r2m.evaluate.score_matrix import people, set_rows
 from r2m.evaluate.scores import KEPT
+from r2m.manifest import REAL
 from r2m.merge.tensors import Tensors
 from r2m.models.backbone import HEAD, Detector
 from r2m.models.precision import autocast
@@ -28,25 +24,29 @@ from r2m.seeding import rng
 from r2m.trunk.fresh import detector_input
 
 CLEAN = "clean"
-TITLES = {
-    CLEAN: "Clean",
-    "jpeg": "JPEG quality",
-    "blur": "Blur, σ in pixels",
-    "noise": "Noise, σ of the range",
-    "resize": "Scaled down to",
-    "saturation": "Saturation",
-    "contrast": "Contrast",
-}
-LABELS = {"base": "Base (linear probe)", "joint": "Joint training"}
 
 
 def perturbed_rows(
     frames: Sequence[pd.DataFrame], domain: str, generators: Sequence[str], share: float, seed: int
 ) -> pd.DataFrame:
-    """Return the test images of a domain, reals and the generators' fakes, of a share of its people."""
+    """Return the test images of a domain, reals and the generators' fakes, of a share of its people.
+
+    Raises:
+        R2MError: no test images of the domain, or of a generator in it.
+    """
     rows = pd.concat(frames, ignore_index=True)
-    known = rows["generator"].isin(list(generators)) | (rows["label"] == 0)
-    rows = rows[(rows["split"] == "test") & (rows["domain"] == domain) & known]
+    rows = rows[rows["split"] == "test"]
+    if domain not in set(rows["domain"]):
+        known = ", ".join(sorted(set(rows["domain"])))
+        raise R2MError(f"domain {domain}: no test images in the manifests; expected one of {known}")
+    rows = rows[rows["domain"] == domain]
+    for generator in generators:
+        if generator not in set(rows["generator"]):
+            known = ", ".join(sorted(set(rows["generator"]) - {REAL}))
+            raise R2MError(
+                f"generator {generator}: no test images in domain {domain}; expected one of {known}"
+            )
+    rows = rows[rows["generator"].isin(list(generators)) | (rows["label"] == 0)]
     identities = sorted(set(rows["identity"]))
     count = math.ceil(share * len(identities))
     chosen = rng(seed, "robustness").permutation(len(identities))[:count]
@@ -75,7 +75,7 @@ def robustness_scores(
     own = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
     placed = {}
     for name, tensors in models.items():
-        detector.load_tensors(tensors)  # checks that they fit
+        detector.load_tensors(tensors, f"{name}: tensors")  # checks that they fit
         placed[name] = {
             key if key.startswith(HEAD) else f"backbone.{key}": tensor.to(device)
             for key, tensor in tensors.items()
@@ -124,66 +124,3 @@ def level_text(level: Any) -> str:
     if level is None:
         return ""
     return f"{level[1]:g}" if isinstance(level, Sequence) else f"{level:.3g}"
-
-
-def table(source: Path, context: EvaluationContext) -> Rendered:
-    """Return the table of the scores in `source`: a row a perturbation, level and model."""
-    means = mean_aucs(_read(source), context)
-    known = [name for name in PROTOCOLS if name in means]
-    order = {name: place for place, name in enumerate([*LABELS, *context.variants])}
-    settings = means.groupby(["perturbation", "level"], sort=False).ngroup()
-    means = means.iloc[np.lexsort((means["model"].map(order), settings))].reset_index(drop=True)
-    means.insert(0, "setting", (means["perturbation"].map(TITLES) + " " + means["level"]).str.strip())
-    means.insert(1, "name", [LABELS.get(one) or context.variant_label(one) for one in means["model"]])
-    titles = {"setting": "Perturbation", "name": "Model"}
-    for name in known:
-        titles |= {name: PROTOCOLS[name], f"{name}_low": "Low", f"{name}_high": "High"}
-    return Rendered(
-        means,
-        titles,
-        caption=(
-            "Mean AUC on test images of the training domain as they are and perturbed, with"
-            f" {100 * LEVEL:g} % intervals (low, high) from {context.resamples} bootstrap resamples of"
-            " people. Sizes in pixels are those of the detector's input. Best of a level bold, second"
-            " underlined."
-        ),
-        label="robustness",
-        best=known,
-        section="setting",
-    )
-
-
-def mean_aucs(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return the mean AUC of every protocol with its interval, a row a perturbation, level and model.
-
-    Columns perturbation, level, model, and for each protocol that occurs its name, and that with `_low` and
-    `_high`. A resample draws the same people everywhere.
-    """
-    by = ["perturbation", "level", "model"]
-    groups = [
-        (keys, one.sort_values("image_id", ignore_index=True)) for keys, one in scores.groupby(by, sort=False)
-    ]
-    units = groups[0][1]
-    for keys, one in groups:
-        if one["image_id"].tolist() != units["image_id"].tolist():
-            raise R2MError(f"scores: {keys} is of other images than {groups[0][0]}")
-    matrix = np.stack([one["logit"].to_numpy(np.float64) for _, one in groups])
-    found = set_rows(units, context, "scores")
-    crowd = people(units, context)
-    estimates = np.array([[roc_auc_score(one.labels, row[one.rows]) for one in found] for row in matrix])
-    drawn = resampled_aucs(matrix, found, crowd, context.resamples, context.seed)
-    frame = pd.DataFrame([keys for keys, _ in groups], columns=by)
-    for (protocol, part), places in mean_columns([one.item for one in found]).items():
-        if part == "mean":
-            mean = estimates[:, places].mean(axis=1)
-            low, high = interval(drawn[:, :, places].mean(axis=2), mean)
-            frame = frame.assign(**{protocol: mean, f"{protocol}_low": low, f"{protocol}_high": high})
-    return frame
-
-
-def _read(path: Path) -> pd.DataFrame:
-    wanted = ["perturbation", "level", "model", *KEPT, "logit"]
-    try:
-        return pd.read_parquet(path, columns=wanted)
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected scores with the columns {', '.join(wanted)} ({error})") from error

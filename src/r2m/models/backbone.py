@@ -81,17 +81,21 @@ class Detector(nn.Module):
         }
         return state | {HEAD + name: tensor.detach().cpu() for name, tensor in self.head.state_dict().items()}
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_tensors(
+        self, tensors: Mapping[str, Tensor], what: str = "the checkpoint's tensors", complete: bool = False
+    ) -> None:
         """Load backbone tensors, and `head.*` where given, over what is there.
 
-        A head with another number of classes replaces the one that is there.
+        A head with another number of classes replaces the one that is there. `what` names the tensors in an
+        error.
 
         Raises:
-            R2MError: a name that the model does not have, or another shape.
+            R2MError: a name that the model does not have, or another shape; with `complete` also a tensor of
+                the backbone that is missing, which would stay as it was drawn.
         """
         backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
         head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
-        check_fit(backbone, self.backbone, "the checkpoint's tensors")
+        check_fit(backbone, self.backbone, what, complete)
         rows = len(head.get("weight", self.head.weight))
         if rows != self.head.out_features:
             self.head = nn.Linear(self.head.in_features, rows).to(self.head.weight.device)

@@ -27,7 +27,8 @@ def load_images(paths: Sequence[str | Path], size: int) -> Tensor:
     """
     images = []
     for path in paths:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        # OpenCV warns on its own of a file that is not there.
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if Path(path).is_file() else None
         if image is None:
             raise R2MError(f"{path}: cannot be read as an image, though the manifest lists it")
         if image.shape[:2] != (size, size):

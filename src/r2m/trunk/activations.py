@@ -24,7 +24,7 @@ def write_activations(
     weights, _ = checkpoint.load(base)
     place = resolve_device(device)
     detector = Detector(backbone)
-    detector.load_tensors(weights)
+    detector.load_tensors(weights, f"{base}: tensors", complete=True)
     detector.eval().to(place)
     frame = manifest.read(manifest_path)
     inputs = Inputs([manifest_path], [], backbone)

@@ -1,0 +1,1 @@
+"""Tables of experiments, one module each, from what the experiment computed."""
