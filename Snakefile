@@ -3,6 +3,9 @@ from snakemake.utils import min_version, validate
 min_version("9.10")
 
 
+include: "workflow/rules/params.smk"
+
+
 configfile: "params.yaml"
 
 

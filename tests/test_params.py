@@ -1,4 +1,5 @@
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,8 @@ def test_reference_of_the_tests():
     assert parse(changed(evaluate={"reference": "ties"})).reference == "ties"
     assert parse(changed(merge__methods__r2m__enabled=False)).reference is None
     text = message(merge__methods__r2m__enabled=False, evaluate={"reference": "r2m"})
-    assert "evaluate.reference: no merge 'r2m' is enabled" in text
-    assert "no merge 'swap' is enabled" in message(evaluate={"reference": "swap"})
+    assert "evaluate.reference: 'r2m' is switched off; expected `merge.methods.r2m.enabled: true`" in text
+    assert "no merge is called 'swap'; expected one of" in message(evaluate={"reference": "swap"})
 
 
 def test_defaults_stand_where_nothing_is_said():
@@ -310,7 +311,7 @@ def test_steps_of_joint_training():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variants": ["r2n"]}, "experiments.composability.variants: 'r2n' is not among them; did you mean"),
+        ({"variants": ["r2n"]}, "experiments.composability.variants: no merge is called 'r2n'; did you mean"),
         ({"variants": ["fisher"]}, "experiments.composability.variants: 'fisher' needs statistics"),
         ({"variants": ["kept"]}, "experiments.composability.variants: 'kept' takes the head of a specialist"),
         ({"orders": 0}, "experiments.composability.orders: "),
@@ -413,22 +414,95 @@ def test_the_smallest_params_of_the_tests_are_valid():
         ({"families": {"variants": []}}, "experiments.families.variants: expected at least one"),
         (
             {"robustness": {"variants": ["ties", "ties"]}},
-            "experiments.robustness.variants: expected each name once",
+            "experiments.robustness.variants: 'ties' stands there twice; expected each once",
         ),
         (
             {"heads": {"enabled": True, "variants": ["ties", "ties"]}},
-            "experiments.heads.variants: expected each name once",
+            "experiments.heads.variants: 'ties' stands there twice",
         ),
         (
             {"families": {"generators": ["a", "a"]}},
-            "experiments.families.generators: expected each name once",
+            "experiments.families.generators: 'a' stands there twice",
         ),
+        ({"robustness": {"jpeg": [80, 80]}}, "experiments.robustness.jpeg: 80 stands there twice"),
+        (
+            {"robustness": {"blur": [[3, 0.5], [3, 0.5]]}},
+            "experiments.robustness.blur: (3, 0.5) stands there twice",
+        ),
+        ({"ablation": {"factors": {"scale": []}}}, "experiments.ablation.factors.scale: List should have at"),
+        (
+            {"ablation": {"factors": {"norm_match": [True, True]}}},
+            "experiments.ablation.factors.norm_match: True stands there twice",
+        ),
+        ({"sources": {"cores": {}}}, "experiments.sources.cores: Dictionary should have at least 1 item"),
+        ({"sources": {"cores": {"r2m": {"real.rank": []}}}}, "experiments.sources.cores.r2m.real.rank: List"),
     ],
 )
 def test_names_of_experiments(experiments, message):
     config = changed(experiments=experiments, merge__methods={"ties": {}})
-    with pytest.raises(R2MError, match=message.replace(".", r"\.")):
+    with pytest.raises(R2MError, match=re.escape(message)):
         parse(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"heads": {"variants": ["r2n"]}},
+            "experiments.heads.variants: no merge is called 'r2n'; did you mean",
+        ),
+        (
+            {"heads": {"variants": ["off"]}},
+            "experiments.heads.variants: 'off' is switched off; expected `merge.methods.off.enabled: true`",
+        ),
+        (
+            {"rationale": {"variants": ["ties"]}},
+            "experiments.rationale.variants: 'ties' is a merge by ties; expected one of the method r2m",
+        ),
+        ({"hostile": {"variants": ["fisher"]}}, "experiments.hostile.variants: 'fisher' needs statistics"),
+        ({"families": {"variants": ["off"]}}, "experiments.families.variants: 'off' is switched off"),
+        ({"sources": {"cores": {"off": {}}}}, "experiments.sources.cores: 'off' is switched off"),
+        (
+            {"ablation": {"factors": {"real.rank": [1, 5]}}},
+            "experiments.ablation.factors.real.rank: real.rank 5 exceeds the number of specialists;"
+            " expected at most 4",
+        ),
+        (
+            {"sources": {"cores": {"r2m": {"real.rank": [5]}}}},
+            "experiments.sources.cores.r2m: real.rank 5 exceeds the number of specialists",
+        ),
+    ],
+)
+def test_merges_of_experiments(changes, message):
+    methods = {"r2m": {}, "ties": {}, "fisher": {}, "off": {"method": "ties", "enabled": False}}
+    ((name, options),) = changes.items()
+    options = {"enabled": True, **({"generators": ["sbi"]} if name == "families" else {}), **options}
+    if name in ("heads", "rationale", "hostile", "ablation", "families"):
+        options = {"variants": ["r2m"], **options}
+    config = changed(experiments={name: options}, merge__methods=methods)
+    with pytest.raises(R2MError, match=re.escape(message)):
+        parse(config)
+
+
+def test_more_real_directions_than_specialists():
+    message = "merge.methods.r2m: real.rank 5 exceeds the number of specialists; expected at most 4"
+    with pytest.raises(R2MError, match=re.escape(message)):
+        parse(changed(merge__methods={"r2m": {"real": {"rank": 5}}}))
+    parse(changed(merge__methods={"ties": {}, "r2m": {"enabled": False, "real": {"rank": 5}}}))
+    parse(changed(merge__methods={"r2m": {"real": {"space": "matrix", "rank": 5}}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [True]}, "seeds: true and false are no values of it, got [True]"),
+        ({"finetune__steps": True}, "finetune: steps: true and false are no values of it, got True"),
+        ({"backbone__trainable_blocks": False}, "backbone: trainable_blocks: true and false are no values"),
+    ],
+)
+def test_true_is_no_number(changes, message):
+    with pytest.raises(R2MError, match=re.escape(message)):
+        parse(changed(**changes))
 
 
 def test_seeds_that_no_library_takes():

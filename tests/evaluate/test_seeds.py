@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,11 @@ def test_tables_of_experiments_join_over_seeds() -> None:
     assert "Mean ± standard deviation over 2 seeds" in lines[-1]
     one = rendered([0.8, 0.6])
     assert over_seeds([one]) is one
+
+
+def test_deviations_have_the_digits_of_their_column_and_one_at_least() -> None:
+    runs = [replace(rendered(values), digits={"auc": 0}) for values in ([4.0, 6.0], [6.0, 6.0])]
+    assert over_seeds(runs).to_markdown().splitlines()[2] == "| a | 0.500 | <ins>5</ins> ± 1.4 |"
 
 
 def test_experiments_with_other_rows_do_not_join() -> None:

@@ -232,3 +232,21 @@ def test_an_experiment_that_there_is_not(module, tmp_path):
     assert result.exit_code == 2
     assert "'nonsense' is not one of 'inversion'" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("name", experiment_figure.NAMES)
+def test_the_table_of_another_experiment_is_refused(name, tmp_path, context):
+    path = tmp_path / "table.csv"
+    path.write_text("nothing,that,they,have\n1,2,3,4\n")
+    given = [
+        "--experiment",
+        name,
+        "--options",
+        json.dumps(CONTEXT),
+        "--out",
+        str(tmp_path / "figure"),
+        str(path),
+    ]
+    with pytest.raises(R2MError, match=rf"table\.csv: expected the table of the experiment {name}; lacks"):
+        CliRunner().invoke(experiment_figure.command, given, catch_exceptions=False)
+    assert [one.name for one in tmp_path.iterdir()] == ["table.csv"]

@@ -218,8 +218,11 @@ def test_report_must_hold_the_spectra(tmp_path: Path) -> None:
     ],
 )
 def test_tune_layout(variants: dict[str, pd.DataFrame]) -> None:
-    figure = tune(variants)
+    figure = tune(variants, EvaluationContext(variants={"r2m": "R²M", "weight_averaging": "Averaging"}))
     check_layout(figure)
+    if "r2m" in variants:
+        titles = [text.get_text() for text in texts(figure)]
+        assert titles.index("R²M") < titles.index("Averaging")
     assert len({axes.get_ylim() for axes in figure.axes[1:]}) == 1
 
 
@@ -258,7 +261,7 @@ def test_commands(results: Callable[..., Any], tmp_path: Path) -> None:
         (figure_intervals, ["--means", paths["intervals"], *options]),
         (figure_reliability, ["--table", paths["curves"], "--models", paths["models"], *options]),
         (figure_spectra, [str(report), *options, "--title", "r2m"]),
-        (figure_tune, ["--candidates", f"r2m={paths['r2m']}"]),
+        (figure_tune, ["--candidates", f"r2m={paths['r2m']}", *options]),
     ]
     for module, arguments in runs:
         stem = tmp_path / "out" / module.__name__

@@ -173,6 +173,14 @@ def test_code_of_one_forgery(project: Project) -> None:
     }
 
 
+def test_specialists_of_families_that_are_gone_are_removed(project: Project) -> None:
+    gone = project / "results/experiments/families/specialists/gone/seed0/model.safetensors"
+    gone.parent.mkdir(parents=True)
+    gone.touch()
+    project.snakemake("--forcerun", "data_card", "--", "results/data_card.md")
+    assert not gone.parents[1].exists()
+
+
 def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.edit("generators.inp", None)
     project.edit("merge.methods.r2m_task", None)

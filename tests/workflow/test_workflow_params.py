@@ -58,7 +58,7 @@ BY_THE_SAME_CHECK = [
     ("generators.swap.images", "drawn", ["generators.swap", "exactly one", "forge", "images"]),
     ("evaluate.resamples", 20, ["evaluate.resamples", "greater than or equal to 100"]),
     ("evaluate.reference", "r2n", ["evaluate.reference", "'r2n'", "did you mean 'r2m'"]),
-    ("evaluate.reference", "fisher", ["evaluate.reference", "no merge 'fisher' is enabled"]),
+    ("evaluate.reference", "fisher", ["evaluate.reference", "'fisher' is switched off"]),
     ("merge.methods.ties.tune.keep", [0.2, 0.2], ["merge.methods.ties.tune.keep", "0.2", "twice"]),
     ("merge.methods.fisher.tune", {"images": [1, 2, 3, 4]}, ["merge.methods.fisher.tune", "`images`"]),
     ("merge.methods.slerp", {"t": 2}, ["merge.methods.slerp.t", "less than"]),
@@ -107,7 +107,9 @@ def test_key_given_twice(bare_project: Project) -> None:
 
 def test_not_yaml(bare_project: Project) -> None:
     bare_project.replace("params.yaml", "seed: 0", "seed: [0")
-    assert "not valid JSON or YAML" in message(bare_project)
+    text = message(bare_project)
+    assert "params.yaml: not valid YAML" in text
+    assert "line 2" in text
 
 
 def test_too_few_images(bare_project: Project) -> None:

@@ -16,7 +16,6 @@ from r2m.forge.registry import module_of
 from r2m.merge import registry
 
 try:
-    r2m_params.read_yaml("params.yaml")
     # Snakemake's own reader takes 1e-5 for text.
     config = r2m_params.with_floats(config)
     PARAMS = r2m_params.parse(config)
@@ -484,12 +483,11 @@ def chosen_options(variants):
 
 
 EXPERIMENTS = PARAMS.experiments.enabled
+VARIANT_LABELS = {name: PARAMS.merge.methods[name].label or name for name in VARIANTS}
 EXPERIMENT_CONTEXT = json.dumps(
     {
         **json.loads(context()),
-        "variants": {
-            name: PARAMS.merge.methods[name].label or name for name in VARIANTS
-        },
+        "variants": VARIANT_LABELS,
         "resamples": PARAMS.evaluate.resamples,
         "seed": PARAMS.seed,
     }

@@ -201,6 +201,18 @@ def benchmarked():
     }
 
 
+def family_folders():
+    """Folders of the experiment `families` → the names that it has."""
+    if "families" not in EXPERIMENTS:
+        return {}
+    own = [name for name in FAMILY_MEMBERS if name not in REUSED]
+    return {
+        "experiments/families/forged": PROMOTED,
+        "experiments/families/trunk/forged": PROMOTED,
+        "experiments/families/specialists": own,
+    }
+
+
 def prune():
     """Remove results of names that are no longer in params.yaml, so that no table can show them.
 
@@ -229,6 +241,7 @@ def prune():
         "pages": [Path(path).stem for path in PAGES],
         **{f"figures/{name}": R2M_VARIANTS for name in ("pipeline", "spectra")},
         "experiments": EXPERIMENTS,
+        **family_folders(),
         **{
             f"{folder}/joint": TRAINED_SUBSETS
             for folder in (

@@ -142,9 +142,10 @@ rule figure_tune:
     params:
         out=without_suffix,
         candidates=lambda w, input: repeated("--candidates", dict(zip(VARIANTS, input))),
+        context=json.dumps({"variants": VARIANT_LABELS}),
         code=code_digest(["r2m.cli.figure_tune"]),
     shell:
-        "r2m figure-tune --out {params.out} {params.candidates} >{log} 2>&1"
+        "r2m figure-tune --options {params.context:q} --out {params.out} {params.candidates} >{log} 2>&1"
 
 
 rule data_card:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from r2m.cli.json_type import Options
+from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.params import ExperimentsOptions
 
@@ -21,4 +22,10 @@ def command(experiment: str, options: EvaluationContext, out: Path, table: Path)
     """Draw the figure of an experiment's table (CSV)."""
     from r2m.figures.style import save
 
-    save(import_module(f"r2m.figures.{experiment}").figure(read_table(table), options), out)
+    try:
+        figure = import_module(f"r2m.figures.{experiment}").figure(read_table(table), options)
+    except KeyError as error:
+        raise R2MError(
+            f"{table}: expected the table of the experiment {experiment}; lacks {error}"
+        ) from error
+    save(figure, out)

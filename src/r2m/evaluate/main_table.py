@@ -135,14 +135,14 @@ class MainTable:
                 cells.append(markup.missing)
             else:
                 frame = {1: markup.best, 2: markup.second}.get(int(rank), "{}")
-                deviation = "" if np.isnan(spread) else markup.spread.format(spread)
+                deviation = "" if np.isnan(spread) else f"{markup.spread}{spread:.3f}"
                 cells.append(frame.format(f"{value:.3f}") + deviation + (markup.own if own else ""))
         return cells
 
 
 @dataclass(frozen=True)
 class Markup:
-    """How the best, the second, a specialist's own, a missing value and a deviation are written."""
+    """How the best, the second, a specialist's own, a missing value and the sign before a deviation look."""
 
     best: str
     second: str
@@ -151,8 +151,8 @@ class Markup:
     spread: str
 
 
-MARKDOWN = Markup("**{}**", "<ins>{}</ins>", "†", "–", " ± {:.3f}")
-LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$", "--", r" $\pm$ {:.3f}")
+MARKDOWN = Markup("**{}**", "<ins>{}</ins>", "†", "–", " ± ")
+LATEX = Markup(r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$", "--", r" $\pm$ ")
 
 
 def main_table(seeds: Sequence[pd.DataFrame], models: pd.DataFrame, context: EvaluationContext) -> MainTable:

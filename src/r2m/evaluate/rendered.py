@@ -42,7 +42,8 @@ class Rendered:
     `titles` maps the columns of `frame` that are shown to their headings, in order. Columns in `best` have
     their greatest value bold and the second underlined, by the three digits shown, within each value of
     `section`. `shown` tells which rows a reader sees, by default all; the CSV always has all of them. A
-    column's standard deviation over seeds stands in `frame` under its name and `_sd`.
+    column's standard deviation over seeds stands in `frame` under its name and `_sd`; it is shown with the
+    column's digits, one at least.
     """
 
     frame: pd.DataFrame
@@ -128,7 +129,7 @@ class Rendered:
                     else frames.get(int(place) if not pd.isna(place) else 0, "{}").format(
                         f"{value:.{digits}f}" if self._is_number(name) else quoted(str(value))
                     )
-                    + ("" if pd.isna(spread) else markup.spread.format(spread))
+                    + ("" if pd.isna(spread) else f"{markup.spread}{spread:.{max(digits, 1)}f}")
                     for value, place, spread in zip(values, places, self._spread(name), strict=True)
                 ]
             )

@@ -44,9 +44,12 @@ def intervals(means: pd.DataFrame, context: EvaluationContext) -> Figure:
     top, body = 0.5, ROW * lines + 0.1
     width = max(left + len(protocols) * (PANEL + NUMBERS + GAP) - GAP + MARGIN, left + 3.0)
     limits = _limits(rows)
+    known = models.set_index("model")["label"]
+    names = " and ".join(known[name] for name in sorted(references & set(known.index)))
+    note = f"dashed: mean of {names}, which the others are tested against" if names else ""
 
     with styled():
-        figure = new_figure(width, top + body + 0.45)
+        figure = new_figure(width, top + body + 0.45 + (0.18 if note else 0))
         page = canvas(figure)
         for text, place, style in [
             *((KIND_TITLES[kind], place, "italic") for kind, place in headings),
@@ -63,6 +66,9 @@ def intervals(means: pd.DataFrame, context: EvaluationContext) -> Figure:
             shown = rows[rows["protocol"] == protocol].set_index("model").loc[models["model"]]
             _panel(axes, shown, places, references, context)
             axes.set(xlim=limits, ylim=(lines - 0.5 + 0.05 / ROW, -0.5 - 0.05 / ROW))
+        page.text(
+            width - MARGIN, top + body + 0.55, note, size=NUMBER_SIZE, color=FAINT, ha="right", va="center"
+        )
     return figure
 
 
@@ -115,7 +121,7 @@ def _panel(
                 clip_on=False,
             )
     axes.set(yticks=[], xlabel="mean AUC")
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)

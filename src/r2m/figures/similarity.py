@@ -11,7 +11,7 @@ from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.image_kinds import IMAGE_KINDS
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.figures.image_kinds import KIND_COLOURS, KIND_MARKS
-from r2m.figures.style import add_axes, new_figure, styled, text_width, wrap
+from r2m.figures.style import FAINT, add_axes, new_figure, styled, text_width, wrap
 from r2m.tables.similarity import MEAN
 
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
@@ -45,6 +45,15 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             for column, compared in enumerate(columns):
                 part = shown[shown["compared"] == compared]
                 if part.empty:  # the base has no shifts to compare
+                    drawn.text(
+                        (left + column * (PANEL + GAP) + PANEL / 2) / width,
+                        1 - (top + row * (HEIGHT + GAP) + HEIGHT / 2) / height,
+                        "none to compare",
+                        ha="center",
+                        va="center",
+                        size=SIZE,
+                        color=FAINT,
+                    )
                     continue
                 axes = add_axes(
                     drawn, left + column * (PANEL + GAP), top + row * (HEIGHT + GAP), PANEL, HEIGHT
@@ -89,7 +98,7 @@ def _panel(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
     places = range(len(part))
     for kind in kinds:
         colour = KIND_COLOURS[kind]
-        axes.fill_between(places, part[f"{kind}_low"], part[f"{kind}_high"], color=colour, alpha=0.15, lw=0)
+        axes.fill_between(places, part[f"{kind}_low"], part[f"{kind}_high"], color=colour, alpha=0.12, lw=0)
         axes.plot(places, part[kind], color=colour, marker=KIND_MARKS[kind], ms=3, lw=1)
     names = [name.removeprefix("blocks.") for name in part["layer"]]
     axes.set_xticks(list(places), names)

@@ -9,6 +9,7 @@ from r2m.dotted import combinations, with_dotted
 from r2m.errors import R2MError
 from r2m.params.complaints import complaint
 from r2m.params.experiment_checks import experiment_inconsistencies
+from r2m.params.merge_checks import not_enabled, rank_beyond
 from r2m.params.section import nearest
 from r2m.params.sections import FinetuneOverrides, MergeVariant
 
@@ -68,10 +69,7 @@ def inconsistencies(params: "Params") -> Iterator[str]:
     if not params.variants:
         yield "merge.methods: expected at least one that is enabled"
     elif params.reference is not None and params.reference not in params.variants:
-        yield (
-            f"evaluate.reference: no merge {params.reference!r} is enabled"
-            f"{nearest(params.reference, params.variants)}"
-        )
+        yield f"evaluate.reference: {not_enabled(params, params.reference)}"
     for name, variant in params.merge.methods.items():
         yield from _variant_inconsistencies(params, name, variant)
     yield from experiment_inconsistencies(params)
@@ -100,13 +98,16 @@ def _variant_inconsistencies(params: "Params", name: str, variant: MergeVariant)
     yield from _grid_inconsistencies(params, key, variant)
     for candidate in combinations(variant.tune):
         try:
-            method.options.model_validate(with_dotted(variant.options, candidate))
+            options = method.options.model_validate(with_dotted(variant.options, candidate))
         except ValidationError as error:
             option, text = complaint(error)
             yield f"{key}.{option}: {text}" if option else f"{key}: {text}"
             return
         except R2MError as error:
             yield f"{key}: {error}"
+            return
+        if variant.enabled and (text := rank_beyond(params, options)):
+            yield f"{key}: {text}"
             return
 
 

@@ -8,10 +8,14 @@ from pydantic import ValidationError
 from r2m.dotted import combinations, with_dotted
 from r2m.errors import R2MError
 from r2m.params.complaints import complaint
+from r2m.params.merge_checks import not_enabled, rank_beyond
 from r2m.params.section import nearest
 
 if TYPE_CHECKING:
     from r2m.params.whole import Params
+
+# Experiments that take R²M apart.
+_OF_R2M = {"ablation", "rationale"}
 
 
 def experiment_inconsistencies(params: "Params") -> Iterator[str]:
@@ -19,20 +23,27 @@ def experiment_inconsistencies(params: "Params") -> Iterator[str]:
     from r2m.merge.registry import get
 
     experiments = params.experiments
-    every = list(params.variants)
-    r2m = [name for name, method in params.variants.items() if method == "r2m"]
-    data_free = [name for name, method in params.variants.items() if get(method).statistics is None]
-    for key, options, known in (
-        ("similarity", experiments.similarity, every),
-        ("rationale", experiments.rationale, r2m),
-        ("heads", experiments.heads, every),
-        ("ablation", experiments.ablation, r2m),
-        ("hostile", experiments.hostile, data_free),
-        ("robustness", experiments.robustness, every),
+    for key, options in (
+        ("similarity", experiments.similarity),
+        ("rationale", experiments.rationale),
+        ("heads", experiments.heads),
+        ("ablation", experiments.ablation),
+        ("hostile", experiments.hostile),
+        ("robustness", experiments.robustness),
     ):
         for name in options.variants if options.enabled else ():
-            if name not in known:
-                yield f"experiments.{key}.variants: {name!r} is not among them{nearest(name, known)}"
+            if name not in params.variants:
+                yield f"experiments.{key}.variants: {not_enabled(params, name)}"
+            elif key in _OF_R2M and params.variants[name] != "r2m":
+                yield (
+                    f"experiments.{key}.variants: {name!r} is a merge by {params.variants[name]}; expected"
+                    " one of the method r2m"
+                )
+            elif key == "hostile" and get(params.variants[name]).statistics is not None:
+                yield (
+                    f"experiments.{key}.variants: {name!r} needs statistics of the training data, which are"
+                    " not made here"
+                )
     yield from _composability_inconsistencies(params)
     victim, members = experiments.hostile.victim, params.specialist_members
     if victim is not None and victim not in members:
@@ -40,9 +51,12 @@ def experiment_inconsistencies(params: "Params") -> Iterator[str]:
     for factor, values in experiments.ablation.factors.items():
         for value in values:
             try:
-                get("r2m").options.model_validate(with_dotted({}, {factor: value}))
+                changed = get("r2m").options.model_validate(with_dotted({}, {factor: value}))
             except ValidationError as error:
                 yield f"experiments.ablation.factors.{factor}: {complaint(error)[1]}"
+                return
+            if experiments.ablation.enabled and (text := rank_beyond(params, changed)):
+                yield f"experiments.ablation.factors.{factor}: {text}"
                 return
     if params.experiments.families.enabled:
         yield from _families_inconsistencies(params)
@@ -69,7 +83,7 @@ def _families_inconsistencies(params: "Params") -> Iterator[str]:
     counts |= {len(families), sum(map(len, families.values()))}
     for name in options.variants:
         if name not in params.variants:
-            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+            yield f"{key}.variants: {not_enabled(params, name)}"
             continue
         method = get(params.variants[name])
         least, most = method.least_specialists, method.most_specialists
@@ -93,7 +107,7 @@ def _sources_inconsistencies(params: "Params") -> Iterator[str]:
         yield f"{key}.domain: expected a domain with `role: test`{nearest(given, tests)}"
     for name, grid in options.cores.items():
         if name not in params.variants:
-            yield f"{key}.cores: {name!r} is not an enabled merge{nearest(name, params.variants)}"
+            yield f"{key}.cores: {not_enabled(params, name)}"
             continue
         variant, method = params.merge.methods[name], get(params.variants[name])
         if method.statistics is not None:
@@ -103,12 +117,15 @@ def _sources_inconsistencies(params: "Params") -> Iterator[str]:
                 yield f"{key}.cores.{name}.{option}: the variant tunes this option; expected another"
         for values in combinations({**grid, **variant.tune}):
             try:
-                method.options.model_validate(with_dotted(variant.options, values))
+                made = method.options.model_validate(with_dotted(variant.options, values))
             except ValidationError as error:
                 yield f"{key}.cores.{name}: {': '.join(filter(None, complaint(error)))}"
                 return
             except R2MError as error:
                 yield f"{key}.cores.{name}: {error}"
+                return
+            if text := rank_beyond(params, made):
+                yield f"{key}.cores.{name}: {text}"
                 return
 
 
@@ -123,7 +140,7 @@ def _composability_inconsistencies(params: "Params") -> Iterator[str]:
         yield f"{key}: expected two specialists or more, here is one; expected `enabled: false`"
     for name in options.variants:
         if name not in params.variants:
-            yield f"{key}.variants: {name!r} is not among them{nearest(name, params.variants)}"
+            yield f"{key}.variants: {not_enabled(params, name)}"
         elif get(params.variants[name]).statistics is not None:
             yield f"{key}.variants: {name!r} needs statistics of training data; expected one that does not"
         elif params.merge.methods[name].head.startswith("specialist:"):

@@ -1,16 +1,19 @@
 """The section `experiments` of `params.yaml`: what `snakemake paper` adds to the default run."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from r2m.params.section import Fraction, Name, Positive, Section
 
+Value = TypeVar("Value")
 
-def _each_once(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError("expected each name once")
-    return names
+
+def _each_once(values: list[Value]) -> list[Value]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands there twice; expected each once")
+    return values
 
 
 def _at_least_one(names: list[str]) -> list[str]:
@@ -21,12 +24,15 @@ def _at_least_one(names: list[str]) -> list[str]:
 
 Names = Annotated[list[Name], AfterValidator(_each_once)]
 Variants = Annotated[Names, AfterValidator(_at_least_one)]
+Levels = Annotated[list[Value], AfterValidator(_each_once)]
+# Dotted option → its values.
+Factors = dict[str, Annotated[list[Any], Field(min_length=1), AfterValidator(_each_once)]]
 
 
 class Experiment(Section):
     """One experiment of `snakemake paper`."""
 
-    enabled: bool = False
+    enabled: bool = Field(default=False, description="whether `snakemake paper` runs it")
 
 
 class HeadsOptions(Experiment):
@@ -39,9 +45,7 @@ class AblationOptions(Experiment):
     """R²M with one option changed at a time from those that were chosen on val."""
 
     variants: Variants = Field(default=["r2m"], description="enabled merge variants of the method r2m")
-    factors: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default={}, description="dotted option → its values"
-    )
+    factors: Factors = Field(default={}, description="dotted option → its values")
 
 
 class ComposabilityOptions(Experiment):
@@ -89,14 +93,14 @@ class RobustnessOptions(Experiment):
     people: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="share of the people whose test images are taken"
     )
-    jpeg: list[Annotated[int, Field(ge=1, le=100)]] = Field(default=[], description="qualities")
-    blur: list[tuple[Annotated[int, Field(ge=1)], Positive]] = Field(
+    jpeg: Levels[Annotated[int, Field(ge=1, le=100)]] = Field(default=[], description="qualities")
+    blur: Levels[tuple[Annotated[int, Field(ge=1)], Positive]] = Field(
         default=[], description="[odd size of the kernel, σ] in pixels"
     )
-    noise: list[Positive] = Field(default=[], description="σ as a share of the range of values")
-    resize: list[Fraction] = Field(default=[], description="share of the size that images are scaled to")
-    saturation: list[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
-    contrast: list[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
+    noise: Levels[Positive] = Field(default=[], description="σ as a share of the range of values")
+    resize: Levels[Fraction] = Field(default=[], description="share of the size that images are scaled to")
+    saturation: Levels[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
+    contrast: Levels[Annotated[float, Field(ge=0)]] = Field(default=[], description="factors")
 
     @model_validator(mode="after")
     def _levels(self) -> "RobustnessOptions":
@@ -135,8 +139,10 @@ class SourcesOptions(Experiment):
 
     domain: Name | None = Field(default=None, description="domain of the role test; default: the first")
     share: Fraction = Field(default=0.5, description="share of its people who are trained on")
-    cores: dict[Name, dict[str, Annotated[list[Any], Field(min_length=1)]]] = Field(
-        default={"r2m": {}}, description="enabled merge variant → dotted option → its values; {}: as it is"
+    cores: dict[Name, Factors] = Field(
+        default={"r2m": {}},
+        min_length=1,
+        description="enabled merge variant → dotted option → its values; {}: as it is",
     )
 
 

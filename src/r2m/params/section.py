@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,7 +32,19 @@ class Section(BaseModel):
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
                 if isinstance(one, float) and GREATEST < abs(one) < math.inf:
                     raise ValueError(f"{key}: expected a number within the range of float32, got {one!r}")
+                # Python takes true for 1.
+                if _holds_bool(one) and not _takes_bool(cls.model_fields[key].annotation):
+                    raise ValueError(f"{key}: true and false are no values of it, got {one!r}")
         return value
+
+
+def _holds_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(map(_holds_bool, value)))
+
+
+def _takes_bool(annotation: Any) -> bool:
+    # Of Literal[True] the argument is the value.
+    return annotation in (bool, Any, True) or any(map(_takes_bool, get_args(annotation)))
 
 
 def nearest(word: str, known: Any) -> str:

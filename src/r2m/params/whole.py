@@ -31,10 +31,16 @@ class Params(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         default=[0], description="of training; with several, tables show mean ± standard deviation"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    domains: Annotated[dict[Name, DomainOptions], Field(min_length=1)]
-    generators: Annotated[dict[Name, GeneratorOptions], Field(min_length=1)]
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: CUDA, then MPS, then the CPU"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    domains: dict[Name, DomainOptions] = Field(
+        min_length=1, description="name → a collection of real photographs"
+    )
+    generators: dict[Name, GeneratorOptions] = Field(min_length=1, description="name → a forgery generator")
     faces: FacesOptions = FacesOptions()
     backbone: BackboneOptions = BackboneOptions()
     augment: AugmentOptions = AugmentOptions()

@@ -61,7 +61,8 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
 
 METHOD = Method(
     title="Fisher merging",
-    citation="Matena and Raffel, Merging models with Fisher-weighted averaging, NeurIPS 2022, 2111.09832",
+    citation="Matena and Raffel, Merging models with Fisher-weighted averaging, NeurIPS 2022,"
+    " arXiv 2111.09832",
     options=Options,
     merge=merge,
     prepare=prepare,
