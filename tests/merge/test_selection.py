@@ -75,6 +75,7 @@ def test_one_tensor_of_many_numbers(misled, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_many_numbers_of_unlike_tensors(threads, monkeypatch):
     monkeypatch.setattr(blocks_module, "PIECE_ENTRIES", 2**14)
+    monkeypatch.setattr(blocks_module, "LEAST_PIECE", 2**12)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(2, 200_000, generator=generator) * torch.rand(
         200_000, generator=generator

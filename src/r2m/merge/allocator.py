@@ -5,6 +5,8 @@ import platform
 
 # glibc's M_MMAP_THRESHOLD, and the size from which a block is mapped by itself.
 _MMAP_THRESHOLD, _MAPPED = -3, 4 << 20
+# Its M_TRIM_THRESHOLD: a heap keeps so much of its free end, and the blocks of the next piece need no new pages.
+_TRIM_THRESHOLD, _KEPT = -1, 16 << 20
 
 
 def map_large_blocks() -> None:
@@ -14,4 +16,6 @@ def map_large_blocks() -> None:
     numbers that are kept for every specialist split the holes there, and the heaps grow with their number.
     """
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _MAPPED)
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _MAPPED)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)

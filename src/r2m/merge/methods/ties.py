@@ -37,7 +37,6 @@ def prepare(blocks: Blocks, options: Options) -> Election:
     cannot be had before the thresholds are known, and it is seldom to be spared, for among millions of
     differences of float32 weights some cancel exactly.
     """
-    import torch
 
     from r2m.merge.selection import kth_values
 
@@ -46,7 +45,7 @@ def prepare(blocks: Blocks, options: Options) -> Election:
     thresholds = kth_values(blocks, lambda block: block.task_vectors().abs(), [rank], label="trimming")
 
     def signs(block: Block) -> float:
-        return trim(block, thresholds).sum(0, dtype=torch.float64).sign_().sum().item()
+        return exact_sum(trim(block, thresholds)).sign_().sum().item()
 
     majority = sum(sum(part) for _, part in blocks.map(signs, "elements", label="electing"))
     return Election(thresholds, majority)
@@ -58,10 +57,9 @@ def merge(block: Block, options: Options, state: Election) -> Tensor:
     Sums are in float64, where float32 numbers cancel exactly, whatever their order. Entries whose sum is zero
     take the sign of the majority; the negative one if there is none, as in the authors' code.
     """
-    import torch
 
     trimmed = trim(block, state.thresholds)
-    total = trimmed.sum(0, dtype=torch.float64)
+    total = exact_sum(trimmed)
     positive = total >= 0 if state.majority > 0 else total > 0
     sign = positive.to(trimmed.dtype).mul_(2).sub_(1)
     agreeing = trimmed.mul_(sign).clamp_(min=0)
@@ -76,6 +74,16 @@ def trim(block: Block, thresholds: Tensor) -> Tensor:
     least = thresholds.to(task_vectors.device).reshape(-1, *[1] * (task_vectors.ndim - 1))
     # A mask of floats, made in place, is ten times faster than one of booleans.
     return task_vectors.abs().ge_(least).mul_(task_vectors)
+
+
+def exact_sum(rows: Tensor) -> Tensor:
+    """Return Σ rows in float64; torch's own sum would convert all rows (K, …) before it adds them."""
+    import torch
+
+    total = torch.zeros(rows.shape[1:], dtype=torch.float64, device=rows.device)
+    for row in rows:
+        total += row
+    return total
 
 
 METHOD = Method(
