@@ -5,7 +5,7 @@ import platform
 
 # glibc's M_MMAP_THRESHOLD, and the size from which a block is mapped by itself.
 _MMAP_THRESHOLD, _MAPPED = -3, 4 << 20
-# Its M_TRIM_THRESHOLD: a heap keeps so much of its free end, and the blocks of the next piece need no new pages.
+# Its M_TRIM_THRESHOLD: heaps keep so much of their free end, and the next piece's blocks need no new pages.
 _TRIM_THRESHOLD, _KEPT = -1, 16 << 20
 
 
