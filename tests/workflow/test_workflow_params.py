@@ -31,7 +31,7 @@ THROUGH_SNAKEMAKE = [
     ("finetune.step", 5, ["finetune", "unknown key 'step'", "did you mean 'steps'"]),
     ("finetune.steps", "many", ["finetune.steps", "integer", "'many'"]),
     ("finetune.lr", -1.0, ["finetune.lr", "greater than 0", "-1.0"]),
-    ("seed", True, ["'seed'", "True is not of type 'integer'"]),
+    ("seed", True, ["params.yaml: seed: true and false are no values of it"]),
     (
         "domains.drawn.images.folder",
         "nowhere",
