@@ -273,6 +273,19 @@ def test_probe_and_score(trained, tmp_path):
     assert set(frame["generator"]) == {"real", "swap", "up"}
 
 
+def test_scores_of_what_is_no_model_are_refused(trained, tmp_path, image_sets):
+    folder, shared, images, head = trained
+    description = ["--model", "swap", "--kind", "specialist", "--out", tmp_path / "s.parquet"]
+    with pytest.raises(R2MError, match=r"swap\.tau: holds no head \(head\.weight\)"):
+        invoke("score", *shared, *images, "--checkpoint", folder / "swap.tau", *description)
+    with pytest.raises(R2MError, match="expected each manifest once"):
+        invoke("score", *shared, *images, *images[:4], "--checkpoint", head, *description)
+    assert "0 is not in the range" in invoke(
+        "score", *shared, *images, "--checkpoint", head, *description, "--batch-size", 0, code=2
+    )
+    assert not (tmp_path / "s.parquet").exists()
+
+
 def test_base_without_a_tensor_of_the_backbone_is_refused(trained, tmp_path, image_sets):
     """What the file does not give would stay as it was drawn."""
     folder, shared, images, head = trained

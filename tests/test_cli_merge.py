@@ -135,6 +135,9 @@ def test_mistakes_on_the_command_line(folder):
         ("--set", "scaling=-.inf"): "scaling: Input should be a finite number (got -inf)",
         ("--set", "lambda=1"): "options of task_arithmetic: unknown key 'lambda'; expected one of scaling",
         ("--exclude", "blok*"): "exclude 'blok*': fits no tensor of the base",
+        ("--set", "scaling=[1"): "--set scaling=[1: expected a value in YAML",
+        ("--set", "scaling=!!python/none x"): "--set scaling=!!python/none x: expected a value in YAML",
+        ("--specialist", "base=x.safetensors"): "specialists: 'base' is what reports call the base",
     }.items():
         with pytest.raises(R2MError, match=re.escape(message)):
             invoke(*arguments(folder), *extra)

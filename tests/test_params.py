@@ -484,6 +484,35 @@ def test_merges_of_experiments(changes, message):
         parse(config)
 
 
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"base": {"method": "ties"}}, "merge.methods.base: another model has this name"),
+        ({"swap": {"method": "ties"}}, "merge.methods.swap: another model has this name"),
+        (
+            {"ties": {"keep": 0.2, "tune": {"keep": [0.1, 0.2, 0.3]}}},
+            "merge.methods.ties.keep: stands beside `tune: keep`; expected one of the two",
+        ),
+        (
+            {
+                "r2m": {
+                    "residual": {"rank": {"energy": 0.5}},
+                    "tune": {"residual.rank.ratio": [0.1, 0.2, 0.3]},
+                }
+            },
+            "merge.methods.r2m.residual.rank.energy: stands beside `tune: residual.rank.ratio`",
+        ),
+        (
+            {"r2m": {"tune": {"residual.rank.ratio": [0.1, 0.2, 0.3], "residual.rank.energy": [0.5]}}},
+            "merge.methods.r2m.tune: {'residual.rank.ratio': 0.2, 'residual.rank.energy': 0.5} gives",
+        ),
+    ],
+)
+def test_merges_that_contradict_themselves(methods, message):
+    with pytest.raises(R2MError, match=re.escape(message)):
+        parse(changed(merge={"candidates": 3, "methods": methods}))
+
+
 def test_more_real_directions_than_specialists():
     message = "merge.methods.r2m: real.rank 5 exceeds the number of specialists; expected at most 4"
     with pytest.raises(R2MError, match=re.escape(message)):

@@ -93,6 +93,30 @@ def test_digest_of_folders_follows_names_and_sizes(config, tmp_path):
     assert folders_digest(folders) not in (before, changed)
 
 
+def test_digest_of_a_folder_with_a_dangling_link(tmp_path):
+    folder = fill(tmp_path / "mine", 1)
+    before = folders_digest([folder])
+    (tmp_path / "mine" / "dangling.png").symlink_to(tmp_path / "nowhere")
+    assert folders_digest([folder]) != before
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "text"),
+    [
+        (
+            "domains",
+            {"other": {"images": {"package": "clip"}, "role": "test", "identity": "file"}},
+            "domains.other.images.package",
+        ),
+        ("faces", {"detector": {"package": "orl"}}, "faces.detector.package: 'orl' holds something else"),
+        ("backbone", {"weights": {"package": "celeba"}}, "backbone.weights.package: 'celeba' holds"),
+    ],
+)
+def test_packages_of_another_kind(config, section, change, text):
+    config[section] |= change
+    assert text in message(config)
+
+
 def test_listing(tmp_path):
     for name in ("b.jpg", "a/z.PGM", "a.txt", ".hidden/c.jpg", "a/.d.png", "B.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

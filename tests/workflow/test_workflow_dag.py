@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import pandas as pd
 import pytest
 from workflow_project import Project
 
@@ -171,6 +172,14 @@ def test_code_of_one_forgery(project: Project) -> None:
         "forge inp",
         "trunk forged/inp",
     }
+
+
+def test_labels_are_no_shell_code(project: Project) -> None:
+    label = 'It\'s $(id -un) `id` "1" 50 %'
+    project.edit("merge.methods.ties.label", label)
+    project.snakemake("--", "results/tables/models.csv")
+    models = pd.read_csv(project / "results/tables/models.csv")
+    assert models.set_index("model")["label"]["ties"] == label
 
 
 def test_specialists_of_families_that_are_gone_are_removed(project: Project) -> None:

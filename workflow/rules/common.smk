@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -73,7 +75,10 @@ def detector_arguments():
     if DETECTOR == "none":
         return ""
     folder = source_folder(DETECTOR)
-    return f"--detector {folder}/yunet.onnx --embedder {folder}/sface.onnx"
+    detector, embedder = (
+        shlex.quote(f"{folder}/{name}.onnx") for name in ("yunet", "sface")
+    )
+    return f"--detector {detector} --embedder {embedder}"
 
 
 def manifest_of(image_set):
@@ -318,7 +323,7 @@ def model_arguments(wildcards):
     if wildcards.kind == "merge":
         label = PARAMS.merge.methods[wildcards.model].label
         method = f" --method {VARIANTS[wildcards.model]}"
-    shown = json.dumps(label or wildcards.model, ensure_ascii=False)
+    shown = shlex.quote(label or wildcards.model)
     return f"--seed {wildcards.seed} --label {shown}{method}"
 
 

@@ -263,18 +263,27 @@ def finish():
     """After a run outside DVC: write the report, tell DVC what is there, say where the tables are."""
     if "DVC_STAGE" in os.environ:
         return
-    snakemake = f"{sys.executable} -m snakemake --snakefile {workflow.main_snakefile}"
+    python = shlex.quote(sys.executable)
+    snakemake = (
+        f"{python} -m snakemake --snakefile {shlex.quote(str(workflow.main_snakefile))}"
+    )
     done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
     if "Nothing to be done" not in done:
         return
     target = "paper" if all(Path(path).exists() for path in PAPER) else "all"
     style = Path(workflow.basedir, "workflow", "report", "report.css")
     shell(
-        f"{snakemake} --report results/report.html --report-stylesheet {style} -- {target}"
+        f"{snakemake} --report results/report.html --report-stylesheet {shlex.quote(str(style))}"
+        f" -- {target}"
         " >results/logs/report.log 2>&1 || true"
     )
     if Path(".dvc").is_dir():
-        shell(f"{sys.executable} -m dvc commit --force --quiet")
+        command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise WorkflowError(
+                f"The results are there, but DVC has not taken them in: {result.stderr.strip()}"
+            )
     logger.info(
         "Tables: results/tables. Figures: results/figures. Report: results/report.html."
     )

@@ -126,4 +126,7 @@ def _setting(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not (key and separator):
         raise R2MError(f"--set {text}: expected KEY=VALUE")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise R2MError(f"--set {text}: expected a value in YAML ({' '.join(str(error).split())})") from error

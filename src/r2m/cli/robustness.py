@@ -18,7 +18,7 @@ from r2m.params import BackboneOptions, RobustnessOptions
 @click.option(
     "--options", type=Options(RobustnessOptions), required=True, help="experiments.robustness as JSON."
 )
-@click.option("--batch-size", default=64)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64)
 @click.option("--seed", default=0)
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 @compute_options

@@ -18,7 +18,7 @@ from r2m.params import BackboneOptions
 @click.option("--method", help="Merging method.")
 @click.option("--seed", type=int, help="Of the training; none: the model depends on no seed.")
 @click.option("--label", help="Name in the figures; default: the model's.")
-@click.option("--batch-size", default=64)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64)
 @click.option("--out", type=FILE, required=True)
 @compute_options
 def command(
@@ -41,16 +41,20 @@ def command(
     """Score images with a checkpoint laid over the base."""
     import torch
 
+    from r2m.errors import R2MError
     from r2m.evaluate.scores import score, write
     from r2m.models import checkpoint
-    from r2m.models.backbone import Detector
+    from r2m.models.backbone import HEAD, Detector
     from r2m.models.precision import resolve_device
     from r2m.trunk.inputs import Inputs
 
     torch.set_num_threads(threads)
     detector = Detector(backbone)
     detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
-    detector.load_tensors(checkpoint.load(checkpoint_path)[0], f"{checkpoint_path}: tensors")
+    tensors = checkpoint.load(checkpoint_path)[0]
+    if HEAD + "weight" not in tensors:
+        raise R2MError(f"{checkpoint_path}: holds no head ({HEAD}weight); expected a model or a head")
+    detector.load_tensors(tensors, f"{checkpoint_path}: tensors")
     inputs = Inputs(manifests, trunks, backbone, checkpoint.read_metadata(base).get("base_hash"))
     place = resolve_device(device)
     scores = score(detector.to(place), inputs, place, precision, batch_size)

@@ -6,13 +6,17 @@ from pathlib import Path
 
 from r2m.data.listing import find_images
 from r2m.errors import R2MError
-from r2m.params import FileSource, FolderSource, Params
+from r2m.params import FileSource, FolderSource, PackageSource, Params
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def check_inputs(params: Params) -> None:
     """Raise R2MError for the first missing or unusable file or folder that the params name."""
+    for name, domain in params.domains.items():
+        _check_package(f"domains.{name}.images", domain.images, ("celeba", "orl"))
+    _check_package("faces.detector", params.faces.detector, ("faces",))
+    _check_package("backbone.weights", params.backbone.weights, ("clip",))
     shares = params.faces.split
     whole = math.ceil(params.faces.min_images / min(shares.train, shares.val, shares.test))
     for name, domain in params.domains.items():
@@ -42,7 +46,8 @@ def folders_digest(folders: list[str]) -> str:
     digest = hashlib.sha256()
     for folder in folders:
         for path in find_images(Path(folder)):
-            size = Path(folder, path).stat().st_size
+            whole = Path(folder, path)
+            size = whole.stat().st_size if whole.exists() else None  # a dangling link is told when it is read
             digest.update(f"{Path(folder, path).as_posix()}\t{size}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -56,6 +61,14 @@ def _check_folder(key: str, folder: str, least: int) -> None:
         raise R2MError(
             f"params.yaml: {key}: {folder}: {count} images; expected at least {least}"
             " (each split needs faces.min_images)"
+        )
+
+
+def _check_package(key: str, source: object, fitting: tuple[str, ...]) -> None:
+    if isinstance(source, PackageSource) and source.package not in fitting:
+        raise R2MError(
+            f"params.yaml: {key}.package: {source.package!r} holds something else; expected"
+            f" {' or '.join(fitting)}"
         )
 
 

@@ -52,6 +52,8 @@ class Recipe(Section):
         """
         if self.head is not None and self.head_prefix is None:
             raise R2MError(f"head {self.head!r}: say which tensors are the head (head_prefix)")
+        if "base" in self.specialists:
+            raise R2MError("specialists: 'base' is what reports call the base; expected another name")
         method, options = resolve(self.method, self.options)
         if self.statistics and method.statistics is None:
             raise R2MError(f"statistics: {self.method} takes none")

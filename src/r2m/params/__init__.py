@@ -25,6 +25,7 @@ from r2m.params.sections import (
     GeneratorOptions,
     MergeOptions,
     MergeVariant,
+    PackageSource,
 )
 from r2m.params.whole import Params
 
@@ -47,6 +48,7 @@ __all__ = [
     "MergeOptions",
     "MergeVariant",
     "Name",
+    "PackageSource",
     "Params",
     "Positive",
     "RationaleOptions",

@@ -1,7 +1,7 @@
 """Checks of `params.yaml` that single values cannot show."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -80,6 +80,9 @@ def _variant_inconsistencies(params: "Params", name: str, variant: MergeVariant)
     from r2m.merge.registry import get, names
 
     key = f"merge.methods.{name}"
+    if name in RESERVED or name in params.specialist_members:
+        yield f"{key}: another model has this name; expected none of {RESERVED} and no specialist's"
+        return
     if (variant.method or name) not in names():
         yield f"{key}: unknown method {variant.method or name!r}{nearest(variant.method or name, names())}"
         return
@@ -96,6 +99,11 @@ def _variant_inconsistencies(params: "Params", name: str, variant: MergeVariant)
     if method.statistics is not None and "images" in variant.tune:
         yield f"{key}.tune: `images` is that of the statistics, made once; expected beside `tune`"
     yield from _grid_inconsistencies(params, key, variant)
+    for option in variant.tune:
+        for fixed in _contradicted(option, variant.options):
+            yield f"{key}.{fixed}: stands beside `tune: {option}`; expected one of the two"
+            return
+    seen: list[object] = []
     for candidate in combinations(variant.tune):
         try:
             options = method.options.model_validate(with_dotted(variant.options, candidate))
@@ -109,6 +117,21 @@ def _variant_inconsistencies(params: "Params", name: str, variant: MergeVariant)
         if variant.enabled and (text := rank_beyond(params, options)):
             yield f"{key}: {text}"
             return
+        if options in seen:
+            yield f"{key}.tune: {candidate} gives the options of another candidate; expected different ones"
+            return
+        seen.append(options)
+
+
+def _contradicted(option: str, options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of nested `options` that a dotted one replaces: itself, or an alternative of it."""
+    group = option.rpartition(".")[0]
+    for name, value in options.items():
+        whole = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _contradicted(option, value, f"{whole}.")
+        elif whole == option or (group.split(".")[-1] in ("rank", "scale") and prefix == f"{group}."):
+            yield whole
 
 
 def _grid_inconsistencies(params: "Params", key: str, variant: MergeVariant) -> Iterator[str]:

@@ -44,6 +44,8 @@ class Inputs:
     ) -> None:
         if trunks and len(trunks) != len(manifests):
             raise R2MError(f"expected one trunk file a manifest, got {len(trunks)} for {len(manifests)}")
+        if len(set(manifests)) < len(manifests):
+            raise R2MError("expected each manifest once; its images would count twice")
         frames = []
         self._slices: dict[str, tuple[Path, str, int]] = {}
         for i, path in enumerate(manifests):
