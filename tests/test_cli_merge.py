@@ -262,6 +262,15 @@ def test_inspect(folder):
         invoke("inspect", folder / "absent")
 
 
+def test_inspect_writes_null_for_what_json_has_not(folder):
+    tensors = load_file(folder / "a.safetensors")
+    next(iter(tensors.values())).reshape(-1)[0] = float("nan")
+    save_file(tensors, folder / "nan.safetensors")
+    text = invoke("inspect", folder / "nan.safetensors", folder / "a.safetensors", "--json")
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert found["files"][0]["norm"] is None
+
+
 def test_inspecting_other_shapes_is_refused(folder):
     save_file({"norm.bias": torch.zeros(5)}, folder / "c.safetensors")
     with pytest.raises(

@@ -238,6 +238,16 @@ def test_a_longer_task_vector_than_the_others_is_warned_of(tmp_path, files):
     assert [name for name, one in report["inputs"].items() if one["stands_out"]] == ["s0"]
 
 
+def test_a_specialist_of_another_base_that_stands_out_gets_both_warnings(tmp_path, files):
+    base, specialist = load_file(files["base"]), load_file(files["s0"])
+    floats = [key for key in base if key != "head.weight" and base[key].is_floating_point()]
+    scaled = {key: base[key] + 3e4 * (specialist[key] - base[key]) for key in floats}
+    save_file({**specialist, **scaled}, files["s0"])
+    report = merge_files(asked(files, tmp_path / "m.safetensors", exclude=["head.*"]), Settings())
+    assert "was it made from another base?" in report["warnings"][0]
+    assert "times as long as the median specialist's" in report["warnings"][1]
+
+
 def test_the_longer_of_two_is_warned_of(tmp_path, files):
     base, specialist = load_file(files["base"]), load_file(files["s0"])
     scaled = {key: base[key] + 30 * (specialist[key] - base[key]) for key in base if key != "head.weight"}

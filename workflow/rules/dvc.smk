@@ -238,6 +238,11 @@ def prune():
                 **{f"scores/{kind}": models for kind, models in MODELS.items()},
             }
         ),
+        **{
+            f"residuals/{variant}/{seed}": MEMBERS
+            for variant in R2M_VARIANTS
+            for seed in SEED_FOLDERS
+        },
         "pages": [Path(path).stem for path in PAGES],
         **{f"figures/{name}": R2M_VARIANTS for name in ("pipeline", "spectra")},
         "experiments": EXPERIMENTS,

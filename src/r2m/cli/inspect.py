@@ -1,7 +1,10 @@
 """`r2m inspect`: what is in weights files."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,4 +30,13 @@ def command(files: tuple[Path, ...], base: Path | None, tensors: bool, as_json: 
     if not tensors:
         for one in found["files"]:
             del one["tensors"]
-    click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    click.echo(json.dumps(_finite(found), indent=2, allow_nan=False) if as_json else as_text(found))
+
+
+def _finite(value: Any) -> Any:
+    """Return nested `value` with null for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

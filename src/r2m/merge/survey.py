@@ -90,17 +90,18 @@ def warnings(names: Sequence[str], whole: Survey) -> list[str]:
     ]
     some = [norm for norm in norms if norm > 0]
     for name, norm, cosine, found in zip(names, norms, cosines, whole.diagnoses(), strict=True):
-        if length > 0 and norm > BASE_SHARE * length:
+        is_foreign = length > 0 and norm > BASE_SHARE * length
+        if is_foreign:
             texts.append(
                 f"{name}: its task vector has {norm / length:.2g} times the norm of the base;"
                 " was it made from another base?"
             )
-        elif found.norm_stands_out:
+        if found.norm_stands_out:
             texts.append(
                 f"{name}: its task vector is {norm / median(some):.2g} times as long as the median"
                 f" specialist's ({_beyond(found.norm_z)})"
             )
-        elif len(some) < FEWEST and norm > NORM_FACTOR * min(some, default=math.inf):
+        elif not is_foreign and len(some) < FEWEST and norm > NORM_FACTOR * min(some, default=math.inf):
             texts.append(f"{name}: its task vector is {norm / min(some):.0f} times as long as the other's")
         if found.cosine_stands_out and cosine is not None:
             middle = median(one for one in cosines if one is not None)
