@@ -130,7 +130,7 @@ def test_mistakes_in_a_recipe(folder, change, message):
 def test_mistakes_on_the_command_line(folder):
     for extra, message in {
         ("--set", "scaling"): "--set scaling: expected KEY=VALUE",
-        ("--set", "scaling=much"): "options of task_arithmetic: scaling: Input should be a valid number",
+        ("--set", "scaling=much"): "options of task_arithmetic: scaling: expected a number, not text",
         ("--set", "scaling=.nan"): "scaling: Input should be a finite number (got nan)",
         ("--set", "scaling=-.inf"): "scaling: Input should be a finite number (got -inf)",
         ("--set", "lambda=1"): "options of task_arithmetic: unknown key 'lambda'; expected one of scaling",

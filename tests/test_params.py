@@ -527,9 +527,14 @@ def test_more_real_directions_than_specialists():
         ({"seeds": [True]}, "seeds: true and false are no values of it, got [True]"),
         ({"finetune__steps": True}, "finetune: steps: true and false are no values of it, got True"),
         ({"backbone__trainable_blocks": False}, "backbone: trainable_blocks: true and false are no values"),
+        ({"finetune__steps": "120"}, "finetune: steps: expected a number, not text, got '120'"),
+        ({"seed": "0"}, "params.yaml: seed: expected a number, not text, got '0'"),
+        ({"faces__jpeg_quality": ["70", 95]}, "faces: jpeg_quality: expected a number, not text"),
+        ({"joint__multiclass": 1}, "joint: multiclass: expected true or false, got 1"),
+        ({"experiments": {"inversion": {"enabled": "yes"}}}, "inversion: enabled: expected true or false"),
     ],
 )
-def test_true_is_no_number(changes, message):
+def test_numbers_and_truths_are_not_converted(changes, message):
     with pytest.raises(R2MError, match=re.escape(message)):
         parse(changed(**changes))
 

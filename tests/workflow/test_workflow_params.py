@@ -29,7 +29,7 @@ def message(project: Project) -> str:
 
 THROUGH_SNAKEMAKE = [
     ("finetune.step", 5, ["finetune", "unknown key 'step'", "did you mean 'steps'"]),
-    ("finetune.steps", "many", ["finetune.steps", "integer", "'many'"]),
+    ("finetune.steps", "many", ["finetune: steps", "expected a number", "'many'"]),
     ("finetune.lr", -1.0, ["finetune.lr", "greater than 0", "-1.0"]),
     ("seed", True, ["params.yaml: seed: true and false are no values of it"]),
     (

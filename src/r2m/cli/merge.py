@@ -12,6 +12,7 @@ import yaml
 from r2m.cli.named_file import named_files
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
+from r2m.params import with_floats
 
 _PATH = click.Path(path_type=Path)
 # Of the options in these groups a merge takes one.
@@ -127,6 +128,6 @@ def _setting(text: str) -> tuple[str, Any]:
     if not (key and separator):
         raise R2MError(f"--set {text}: expected KEY=VALUE")
     try:
-        return key, yaml.safe_load(value)
+        return key, with_floats(yaml.safe_load(value))
     except yaml.YAMLError as error:
         raise R2MError(f"--set {text}: expected a value in YAML ({' '.join(str(error).split())})") from error

@@ -32,19 +32,33 @@ class Section(BaseModel):
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
                 if isinstance(one, float) and GREATEST < abs(one) < math.inf:
                     raise ValueError(f"{key}: expected a number within the range of float32, got {one!r}")
-                # Python takes true for 1.
-                if _holds_bool(one) and not _takes_bool(cls.model_fields[key].annotation):
-                    raise ValueError(f"{key}: true and false are no values of it, got {one!r}")
+                if problem := _wrong_kind(one, _kinds(cls.model_fields[key].annotation)):
+                    raise ValueError(f"{key}: {problem}, got {one!r}")
         return value
 
 
-def _holds_bool(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, list) and any(map(_holds_bool, value)))
+def _wrong_kind(value: Any, kinds: set[Any]) -> str:
+    """Say what is wrong with a value, or one in a list, that pydantic would convert, as it does "1" to 1."""
+    if Any in kinds:
+        return ""
+    if isinstance(value, list):
+        return next(filter(None, (_wrong_kind(one, kinds) for one in value)), "")
+    if isinstance(value, bool) and bool not in kinds:
+        return "true and false are no values of it"
+    if isinstance(value, str) and kinds <= {int, float, type(None)}:
+        return "expected a number, not text"
+    if isinstance(value, str | int) and not isinstance(value, bool) and kinds == {bool}:
+        return "expected true or false"
+    return ""
 
 
-def _takes_bool(annotation: Any) -> bool:
-    # Of Literal[True] the argument is the value.
-    return annotation in (bool, Any, True) or any(map(_takes_bool, get_args(annotation)))
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types that stand in an annotation, those of a Literal's values among them."""
+    if parts := get_args(annotation):
+        return set().union(*map(_kinds, parts))
+    if isinstance(annotation, type):
+        return {annotation}
+    return {type(annotation)} if isinstance(annotation, bool | str) else set()
 
 
 def nearest(word: str, known: Any) -> str:
