@@ -531,6 +531,10 @@ def test_more_real_directions_than_specialists():
         ({"seed": "0"}, "params.yaml: seed: expected a number, not text, got '0'"),
         ({"faces__jpeg_quality": ["70", 95]}, "faces: jpeg_quality: expected a number, not text"),
         ({"joint__multiclass": 1}, "joint: multiclass: expected true or false, got 1"),
+        (
+            {"merge__methods__ties__enabled": "yes"},
+            "merge.methods.ties.enabled: Input should be a valid boolean",
+        ),
         ({"experiments": {"inversion": {"enabled": "yes"}}}, "inversion: enabled: expected true or false"),
     ],
 )

@@ -182,7 +182,7 @@ class MergeVariant(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    enabled: bool = Field(default=True, description="false: checked, but not made")
+    enabled: bool = Field(default=True, strict=True, description="false: checked, but not made")
     method: str | None = Field(default=None, description="default: the variant's own name")
     head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = Field(
         default="average", description="average, base or specialist:NAME"
