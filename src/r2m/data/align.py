@@ -53,21 +53,29 @@ def align(image: Image, landmarks: Landmarks, size: int, margin: float) -> tuple
     """Return the aligned crop (size, size, 3) and the landmarks (5, 2) in its pixels.
 
     `margin` is the largest to be used: see `fitting`. What is still missing at the edge is mirrored. A face
-    that has to shrink much is shrunk by area first, so that nothing aliases.
+    that has to shrink to less than half is shrunk by area first, so that nothing aliases.
     """
     matrix = fitting(image.shape[:2], landmarks, size, margin)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        factor = 2.0 * scale
-        smaller = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        ratio = np.array(
-            [smaller.shape[1] / image.shape[1], smaller.shape[0] / image.shape[0]], dtype=np.float32
-        )
-        return align(smaller.astype(np.uint8, copy=False), landmarks * ratio, size, margin)
+    source, placed = _shrunk(image, matrix)
     crop = cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+        source, placed, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
     )
     return crop.astype(np.uint8, copy=False), transform(landmarks, matrix)
+
+
+def _shrunk(image: Image, matrix: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64]]:
+    """Return the image, made so small that `matrix` (2, 3) shrinks it by half at most, and its transform."""
+    factor = 2.0 * float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if factor >= 1:
+        return image, matrix
+    height, width = image.shape[:2]
+    shape = max(1, round(width * factor)), max(1, round(height * factor))
+    smaller = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    # Pixel centres lie at whole numbers: x' = (x + ½) r − ½.
+    ratio = np.array(shape) / (width, height)
+    linear = matrix[:, :2] / ratio
+    move = matrix[:, 2] + linear @ (0.5 - 0.5 * ratio)
+    return smaller.astype(np.uint8, copy=False), np.column_stack([linear, move])
 
 
 def fitting(shape: tuple[int, ...], landmarks: Landmarks, size: int, margin: float) -> NDArray[np.float64]:

@@ -41,6 +41,8 @@ class FaceDetector:
         height, width = image.shape[:2]
         for scale, border in attempts(height, width):
             pad = round(border * max(height, width))
+            if min(height + 2 * pad, width + 2 * pad) * scale < 1:
+                continue
             padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE) if pad else image
             found = self._detect(cv2.resize(padded, None, fx=scale, fy=scale, interpolation=_kernel(scale)))
             if found is not None:
