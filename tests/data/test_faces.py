@@ -28,9 +28,10 @@ def test_domain_of_train_is_split_by_identity(photographs: Photographs, tmp_path
     assert (rows.groupby("identity")["split"].agg(lambda splits: len(set(splits))) == 1).all()
     assert set(rows["split"]) == {"train", "val", "test"}
     assert all(Path(path).is_file() for path in rows["path"])
-    landmarks = list(read_landmarks(out / "landmarks.parquet"))
-    assert [image_id for image_id, _, _ in landmarks] == list(rows["image_id"])
-    assert all(Path(crop).is_file() and points.shape == (5, 2) for _, crop, points in landmarks)
+    landmarks = read_landmarks(out / "landmarks.parquet")
+    assert list(landmarks.index) == list(rows["image_id"])
+    assert all(Path(crop).is_file() for crop in landmarks["crop"])
+    assert all(points.shape == (5, 2) for points in landmarks["landmarks"])
     assert pd.read_csv(out / "skipped.csv").empty
 
 

@@ -11,7 +11,7 @@ from r2m.data.faces import Settings, build_domain
 from r2m.data.images import read_crop
 from r2m.errors import R2MError
 from r2m.figures.contact_sheet import from_files
-from r2m.forge import own
+from r2m.forge import identify
 from r2m.forge.generate import build_generator, donors_within, read_reals
 from r2m.params import FacesOptions, GeneratorOptions
 from r2m.seeding import rng
@@ -19,9 +19,9 @@ from r2m.seeding import rng
 SETTINGS = Settings(FacesOptions(detector="none", crop_size=64, min_images=2), image_size=48, seed=0)
 
 
-def photographs(folder: Path, numbers: range, suffix: str = ".png") -> Path:
+def photographs(folder: Path, numbers: range, suffix: str = ".png", noise: int = 0) -> Path:
     for i in numbers:
-        stream = np.random.default_rng(i)
+        stream = np.random.default_rng([i, noise])
         image = cv2.GaussianBlur(stream.integers(0, 255, (80, 80, 3)).astype(np.uint8), (0, 0), 2)
         path = folder / f"p{i // 3}" / f"{i:03d}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def test_own_fakes_of_strangers_are_split_by_hash(domains: list[Path], tmp_path:
 
 def test_own_reals_make_a_domain_of_their_own(domains: list[Path], tmp_path: Path) -> None:
     reals = photographs(tmp_path / "reals", range(60))
-    images = photographs(tmp_path / "fakes", range(60))
+    images = photographs(tmp_path / "fakes", range(60), noise=1)
     rows = forged("mine", domains, tmp_path / "f", images=str(images), reals=str(reals))
     assert set(rows["domain"]) == {"mine"}
     assert rows["label"].value_counts().to_dict() == {0: 60, 1: 60}
@@ -158,7 +158,7 @@ def test_own_reals_make_a_domain_of_their_own(domains: list[Path], tmp_path: Pat
 
 
 def test_unseen_fakes_of_people_that_training_knows_are_left_out(domains: list[Path], tmp_path: Path) -> None:
-    images = photographs(tmp_path / "own", range(60))
+    images = photographs(tmp_path / "own", range(60), noise=1)
     fakes = forged("mine", domains, tmp_path / "f", images=str(images), role="unseen")
     skipped = pd.read_csv(tmp_path / "f" / "skipped.csv")
     assert set(fakes["split"]) == {"test"}
@@ -181,14 +181,19 @@ def test_own_folder_that_cannot_be_used_is_an_error(domains: list[Path], tmp_pat
 
 
 def test_names_match_whole_paths_first_and_unique_last_parts_then() -> None:
-    known = ["a/1", "b/1", "c/2", None]
-    assert own.by_name(["b/1", "x/2", "x/1", "9"], known).tolist() == [1, 2, -1, -1]
+    known = ["a/1", "b/1", "c/2", "3"]
+    assert identify.by_name(["b/1", "x/c/2", "x/1", "9", "x/3"], known).tolist() == [1, 2, -1, -1, 3]
+
+
+def test_names_match_within_folders_that_correspond() -> None:
+    known = ["real/frames/7", "c/2"]
+    assert identify.by_name(["1_fake/7", "x/2", "d/2"], known).tolist() == [0, -1, -1]
 
 
 def test_faces_match_above_the_threshold_only() -> None:
     known = np.eye(3, dtype=np.float32)
     faces = np.array([[0, 1, 0], [0.5, 0.5, 0.7]], dtype=np.float32)
-    assert own.by_face(faces, known, 0.8).tolist() == [1, -1]
+    assert identify.by_face(faces, known, 0.8).tolist() == [1, -1]
 
 
 def test_contact_sheet_with_and_without_pairs(domains: list[Path], tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def weights_path(wildcards):
 def domain_arguments(wildcards):
     domain = PARAMS.domains[wildcards.domain]
     limit = f" --limit {domain.limit}" if domain.limit else ""
-    return f"--role {domain.role} --identity {domain.identity}{limit}"
+    frames = {None: "", True: " --frames", False: " --no-frames"}[domain.frames]
+    return f"--role {domain.role} --identity {domain.identity}{limit}{frames}"
 
 
 def own_folders(image_set):

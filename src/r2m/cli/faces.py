@@ -17,6 +17,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--role", type=click.Choice(["train", "test"]), required=True)
 @click.option("--identity", type=click.Choice(["cluster", "folder", "file"]), required=True)
 @click.option("--limit", type=click.IntRange(min=1), help="About so many images, evenly over identities.")
+@click.option("--frames/--no-frames", default=None, help="Sub-folders are videos, or are not; else by names.")
 @click.option("--options", type=Options(FacesOptions), required=True, help="The section `faces` as JSON.")
 @click.option("--image-size", type=click.IntRange(min=16), required=True, help="Side of the encoded images.")
 @click.option("--seed", type=int, required=True)
@@ -30,6 +31,7 @@ def command(
     role: str,
     identity: str,
     limit: int | None,
+    frames: bool | None,
     options: FacesOptions,
     image_size: int,
     seed: int,
@@ -40,4 +42,4 @@ def command(
 ) -> None:
     """Detect, align, group by identity, split and encode the real photographs of one domain."""
     settings = Settings(options, image_size, seed, detector, embedder, threads)
-    build_domain(domain, images, role, identity, limit, settings, out)
+    build_domain(domain, images, role, identity, limit, settings, out, frames)

@@ -17,6 +17,7 @@ def check_inputs(params: Params) -> None:
         _check_package(f"domains.{name}.images", domain.images, ("celeba", "orl"))
     _check_package("faces.detector", params.faces.detector, ("faces",))
     _check_package("backbone.weights", params.backbone.weights, ("clip",))
+    _check_folders_apart(params)
     shares = params.faces.split
     whole = math.ceil(params.faces.min_images / min(shares.train, shares.val, shares.test))
     for name, domain in params.domains.items():
@@ -50,6 +51,32 @@ def folders_digest(folders: list[str]) -> str:
             size = whole.stat().st_size if whole.exists() else None  # a dangling link is told when it is read
             digest.update(f"{Path(folder, path).as_posix()}\t{size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _check_folders_apart(params: Params) -> None:
+    """Raise R2MError where one image would be taken in twice: for two domains, or for a real and a fake."""
+    domains = {
+        f"domains.{name}.images": one.images.folder if isinstance(one.images, FolderSource) else one.images
+        for name, one in params.domains.items()
+    }
+    fakes = {f"generators.{name}.images": one.images for name, one in params.generators.items() if one.images}
+    taken: dict[str, str | PackageSource] = {}
+    for key, source in (domains | fakes).items():
+        for other, earlier in taken.items():
+            if _overlap(source, earlier, nested=other in domains):
+                where = source if isinstance(source, str) else source.package
+                raise R2MError(
+                    f"params.yaml: {key}: {where}: the same images as {other}, or a folder inside the other;"
+                    " expected images of its own"
+                )
+        taken[key] = source
+
+
+def _overlap(one: str | PackageSource, other: str | PackageSource, *, nested: bool) -> bool:
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return one == other
+    first, second = Path(one).resolve(), Path(other).resolve()
+    return first == second or (nested and (first in second.parents or second in first.parents))
 
 
 def _check_folder(key: str, folder: str, least: int) -> None:

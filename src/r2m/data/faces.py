@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from r2m.data.align import Landmarks, align, template
 from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
 from r2m.data.encode import Image, encode
 from r2m.data.images import read_image, write_png
-from r2m.data.listing import list_images
+from r2m.data.intake import Skipped, intake
+from r2m.data.naming import Shown, shown
 from r2m.data.parallel import thread_map
+from r2m.data.people import first_of_group, linked
 from r2m.data.split import require_images, split_by_identity
 from r2m.errors import R2MError
 from r2m.files import atomic_path
@@ -27,6 +30,8 @@ from r2m.seeding import rng
 
 log = logging.getLogger(__name__)
 
+# A crop that is aligned already is about square.
+MOST_OBLONG = 3
 LANDMARK_COLUMNS = tuple(f"{axis}{point}" for point in range(5) for axis in "xy")
 
 
@@ -51,6 +56,7 @@ class Faces:
         file: their files, relative to the folder.
         landmarks: (N, 5, 2) in crop pixels.
         embedding: (N, D) of unit length, or (N, 0) without an embedder.
+        digest: of the files' bytes.
         skipped: (path, reason) of the files that gave no face.
     """
 
@@ -58,7 +64,17 @@ class Faces:
     file: list[Path] = field(default_factory=list)
     landmarks: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 5, 2), dtype=np.float32))
     embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    digest: list[str] = field(default_factory=list)
+    skipped: Skipped = field(default_factory=list)
+
+    def drop(self, reasons: Mapping[int, str], source: Path) -> None:
+        """Drop the faces at the indices of `reasons`; their files, of the folder `source`, are skipped."""
+        self.skipped += [((source / self.file[i]).as_posix(), reason) for i, reason in reasons.items()]
+        kept = [i for i in range(len(self.file)) if i not in reasons]
+        self.image_id = [self.image_id[i] for i in kept]
+        self.file = [self.file[i] for i in kept]
+        self.digest = [self.digest[i] for i in kept]
+        self.landmarks, self.embedding = self.landmarks[kept], self.embedding[kept]
 
 
 class Aligner:
@@ -79,6 +95,9 @@ class Aligner:
         """
         options, embedder = self._settings.options, self._embedder()
         if self._settings.detector is None:
+            height, width = image.shape[:2]
+            if max(height, width) > MOST_OBLONG * min(height, width):
+                raise ValueError(f"no aligned crop: {width}×{height} pixels, expected about a square")
             kernel = cv2.INTER_AREA if min(image.shape[:2]) > options.crop_size else cv2.INTER_CUBIC
             resized = cv2.resize(image, (options.crop_size, options.crop_size), interpolation=kernel)
             crop = resized.astype(np.uint8, copy=False)
@@ -120,19 +139,20 @@ def extract(
     """
     aligner = Aligner(settings)
 
-    def one(file: Path) -> tuple[Landmarks, Embedding] | str:
+    def one(file: Path) -> tuple[Landmarks, Embedding, str] | str:
         stem = file.with_suffix("").as_posix()
         try:
-            crop, landmarks, embedding = aligner(read_image(source / file))
+            image, digest = read_image(source / file)
+            crop, landmarks, embedding = aligner(image)
         except ValueError as error:
             return str(error)
         if crops is not None:
             write_png(crops / f"{stem}.png", crop)
         write_encoded(images / f"{stem}.jpg", crop, f"{prefix}/{stem}", settings)
-        return landmarks, embedding
+        return landmarks, embedding, digest
 
-    unique, repeated = _distinct(files)
-    faces = Faces(skipped=[((source / file).as_posix(), reason) for file, reason in repeated])
+    unique, namesakes = _distinct(files)
+    faces = Faces(skipped=[((source / file).as_posix(), reason) for file, reason in namesakes])
     landmarks, embeddings = [], []
     for file, result in zip(unique, thread_map(one, unique, settings.threads), strict=True):
         if isinstance(result, str):
@@ -142,9 +162,13 @@ def extract(
         faces.file.append(file)
         landmarks.append(result[0])
         embeddings.append(result[1])
+        faces.digest.append(result[2])
     if landmarks:
         faces.landmarks, faces.embedding = np.stack(landmarks), np.stack(embeddings)
-    report(prefix, len(files), faces.skipped)
+    if copies := len(faces.digest) - len(set(faces.digest)):
+        log.warning(
+            "%s: %d images are byte-identical to others of the same set: one person each", prefix, copies
+        )
     return faces
 
 
@@ -155,30 +179,47 @@ def write_encoded(path: Path, crop: Image, image_id: str, settings: Settings) ->
     path.write_bytes(encode(crop, settings.image_size, settings.options.jpeg_quality, stream))
 
 
-def report(name: str, total: int, skipped: Sequence[tuple[str, str]]) -> None:
-    """Log in one line how many files were used, and the first reason for which one was not."""
-    first = f"; first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-    log.info("%s: %d of %d images used, %d skipped%s", name, total - len(skipped), total, len(skipped), first)
+def report(name: str, used: int, skipped: Skipped) -> None:
+    """Log how many images were used, and how many files were not for which reason."""
+    log.info("%s: %d images used, %d files skipped", name, used, len(skipped))
+    first: dict[str, str] = {}
+    for path, reason in skipped:
+        first.setdefault(reason_of(reason), f"{path}: {reason}")
+    for reason, count in Counter(reason_of(reason) for _, reason in skipped).most_common():
+        log.info("%s: skipped %d: %s; first: %s", name, count, reason, first[reason])
 
 
-def write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
+def reason_of(reason: str) -> str:
+    """Return a reason without what is particular to one file."""
+    return reason.partition(": ")[0]
+
+
+def write_skipped(path: Path, skipped: Skipped) -> None:
     """Write skipped.csv: path, reason."""
     pd.DataFrame(list(skipped), columns=["path", "reason"]).to_csv(path, index=False)
 
 
 def build_domain(
-    name: str, images: Path, role: str, identity: str, limit: int | None, settings: Settings, out: Path
+    name: str,
+    images: Path,
+    role: str,
+    identity: str,
+    limit: int | None,
+    settings: Settings,
+    out: Path,
+    frames: bool | None = None,
 ) -> None:
     """Write the image set of one domain of real photographs into the folder `out`, complete or not at all.
 
     Args:
         name: the domain.
-        images: folder of photographs.
+        images: folder of photographs or of frames of videos.
         role: `train` (split by identity) or `test` (all of it is the split `test`).
         identity: `cluster` (by embeddings), `folder` (the sub-folder's name) or `file` (each its own).
         limit: about how many photographs to take, evenly over what is known of the identities beforehand.
         settings: detection, alignment and encoding.
         out: `results/faces/<domain>`.
+        frames: whether a sub-folder holds the frames of a video; None: as `naming.shown` tells.
 
     Raises:
         R2MError: bad folder, missing model, or too few usable photographs.
@@ -188,27 +229,34 @@ def build_domain(
             f"domains.{name}.identity: 'cluster' needs the face embedder, which faces.detector 'none' "
             "leaves out; expected 'folder' or 'file'"
         )
-    files, misplaced = choose(images, identity, limit)
+    usable, left_out = intake(images, "real")
+    files, misplaced = choose(images, usable, identity, limit)
     with atomic_path(out) as folder:
         folder.mkdir()
         faces = extract(images, files, name, settings, folder / "images", folder / "crops")
-        faces.skipped += misplaced
-        write_skipped(folder / "skipped.csv", faces.skipped)
-        table = real_rows(name, faces, identity, role, settings)
+        shows = shown(faces.file, "real", frames)
+        people = people_of_reals(faces, shows, identity, settings.options.identity_similarity)
+        table = real_rows(name, faces, [show.video for show in shows], people, role, settings)
+        skipped = left_out + misplaced + faces.skipped
+        report(name, len(table), skipped)
+        write_skipped(folder / "skipped.csv", skipped)
         expected = manifest.SPLITS if role == "train" else ("test",)
         require_images(
             list(table["split"]), expected, settings.options.min_images, f"{images} (domain {name!r})"
         )
-        table["path"] = [f"{out.as_posix()}/images/{stem_of(file)}.jpg" for file in faces.file]
+        names = [stem_of(file) for file in faces.file]
+        table["path"] = [f"{out.as_posix()}/images/{stem}.jpg" for stem in names]
         manifest.write(table, folder / "manifest.parquet")
-        crops = [f"{out.as_posix()}/crops/{stem_of(file)}.png" for file in faces.file]
-        landmark_table(faces, crops).to_parquet(folder / "landmarks.parquet", index=False)
+        landmarks = landmark_table(faces, [f"{out.as_posix()}/crops/{stem}.png" for stem in names])
+        landmarks.to_parquet(folder / "landmarks.parquet", index=False)
 
 
-def choose(images: Path, identity: str, limit: int | None) -> tuple[list[Path], list[tuple[str, str]]]:
+def choose(
+    images: Path, files: Sequence[Path], identity: str, limit: int | None
+) -> tuple[list[Path], Skipped]:
     """Return the files to use and (path, reason) of those that name no identity."""
     named, misplaced = [], []
-    for file in list_images(images):
+    for file in files:
         try:
             named.append((file, identities.by_path(file, identity)))
         except ValueError as error:
@@ -217,12 +265,28 @@ def choose(images: Path, identity: str, limit: int | None) -> tuple[list[Path], 
     return [named[index][0] for index in chosen], misplaced
 
 
-def real_rows(name: str, faces: Faces, identity: str, role: str, settings: Settings) -> pd.DataFrame:
-    """Return the manifest of a domain's reals but for the column `path`."""
+def people_of_reals(faces: Faces, shows: Sequence[Shown], identity: str, similarity: float) -> list[str]:
+    """Return the identity of each face by its group or name; frames of a video and copies have the same.
+
+    Groups of `cluster` are numbered by their first member, other identities go by the name of theirs.
+    """
+    videos = [show.video for show in shows]
     if identity == "cluster":
-        people = identities.cluster(faces.embedding, settings.options.identity_similarity)
-    else:
-        people = [identities.by_path(file, identity) for file in faces.file]
+        groups = identities.cluster(faces.embedding, similarity)
+        return [identities.pseudo(group) for group in linked(groups, videos, faces.digest).tolist()]
+    names = [identities.by_path(file, identity) for file in faces.file]
+    return first_of_group(linked(names, videos, faces.digest), names)
+
+
+def real_rows(
+    name: str,
+    faces: Faces,
+    videos: Sequence[str | None],
+    people: Sequence[str],
+    role: str,
+    settings: Settings,
+) -> pd.DataFrame:
+    """Return the manifest of a domain's reals but for the column `path`."""
     shares = settings.options.split.model_dump() if role == "train" else {"test": 1.0}
     split_of = split_by_identity(people, shares, settings.seed)
     return pd.DataFrame(
@@ -234,17 +298,26 @@ def real_rows(name: str, faces: Faces, identity: str, role: str, settings: Setti
             "domain": name,
             "identity": people,
             "source_image": None,
-            "video": None,
+            "video": videos,
             "split": [split_of[person] for person in people],
         }
     )
 
 
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove the files below `folder` that are not among `names` (POSIX paths relative to it)."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
+
+
 def landmark_table(faces: Faces, crops: Sequence[str]) -> pd.DataFrame:
-    """Return the table image_id, crop, x0, y0, …, x4, y4 in crop pixels, sorted by image_id."""
+    """Return the table image_id, crop, x0, y0, …, x4, y4 in crop pixels, digest, embedding; by image_id."""
     points = pd.DataFrame(faces.landmarks.reshape(len(faces.image_id), 10), columns=list(LANDMARK_COLUMNS))
     points.insert(0, "crop", list(crops))
     points.insert(0, "image_id", faces.image_id)
+    points["digest"] = faces.digest
+    points["embedding"] = list(faces.embedding)
     return points.sort_values("image_id", ignore_index=True)
 
 
@@ -256,23 +329,25 @@ def stem_of(file: Path) -> str:
 def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Return the files of distinct stems, and the others with the reason for skipping them."""
     first: dict[str, Path] = {}
-    repeated = []
+    namesakes = []
     for file in files:
         other = first.setdefault(stem_of(file), file)
         if other is not file:
-            repeated.append((file, f"has the name of {other.as_posix()} but for the suffix"))
-    return list(first.values()), repeated
+            namesakes.append((file, f"named like another image but for the suffix: {other.as_posix()}"))
+    return list(first.values()), namesakes
 
 
-def read_landmarks(path: Path) -> Iterator[tuple[str, str, Landmarks]]:
-    """Yield (image_id, crop, landmarks (5, 2)) of a landmarks.parquet.
+def read_landmarks(path: Path) -> pd.DataFrame:
+    """Return a landmarks.parquet by image_id: crop, landmarks (5, 2), digest, embedding (D,).
 
     Raises:
         R2MError: the file is missing or lacks a column.
     """
+    columns = ["image_id", "crop", "digest", "embedding", *LANDMARK_COLUMNS]
     try:
-        table = pd.read_parquet(path, columns=["image_id", "crop", *LANDMARK_COLUMNS])
+        table = pd.read_parquet(path, columns=columns).set_index("image_id")
     except (OSError, ValueError) as error:
         raise R2MError(f"{path}: cannot read the landmarks: {error}") from error
     points = table[list(LANDMARK_COLUMNS)].to_numpy(dtype=np.float32).reshape(-1, 5, 2)
-    yield from zip(table["image_id"], table["crop"], points, strict=True)
+    table["landmarks"] = pd.Series(list(points), index=table.index, dtype=object)
+    return table[["crop", "landmarks", "digest", "embedding"]]

@@ -9,20 +9,23 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from r2m.data.naming import person_of_folder
+
 CHUNK = 2048
 
 
 def by_path(path: Path, kind: str) -> str:
-    """Return the identity that a relative path names: its `folder`, or else the path itself.
+    """Return the identity that a relative path names: the person of its `folder`, or else the path itself.
 
     Raises:
         ValueError: identity is `folder` and the file is in none.
     """
     if kind != "folder":
         return path.with_suffix("").as_posix()
-    if path.parent == Path():
+    person = person_of_folder(path.parent)
+    if not person:
         raise ValueError("not in a sub-folder that would name its identity")
-    return path.parent.as_posix()
+    return person
 
 
 def cluster(embeddings: NDArray[np.float32], threshold: float) -> list[str]:
@@ -39,7 +42,12 @@ def cluster(embeddings: NDArray[np.float32], threshold: float) -> list[str]:
     graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
     _, component = connected_components(graph, directed=False)
     number: dict[int, int] = {}
-    return [f"pseudo-{number.setdefault(int(c), len(number) + 1):04d}" for c in component]
+    return [pseudo(number.setdefault(int(c), len(number))) for c in component]
+
+
+def pseudo(number: int) -> str:
+    """Return the name of the pseudo-identity that is the `number`-th from 0."""
+    return f"pseudo-{number + 1:04d}"
 
 
 def evenly(identities: Sequence[str], limit: int | None) -> list[int]:

@@ -1,17 +1,43 @@
 """Which files of a folder are images."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from r2m.errors import R2MError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp"}
+    | {".avif", ".gif", ".jp2", ".j2k", ".tga"}
+)
 
 
 def find_images(folder: Path) -> list[Path]:
     """Return the visible image files below `folder`, relative to it, sorted by their POSIX path."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    visible = (path for path in found if not any(part.startswith(".") for part in path.parts))
-    return sorted(visible, key=Path.as_posix)
+    return [file for file in find_files(folder) if file.suffix.lower() in SUFFIXES]
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Return the visible files below `folder`, relative to it, sorted by their POSIX path.
+
+    Linked folders are entered, but not those that lead back to a folder they lie in.
+    """
+    return sorted(_walk(folder, Path(), (os.path.realpath(folder),)), key=Path.as_posix)
+
+
+def other_files(folder: Path) -> list[tuple[str, str]]:
+    """Return (first file, reason) for every suffix of visible files that are not taken for images."""
+    others: dict[str, list[Path]] = {}
+    for file in find_files(folder):
+        if file.suffix.lower() not in SUFFIXES:
+            others.setdefault(file.suffix.lower(), []).append(file)
+    return [
+        (
+            (folder / files[0]).as_posix(),
+            f"no suffix of an image: {suffix or 'none'}, {len(files)} files in all",
+        )
+        for suffix, files in sorted(others.items())
+    ]
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -26,3 +52,16 @@ def list_images(folder: Path) -> list[Path]:
     if not images:
         raise R2MError(f"{folder}: holds no image ({', '.join(sorted(SUFFIXES))})")
     return images
+
+
+def _walk(root: Path, below: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    with os.scandir(root / below) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield below / entry.name
+            elif not entry.is_symlink():
+                yield from _walk(root, below / entry.name, (*above, os.path.join(above[-1], entry.name)))
+            elif (target := os.path.realpath(entry.path)) not in above:
+                yield from _walk(root, below / entry.name, (*above, target))

@@ -10,8 +10,9 @@ import pandas as pd
 from r2m import manifest
 from r2m.data.align import Landmarks
 from r2m.data.encode import Image
-from r2m.data.faces import Settings, read_landmarks, report, write_encoded, write_skipped
+from r2m.data.faces import Settings, keep_only, read_landmarks, report, write_encoded, write_skipped
 from r2m.data.images import read_crop
+from r2m.data.intake import Skipped
 from r2m.data.parallel import thread_map
 from r2m.errors import R2MError
 from r2m.files import atomic_path
@@ -40,30 +41,29 @@ def build_generator(
             rows, skipped = forged_rows(name, options, reals, settings, folder)
         else:
             rows, skipped = own_rows(name, options, reals, settings, folder)
+        report(name, len(rows), skipped)
+        keep_only(folder / "images", {path.removeprefix("images/") for path in rows["path"]})
         rows["path"] = [f"{out.as_posix()}/{path}" for path in rows["path"]]
         manifest.write(rows, folder / "manifest.parquet")
         write_skipped(folder / "skipped.csv", skipped)
 
 
 def read_reals(domains: Sequence[Path]) -> pd.DataFrame:
-    """Return the reals of all domains by image_id, with columns `crop` and `landmarks` (5, 2) added."""
+    """Return the reals of all domains by image_id, with the columns of `read_landmarks` added."""
     frames = []
     for domain in domains:
         rows = manifest.read(domain / "manifest.parquet")
         table = read_landmarks(domain / "landmarks.parquet")
-        known = {image_id: (crop, landmarks) for image_id, crop, landmarks in table}
-        if missing := set(rows["image_id"]) - set(known):
+        if missing := set(rows["image_id"]) - set(table.index):
             raise R2MError(f"{domain}/landmarks.parquet: no landmarks of {min(missing)!r}; run `faces` again")
-        rows["crop"] = [known[image_id][0] for image_id in rows["image_id"]]
-        points = [known[image_id][1] for image_id in rows["image_id"]]
-        rows["landmarks"] = pd.Series(points, index=rows.index, dtype=object)
+        rows = rows.join(table, on="image_id")
         frames.append(rows)
     return pd.concat(frames, ignore_index=True).sort_values("image_id", ignore_index=True)
 
 
 def forged_rows(
     name: str, options: GeneratorOptions, reals: pd.DataFrame, settings: Settings, folder: Path
-) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+) -> tuple[pd.DataFrame, Skipped]:
     """Forge the reals into `folder/images`; return manifest rows (paths below `folder`) and skipped files."""
     assert options.forge is not None
     forgery = registry.get(options.forge)
@@ -91,7 +91,6 @@ def forged_rows(
         pass
     lonely = sources["path"][np.setdiff1d(np.arange(len(sources)), usable)]
     skipped = [(path, "no donor of another identity in its split") for path in lonely]
-    report(name, len(sources), skipped)
     return rows, skipped
 
 
@@ -113,8 +112,8 @@ def donors_within(reals: pd.DataFrame) -> np.ndarray:
 
 def fake_rows(name: str, family: str, sources: pd.DataFrame) -> pd.DataFrame:
     """Return the manifest rows of the fakes of `sources`, with their identity, domain and split."""
-    rows = sources[["domain", "identity", "split"]].reset_index(drop=True)
+    rows = sources[["domain", "identity", "split", "video"]].reset_index(drop=True)
     rows["source_image"] = list(sources["image_id"])
     rows["image_id"] = [f"{name}/{source}" for source in sources["image_id"]]
     rows["path"] = [f"images/{source}.jpg" for source in sources["image_id"]]
-    return rows.assign(label=1, generator=name, family=family, video=None)
+    return rows.assign(label=1, generator=name, family=family)

@@ -28,6 +28,9 @@ class FileSource(Section):
     file: str = Field(description="path, from the folder of params.yaml")
 
 
+FRAMES = "whether a sub-folder holds the frames of one video; default: told by the names of its images"
+
+
 class DomainOptions(Section):
     """A collection of real photographs, split by identity (`train`) or used for tests only (`test`)."""
 
@@ -42,6 +45,7 @@ class DomainOptions(Section):
     limit: PositiveInt | None = Field(
         default=None, description="about so many images, evenly over identities"
     )
+    frames: bool | None = Field(default=None, description=FRAMES)
     label: str | None = Field(default=None, description="name for readers")
 
 
@@ -85,6 +89,7 @@ class GeneratorOptions(Section):
     forge: str | None = Field(default=None, description="built-in classical forgery")
     images: str | None = Field(default=None, description="folder of fakes")
     reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
+    frames: bool | None = Field(default=None, description=FRAMES)
     options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
     finetune: FinetuneOverrides = FinetuneOverrides()
     label: str | None = Field(default=None, description="name for readers")
@@ -95,6 +100,8 @@ class GeneratorOptions(Section):
             raise ValueError("expected exactly one of `forge: NAME` and `images: FOLDER`")
         if self.reals is not None and self.images is None:
             raise ValueError("`reals` belongs to `images`: expected both or neither")
+        if self.frames is not None and self.images is None:
+            raise ValueError("`frames` belongs to `images`: expected both or neither")
         if self.options and self.forge is None:
             raise ValueError("`options` belongs to `forge`")
         return self

@@ -1,0 +1,41 @@
+"""Which files of a folder are taken in as images of one class, and why the others are not."""
+
+import logging
+from pathlib import Path
+
+from r2m.data.listing import list_images, other_files
+from r2m.data.naming import ImageClass, class_of, is_mask
+from r2m.errors import R2MError
+
+log = logging.getLogger(__name__)
+
+Skipped = list[tuple[str, str]]
+
+
+def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
+    """Return the image files of `folder` (relative), and (path, reason) of what its name leaves out.
+
+    Masks are left out, and, where a folder holds both classes, what lies in sub-folders named after the other.
+
+    Raises:
+        R2MError: the folder is missing, or holds no image or masks only.
+    """
+    images = list_images(folder)
+    files = [file for file in images if not is_mask(file)]
+    if not files:
+        raise R2MError(f"{folder}: holds nothing but masks; expected images")
+    left_out = [((folder / file).as_posix(), "a mask, by its name") for file in images if is_mask(file)]
+    other: ImageClass = "fake" if expected == "real" else "real"
+    wrong = [file for file in files if class_of(file) == other]
+    if wrong:
+        where = (
+            f"{len(wrong)} of {len(files)} images lie in folders named after {other} ones, as {wrong[0]} does"
+        )
+        if len(wrong) == len(files):
+            log.warning("%s: %s; all are taken for %s ones", folder, where, expected)
+        else:
+            log.warning("%s: real and fake images in the same folder: %s, and are left out", folder, where)
+            reason = f"in a folder named after {other} images"
+            left_out += [((folder / file).as_posix(), reason) for file in wrong]
+            files = [file for file in files if class_of(file) != other]
+    return files, left_out + other_files(folder)

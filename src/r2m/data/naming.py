@@ -1,0 +1,158 @@
+"""What the names of folders and files say of images: real or fake, which video, and who is on it."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ImageClass = Literal["real", "fake"]
+
+# Folders that say how images are stored or split, not what is on them.
+CONTAINERS = frozenset(
+    {"frames", "frame", "images", "image", "imgs", "img", "faces", "face", "crops", "crop", "videos", "video"}
+    | {"raw", "c0", "c23", "c40", "png", "jpg", "jpeg"}
+    | {"original_sequences", "manipulated_sequences", "youtube", "actors"}
+    | {"train", "training", "val", "valid", "validation", "test", "testing"}
+)
+MASKS = frozenset({"mask", "masks"})
+REAL_WORDS = frozenset({"real", "reals", "nature", "original", "originals", "pristine", "authentic"})
+FAKE_WORDS = frozenset(
+    {"fake", "fakes", "ai", "synthesis", "synthetic", "manipulated", "generated", "forged"}
+    | {"deepfake", "deepfakes"}
+)
+
+# A frame's number, and the number of the face on it where there are several.
+FRAME = re.compile(r"(?:frame|image|img|f)?[-_ ]?(?P<frame>\d+)(?:[-_](?:face)?\d{1,2})?", re.IGNORECASE)
+CELEB_DF = re.compile(r"id(?P<target>\d+)(?:_id(?P<source>\d+))?_(?P<number>\d{4})")
+# The two people of DeepFakeDetection's fakes, the scene, and a random tag.
+DFD = re.compile(r"(?P<target>\d{2})(?:_(?P<source>\d{2}))?__(?P<scene>.+?)(?:__[A-Z0-9]{8})?")
+# FaceForensics++: the video that was forged, and the one that the face came from.
+PAIR = re.compile(r"(?P<target>\d{2,})_(?P<source>\d{2,})")
+# Frames of videos in one flat folder: VIDEO_FRAME.
+FLAT = re.compile(
+    r"(?P<video>id\d+(?:_id\d+)?_\d{4}|\d{3}_\d{3})[-_](?:frame)?_?(?P<frame>\d+)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an image shows by its name.
+
+    Attributes:
+        video: name of the video that the image is a frame of; None for a photograph.
+        people: names of the people on it, the one who was filmed first; empty where names tell nothing.
+        source: name of the real video that the video was made from, or is.
+        frame: number of the frame.
+    """
+
+    video: str | None = None
+    people: tuple[str, ...] = ()
+    source: str | None = None
+    frame: int | None = None
+
+
+def meaningful(folder: Path) -> tuple[str, ...]:
+    """Return the parts of a relative folder that may name a person or a video."""
+    return tuple(part for part in folder.parts if part.lower() not in CONTAINERS and not class_of_part(part))
+
+
+def class_of_part(part: str) -> ImageClass | None:
+    """Return the class that a folder's name says by whole words, such as `1_fake` or `Celeb-real`.
+
+    A folder like `Fake_from_Celeb-real` is one of fakes; `whichisreal` and `real-esrgan` say nothing.
+    """
+    words = [word for word in re.split(r"[^a-z]+", part.lower()) if word]
+    if FAKE_WORDS.intersection(words) or part.lower() == "manipulated_sequences":
+        return "fake"
+    is_real = bool(words) and words[-1] in REAL_WORDS
+    return "real" if is_real or part.lower() == "original_sequences" else None
+
+
+def class_of(path: Path) -> ImageClass | None:
+    """Return the class that the innermost telling folder of a relative path says."""
+    said = [class_of_part(part) for part in path.parent.parts]
+    return next((part for part in reversed(said) if part is not None), None)
+
+
+def is_mask(path: Path) -> bool:
+    """Tell whether a relative path is by its folder or its name the mask of another image."""
+    return any(part.lower() in MASKS for part in path.parent.parts) or path.stem.lower().endswith("_mask")
+
+
+def people_of(name: str, image_class: ImageClass) -> tuple[tuple[str, ...], str]:
+    """Return the people that a video's name says, and the name of the real video behind it.
+
+    Known are the names of Celeb-DF (`id0_id1_0002`), DeepFakeDetection (`01_02__walking__ABCDEFGH`) and, for
+    fakes, FaceForensics++ (`003_007`). Any other name is that of a person who has this one video.
+    """
+    if match := CELEB_DF.fullmatch(name):
+        target, source = match["target"], match["source"]
+        return _people("id", target, source), f"id{target}_{match['number']}"
+    if match := DFD.fullmatch(name):
+        return _people("", match["target"], match["source"]), f"{match['target']}__{match['scene']}"
+    match = PAIR.fullmatch(name)
+    if match and image_class == "fake" and len(match["target"]) == len(match["source"]):
+        return _people("", match["target"], match["source"]), match["target"]
+    return (name,), name
+
+
+def shown(files: Sequence[Path], image_class: ImageClass, frames: bool | None = None) -> list[Shown]:
+    """Return what each of the `files` of one folder (relative paths) shows by its name.
+
+    A sub-folder is a video if all its images are numbered and their numbers start anew in another sub-folder:
+    frames do so, photographs that are merely spread over folders do not. `frames` True takes every sub-folder
+    for a video, False none. In a flat folder, names of known data sets such as `id0_id1_0002_15` say as much.
+    """
+    videos = _video_folders(files, frames)
+    return [_shown(file, image_class, file.parent in videos, frames is not False) for file in files]
+
+
+def of_video(video: str, stem: str, image_class: ImageClass) -> Shown:
+    """Return what the frame with the file name `stem` of the video `video` (a path) shows."""
+    people, source = people_of(meaningful(Path(video))[-1], image_class)
+    match = FRAME.fullmatch(stem) or FLAT.fullmatch(stem)
+    number = match and match["frame"]
+    return Shown(video, people, source, int(number) if number else None)
+
+
+def person_of_folder(folder: Path) -> str:
+    """Return the name of the person whom a relative folder is called after; empty if there is none.
+
+    Folders that only say how images are stored are left out, so that `c23/000` and `c40/000` are one person.
+    """
+    parts = meaningful(folder)
+    return "/".join([*parts[:-1], people_of(parts[-1], "real")[0][0]]) if parts else ""
+
+
+def _people(prefix: str, *names: str | None) -> tuple[str, ...]:
+    return tuple(f"{prefix}{name}" for name in dict.fromkeys(names) if name is not None)
+
+
+def _video_folders(files: Sequence[Path], frames: bool | None) -> set[Path]:
+    if frames is False:
+        return set()
+    numbers: dict[Path, list[int | None]] = defaultdict(list)
+    for file in files:
+        match = FRAME.fullmatch(file.stem)
+        numbers[file.parent].append(int(match["frame"]) if match else None)
+    named = {folder: found for folder, found in numbers.items() if meaningful(folder)}
+    if frames:
+        return set(named)
+    numbered = {folder: set(found) for folder, found in named.items() if None not in found}
+    folders_of: dict[int | None, int] = defaultdict(int)
+    for found in numbered.values():
+        for number in found:
+            folders_of[number] += 1
+    return {folder for folder, found in numbered.items() if any(folders_of[number] > 1 for number in found)}
+
+
+def _shown(file: Path, image_class: ImageClass, in_video: bool, may_be_flat: bool) -> Shown:
+    if in_video:
+        return of_video(file.parent.as_posix(), file.stem, image_class)
+    match = FLAT.fullmatch(file.stem) if may_be_flat else None
+    # Of a real, 003_012_5 may as well be the 12th face of a video 003.
+    if match and (image_class == "fake" or CELEB_DF.fullmatch(match["video"])):
+        return of_video((file.parent / match["video"]).as_posix(), file.stem, image_class)
+    return Shown()

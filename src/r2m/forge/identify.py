@@ -1,0 +1,230 @@
+"""Who is on images that the user brings: people who are known already, and strangers."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from r2m.data.detect import Embedding
+from r2m.data.faces import Settings
+from r2m.data.identity import cluster
+from r2m.data.naming import meaningful, person_of_folder
+from r2m.data.people import linked
+from r2m.data.split import split_by_hash
+from r2m.seeding import derive
+
+Indices = NDArray[np.int64]
+Label = TypeVar("Label", bound=Hashable)
+
+
+def identify(rows: pd.DataFrame, known: pd.DataFrame, role: str, settings: Settings) -> pd.DataFrame:
+    """Add source_image, identity, split and `objection` (why an image cannot be used, else None) to `rows`.
+
+    Both tables have the columns file, video, people, source, frame, digest and embedding; `known` also has
+    image_id, identity, split and `named` (whether names may link to it).
+
+    Who is known keeps identity and split: the person of the real video or photograph that an image is called
+    after, of a copy of the file, or of the nearest face above the threshold (for a video, the person whom
+    most of its frames are near to). The split of strangers is a hash of their name alone, so that every
+    generator has them in the same one. There is an objection to images of people in different splits, and to
+    those of an unseen generator that show anybody outside of `test`.
+    """
+    named = np.flatnonzero(known["named"].to_numpy(bool))
+    people, videos = known_people(known, named), known_videos(known, named)
+    source = made_from(rows, known, named)
+    shown_first = [
+        videos.get(source_video, people.get(names[0] if names else person_of_folder(file.parent), -1))
+        for source_video, names, file in zip(rows["source"], rows["people"], rows["file"], strict=True)
+    ]
+    like = first_known(np.array(shown_first, dtype=np.int64), source, alike(rows, known, settings))
+    keys = stranger_keys(rows, like, settings)
+    key_of = {names[0]: key for names, key in zip(rows["people"], keys, strict=True) if names and key}
+
+    def split_of_stranger(key: str) -> str:
+        if role == "unseen":
+            return "test"
+        return split_by_hash(key, settings.options.split.model_dump(), settings.seed)
+
+    def split_of(person: str) -> str:
+        if person in people:
+            return str(known["split"].iloc[people[person]])
+        return split_of_stranger(key_of.get(person, person))
+
+    strangers = [f"stranger {key}" for key in keys]
+    rows = rows.assign(
+        source_image=taken(known["image_id"], source, [None] * len(rows)),
+        identity=taken(known["identity"], like, strangers),
+        split=taken(known["split"], like, [split_of_stranger(key) for key in keys]),
+    )
+    others = [{name: split_of(name) for name in names[1:]} for names in rows["people"]]
+    objections = [objection(split, other, role) for split, other in zip(rows["split"], others, strict=True)]
+    return rows.assign(objection=pd.Series(objections, index=rows.index, dtype=object))
+
+
+def objection(split: str, others: dict[str, str], role: str) -> str | None:
+    """Return why an image of the split `split` cannot be used; `others`: more people on it → their split."""
+    for person, of_other in others.items():
+        if of_other != split:
+            return f"people of different splits are on it: {split!r} and {of_other!r} ({person})"
+    if role == "unseen" and split != "test":
+        return f"an unseen generator is tested only, and this person is in the split {split!r}"
+    return None
+
+
+def known_people(known: pd.DataFrame, named: Indices) -> dict[str, int]:
+    """Return person by name → an index of theirs in `known`; without names that stand for several identities.
+
+    Names are those that videos say, and those of folders that are identities.
+    """
+    names = [
+        known["people"].iloc[i][0] if known["people"].iloc[i] else _folder_identity(known.iloc[i])
+        for i in named
+    ]
+    return unambiguous(names, named, known["identity"])
+
+
+def known_videos(known: pd.DataFrame, named: Indices) -> dict[str, int]:
+    """Return real video by name → an index of a frame in `known`; without names of several identities."""
+    return unambiguous(list(known["source"].iloc[named]), named, known["identity"])
+
+
+def unambiguous(labels: Iterable[Label | None], places: Indices, values: pd.Series) -> dict[Label, int]:
+    """Return label → the first of its `places`, for labels whose places all have one of the `values`."""
+    first: dict[Label, int] = {}
+    differs = set()
+    for label, place in zip(labels, places.tolist(), strict=True):
+        if label is not None and values.iloc[first.setdefault(label, place)] != values.iloc[place]:
+            differs.add(label)
+    return {label: place for label, place in first.items() if label not in differs}
+
+
+def made_from(rows: pd.DataFrame, known: pd.DataFrame, named: Indices) -> Indices:
+    """Return the index in `known` of the real that each image was made from, by name; −1 for none (N,).
+
+    A frame is made from the frame of the same number of its real video; a photograph from that of its name.
+    """
+    frames = unambiguous(_frames(known.iloc[named]), named, known["identity"])
+    source = np.array([-1 if f is None else frames.get(f, -1) for f in _frames(rows)], dtype=np.int64)
+    stills = named[known["video"].iloc[named].isna().to_numpy()]
+    photographs = np.flatnonzero(rows["video"].isna().to_numpy())
+    places = by_name(
+        [_stem(file) for file in rows["file"].iloc[photographs]],
+        [_stem(f) for f in known["file"].iloc[stills]],
+    )
+    source[photographs] = np.where(places >= 0, stills[places] if len(stills) else -1, -1)
+    return source
+
+
+def by_name(stems: Sequence[str], known: Sequence[str]) -> Indices:
+    """Return the index of each stem among `known`: the same, else the only one of its name; −1 for none.
+
+    For the latter they must lie in folders that correspond: one's folders are the last of the other's,
+    but for those that only say how images are stored.
+    """
+    whole = {stem: index for index, stem in enumerate(known)}
+    last: dict[str, list[int]] = defaultdict(list)
+    for index, stem in enumerate(known):
+        last[Path(stem).name].append(index)
+
+    def corresponding(stem: str) -> int:
+        folders = meaningful(Path(stem).parent)
+        fitting = [
+            i for i in last[Path(stem).name] if _corresponds(folders, meaningful(Path(known[i]).parent))
+        ]
+        return fitting[0] if len(fitting) == 1 else -1
+
+    return np.array([whole[s] if s in whole else corresponding(s) for s in stems], dtype=np.int64)
+
+
+def alike(rows: pd.DataFrame, known: pd.DataFrame, settings: Settings) -> Indices:
+    """Return the index in `known` of the same person, by a copy of the file or the face; −1 for none (N,)."""
+    copies = dict(zip(known["digest"], range(len(known)), strict=True))
+    like = np.array([copies.get(digest, -1) for digest in rows["digest"]], dtype=np.int64)
+    if settings.embedder is not None:
+        faces = by_face(_stacked(rows), _stacked(known), settings.options.identity_similarity)
+        like = first_known(like, faces)
+    for frames in rows.groupby("video").indices.values():
+        seen = like[frames][like[frames] >= 0]
+        if len(seen):
+            identity = known["identity"].iloc[seen].mode().iloc[0]
+            like[frames] = seen[(known["identity"].iloc[seen] == identity).to_numpy().argmax()]
+    return like
+
+
+def by_face(embeddings: Embedding, known: Embedding, threshold: float) -> Indices:
+    """Return, for each embedding (N, D), the index of the nearest known (M, D) above `threshold`, or −1."""
+    cosine = embeddings @ known.T
+    best = cosine.argmax(axis=1)
+    return np.where(cosine[np.arange(len(best)), best] > threshold, best, -1)
+
+
+def stranger_keys(rows: pd.DataFrame, like: Indices, settings: Settings) -> list[str]:
+    """Return a name for each image of a stranger (`like` −1), the same for all of a person; else '' (N,).
+
+    Frames of a video, videos of one person by name, copies, and faces of one cluster are of one person. Of
+    their names the one with the least hash is taken: sets that share people mostly agree on it.
+    """
+    fresh = np.flatnonzero(like < 0)
+    strangers = rows.iloc[fresh]
+    names = [
+        people[0] if people else "/".join([*meaningful(file.parent), file.stem])
+        for people, file in zip(strangers["people"], strangers["file"], strict=True)
+    ]
+    clusters: Sequence[Hashable | None] = [None] * len(fresh)
+    if settings.embedder is not None and len(fresh):
+        clusters = cluster(_stacked(strangers), settings.options.identity_similarity)
+    groups = linked(names, list(strangers["digest"]), clusters)
+    least: dict[int, str] = {}
+    for group, name in zip(groups.tolist(), names, strict=True):
+        least[group] = min(least.get(group, name), name, key=lambda text: derive(0, "stranger", text))
+    keys = [""] * len(rows)
+    for place, group in zip(fresh.tolist(), groups.tolist(), strict=True):
+        keys[place] = least[group]
+    return keys
+
+
+def first_known(*indices: Indices) -> Indices:
+    """Return the first index of each image that is not −1 (N,)."""
+    chosen = indices[0].copy()
+    for other in indices[1:]:
+        chosen = np.where(chosen >= 0, chosen, other)
+    return chosen
+
+
+def taken(values: pd.Series, places: Indices, otherwise: Sequence[object]) -> NDArray[np.object_]:
+    """Return the value at each of `places`, or what stands in `otherwise` where there is none (−1)."""
+    known = values.tolist()
+    chosen = np.empty(len(places), dtype=object)
+    chosen[:] = [
+        known[place] if place >= 0 else other for place, other in zip(places.tolist(), otherwise, strict=True)
+    ]
+    return chosen
+
+
+def _frames(rows: pd.DataFrame) -> list[tuple[str, int] | None]:
+    return [
+        (source, int(frame)) if source is not None and frame is not None else None
+        for source, frame in zip(rows["source"], rows["frame"], strict=True)
+    ]
+
+
+def _folder_identity(row: pd.Series) -> str | None:
+    person = person_of_folder(row["file"].parent)
+    return person if person and person == row["identity"] else None
+
+
+def _corresponds(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return longer[len(longer) - len(shorter) :] == shorter
+
+
+def _stem(file: Path) -> str:
+    return file.with_suffix("").as_posix()
+
+
+def _stacked(rows: pd.DataFrame) -> Embedding:
+    return np.stack(list(rows["embedding"])).astype(np.float32, copy=False)
