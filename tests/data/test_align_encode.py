@@ -25,6 +25,18 @@ def test_align_puts_landmarks_on_the_template_at_any_scale() -> None:
         np.testing.assert_allclose(landmarks, template(144, 1.3), atol=0.6)
 
 
+@pytest.mark.parametrize("factor", [1.99, 2.0, 2.01, 3.3, 7.0, 31.7])
+def test_a_face_larger_than_the_crop_stays_in_place(factor: float) -> None:
+    points = (template(64, 1.3) * factor).astype(np.float32)
+    image = np.full((round(67 * factor), round(71 * factor), 3), 128, dtype=np.uint8)
+    cv2.circle(image, points[0].round().astype(int).tolist(), round(2 * factor), (255, 255, 255), -1)
+    crop, landmarks = align(image, points, 64, 1.3)
+    bright = crop[:, :, 0].astype(float) - 128
+    ys, xs = np.mgrid[:64, :64]
+    centre = np.array([(xs * bright).sum(), (ys * bright).sum()]) / bright.sum()
+    np.testing.assert_allclose(centre, landmarks[0], atol=0.5)
+
+
 def test_align_takes_a_smaller_margin_rather_than_mirror_the_face() -> None:
     image = np.full((120, 120, 3), 200, dtype=np.uint8)
     points = template(120, 1.0)

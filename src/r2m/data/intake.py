@@ -13,9 +13,9 @@ Skipped = list[tuple[str, str]]
 
 
 def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
-    """Return the image files of `folder` (relative), and (path, reason) of what its name leaves out.
+    """Return the image files of `folder` (relative), and (path, reason) of what is left out.
 
-    Masks are left out, and, where a folder holds both classes, what lies in sub-folders named after the other.
+    Left out are masks and, where a folder holds both classes, what lies in folders named after the other.
 
     Raises:
         R2MError: the folder is missing, or holds no image or masks only.

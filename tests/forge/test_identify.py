@@ -1,0 +1,212 @@
+"""Who is on the user's images, through `build_domain` and `build_generator`, on drawn videos and stills."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r2m import manifest
+from r2m.data.faces import Settings, build_domain
+from r2m.errors import R2MError
+from r2m.forge.generate import build_generator
+from r2m.forge.identify import by_name, objection, unambiguous
+from r2m.params import FacesOptions, GeneratorOptions
+
+SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}
+OPTIONS = FacesOptions.model_validate({"detector": "none", "crop_size": 48, "min_images": 2, "split": SHARES})
+SETTINGS = Settings(OPTIONS, image_size=32, seed=0)
+VIDEOS = [f"{i:03d}" for i in range(24)]
+FRAMES = (0, 37, 74)
+
+
+def draw(path: Path, *seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 255, (48, 48, 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+def draw_videos(folder: Path, videos: list[str], seed: int, frames: tuple[int, ...] = FRAMES) -> Path:
+    for i, video in enumerate(videos):
+        for frame in frames:
+            draw(folder / video / f"{frame:03d}.png", seed, i, frame)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("reals")
+    build_domain("ff", draw_videos(root / "raw", VIDEOS, 0), "train", "folder", None, SETTINGS, root / "ff")
+    return root / "ff"
+
+
+def forged(name: str, domain: Path, out: Path, **options: object) -> tuple[pd.DataFrame, pd.DataFrame]:
+    build_generator(name, GeneratorOptions(family="FS", **options), [domain], SETTINGS, out)
+    return manifest.read(out / "manifest.parquet"), pd.read_csv(out / "skipped.csv")
+
+
+def video_name(rows: pd.DataFrame) -> pd.Series:
+    return rows["video"].str.rsplit("/", n=1).str[-1]
+
+
+def splits_of(rows: pd.DataFrame, by: str) -> int:
+    """Return in how many splits the rows of one value of the column `by` are at most."""
+    return int(rows.groupby(by)["split"].nunique().max())
+
+
+def test_frames_name_their_video(reals: Path) -> None:
+    rows = manifest.read(reals / "manifest.parquet")
+    assert sorted(set(rows["video"])) == VIDEOS
+    assert (rows["video"] == rows["identity"]).all()
+
+
+def test_a_fake_video_belongs_to_the_person_of_its_own_video(reals: Path, tmp_path: Path) -> None:
+    split_of = manifest.read(reals / "manifest.parquet").groupby("identity")["split"].first()
+    pairs = [f"{target}_{source}" for target in VIDEOS for source in VIDEOS[::5] if target != source]
+    images = draw_videos(tmp_path / "raw", pairs, 1, frames=(0, 37, 50))
+    rows, skipped = forged("deepfakes", reals, tmp_path / "out", images=str(images))
+    target, source = (video_name(rows).str.split("_").str[k] for k in (0, 1))
+    assert (rows["identity"] == target).all()
+    assert (rows["split"] == target.map(split_of)).all()
+    assert (rows["split"] == source.map(split_of)).all(), "both people of a pair count"
+    frame = rows["image_id"].str.rsplit("/", n=1).str[1]
+    made_from = ("ff/" + target + "/" + frame).where(frame != "050")
+    assert rows["source_image"].equals(made_from.astype("str"))
+    assert len(skipped) == 3 * len(pairs) - len(rows) > 0
+    assert skipped["reason"].str.contains("people of different splits are on it").all()
+
+
+def test_an_unseen_generator_keeps_videos_of_test_people_alone(reals: Path, tmp_path: Path) -> None:
+    images = draw_videos(tmp_path / "raw", [f"{v}_{v}" for v in VIDEOS] + ["900_901"], 1)
+    rows, skipped = forged("g", reals, tmp_path / "out", images=str(images), role="unseen")
+    real = manifest.read(reals / "manifest.parquet")
+    tested = set(real.loc[real["split"] == "test", "identity"])
+    assert {name.split("_")[0] for name in video_name(rows)} == tested | {"900"}
+    assert skipped["reason"].str.contains("tested only").all()
+
+
+def test_strangers_are_in_one_split_whatever_generator_shows_them(reals: Path, tmp_path: Path) -> None:
+    made = []
+    for name, videos, seed in (("one", range(500, 560), 1), ("two", range(530, 590), 2)):
+        images = draw_videos(tmp_path / name / "raw", [f"{v}" for v in videos], seed)
+        made.append(forged(name, reals, tmp_path / name / "out", images=str(images))[0])
+    rows = pd.concat(made)
+    assert splits_of(rows.assign(name=video_name(rows)), "name") == 1
+    assert splits_of(rows, "identity") == 1
+    assert rows["identity"].nunique() == 90
+
+
+def test_reals_that_two_generators_bring_are_in_one_split(reals: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        own = draw_videos(tmp_path / name / "real", [f"{v}" for v in range(500, 540)], 3)
+        images = draw_videos(
+            tmp_path / name / "fake", [f"{v}" for v in range(500, 540)], len(name) + ord(name[0])
+        )
+        rows = forged(name, reals, tmp_path / name / "out", images=str(images), reals=str(own))[0]
+        assert rows.loc[rows["label"] == 1, "source_image"].notna().all()
+        made.append(rows)
+    rows = pd.concat(made)
+    assert splits_of(rows.assign(name=video_name(rows)), "name") == 1
+
+
+def test_own_reals_that_copy_the_domains_keep_its_people(reals: Path, tmp_path: Path) -> None:
+    own = tmp_path / "real"
+    shutil.copytree(reals.parent / "raw", own / "of_mine")
+    images = draw_videos(tmp_path / "fake", VIDEOS, 4)
+    rows = forged("g", reals, tmp_path / "out", images=str(images), reals=str(own))[0]
+    known = manifest.read(reals / "manifest.parquet").groupby("identity")["split"].first()
+    assert (rows["split"] == rows["identity"].map(known)).all()
+
+
+def test_copies_of_reals_are_no_fakes(reals: Path, tmp_path: Path) -> None:
+    images = draw_videos(tmp_path / "raw", VIDEOS, 5)
+    shutil.copy(reals.parent / "raw/003/037.png", images / "003/037.png")
+    rows, skipped = forged("g", reals, tmp_path / "out", images=str(images))
+    assert list(skipped["reason"]) == ["byte-identical to a real photograph: ff/003/037"]
+    assert "g/003/037" not in set(rows["image_id"])
+    assert not (tmp_path / "out/images/003/037.jpg").exists()
+    shutil.copytree(reals.parent / "raw", tmp_path / "copies")
+    with pytest.raises(R2MError, match=r"no usable image.*byte-identical to a real photograph"):
+        forged("g", reals, tmp_path / "none", images=str(tmp_path / "copies"))
+
+
+def test_a_still_in_the_folder_of_a_known_person_is_of_that_person(tmp_path: Path) -> None:
+    for i in range(24):
+        draw(tmp_path / f"raw/person{i}/portrait{i}.png", 0, i)
+        draw(tmp_path / f"fakes/person{i}/other{i}.png", 1, i)
+    build_domain("d", tmp_path / "raw", "train", "folder", None, SETTINGS, tmp_path / "d")
+    rows, _ = forged("g", tmp_path / "d", tmp_path / "out", images=str(tmp_path / "fakes"))
+    known = manifest.read(tmp_path / "d/manifest.parquet").set_index("identity")["split"]
+    assert list(rows["split"]) == list(known.loc[rows["identity"]])
+    assert rows["source_image"].isna().all()
+
+
+def test_copies_within_a_domain_are_one_person(tmp_path: Path) -> None:
+    for i in range(24):
+        draw(tmp_path / f"raw/{chr(97 + i)}/x.png", 0, i)
+        (tmp_path / f"raw/{chr(97 + i)}_again").mkdir()
+        shutil.copy(tmp_path / f"raw/{chr(97 + i)}/x.png", tmp_path / f"raw/{chr(97 + i)}_again/y.png")
+    for identity in ("folder", "file"):
+        build_domain("d", tmp_path / "raw", "train", identity, None, SETTINGS, tmp_path / identity)
+        rows = manifest.read(tmp_path / identity / "manifest.parquet")
+        assert splits_of(rows.assign(letter=rows["image_id"].str.split("/").str[1].str[0]), "letter") == 1
+        assert rows["identity"].nunique() == 24
+
+
+def test_two_compressions_of_a_video_are_one_person(tmp_path: Path) -> None:
+    for k, level in enumerate(("c23", "c40")):
+        draw_videos(tmp_path / "raw" / level / "frames", VIDEOS, k)
+    build_domain("d", tmp_path / "raw", "train", "folder", None, SETTINGS, tmp_path / "d")
+    rows = manifest.read(tmp_path / "d/manifest.parquet")
+    assert sorted(set(rows["identity"])) == VIDEOS
+    assert rows["video"].nunique() == 2 * len(VIDEOS)
+
+
+def test_frames_of_forged_videos_name_their_video(reals: Path, tmp_path: Path) -> None:
+    rows, _ = forged("sbi", reals, tmp_path / "out", forge="sbi")
+    assert sorted(set(rows["video"])) == VIDEOS
+
+
+def test_the_users_word_on_frames(tmp_path: Path) -> None:
+    images = draw_videos(tmp_path / "raw", VIDEOS, 0)
+    build_domain("d", images, "train", "file", None, SETTINGS, tmp_path / "d", frames=False)
+    rows = manifest.read(tmp_path / "d/manifest.parquet")
+    assert rows["video"].isna().all()
+    assert rows["identity"].nunique() == len(rows)
+    build_domain("d", images, "train", "file", None, SETTINGS, tmp_path / "d")
+    assert manifest.read(tmp_path / "d/manifest.parquet")["identity"].nunique() == len(VIDEOS)
+
+
+@pytest.mark.parametrize(
+    ("split", "others", "role", "expected"),
+    [
+        ("train", {}, "train", None),
+        ("train", {"b": "train"}, "train", None),
+        ("train", {"b": "test"}, "train", "people of different splits are on it: 'train' and 'test' (b)"),
+        ("test", {"b": "test"}, "unseen", None),
+        ("val", {}, "unseen", "tested only"),
+        ("test", {"b": "val"}, "unseen", "different splits"),
+    ],
+)
+def test_objections(split: str, others: dict[str, str], role: str, expected: str | None) -> None:
+    text = objection(split, others, role)
+    assert text is None if expected is None else expected in text
+
+
+@given(st.lists(st.tuples(st.none() | st.sampled_from("abc"), st.integers(0, 2))))
+def test_labels_of_several_values_are_ambiguous(pairs: list[tuple[str | None, int]]) -> None:
+    labels = [label for label, _ in pairs]
+    values = pd.Series([value for _, value in pairs], dtype=object)
+    chosen = unambiguous(labels, np.arange(len(pairs)), values)
+    for label in set(labels) - {None}:
+        its = {value for other, value in pairs if other == label}
+        assert chosen.get(label) == (labels.index(label) if len(its) == 1 else None)
+
+
+def test_a_name_alone_pairs_nothing_across_folders() -> None:
+    assert by_name(["b/587"], ["a/587"]).tolist() == [-1]
