@@ -19,8 +19,10 @@ COLUMNS = (
     "source_image",
     "video",
     "split",
+    "digest",
 )
-OPTIONAL = ("source_image", "video")
+# `digest` is of the bytes of the user's file that the image was made from.
+OPTIONAL = ("source_image", "video", "digest")
 SPLITS = ("train", "val", "test")
 REAL = "real"
 FAMILIES = ("FS", "FR", "EFS", "FE", REAL)
@@ -53,11 +55,13 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def check(frame: pd.DataFrame, name: str = "manifest") -> pd.DataFrame:
-    """Return `frame` with the columns of a manifest in their order and types.
+    """Return `frame` with the columns of a manifest in their order and types; `digest` may be missing.
 
     Raises:
         R2MError: names `name`, the column and the first wrong value.
     """
+    if "digest" not in frame:
+        frame = frame.assign(digest=None)
     if missing := [column for column in COLUMNS if column not in frame]:
         raise R2MError(f"{name}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
     frame = frame.loc[:, list(COLUMNS)]

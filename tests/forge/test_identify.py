@@ -66,7 +66,7 @@ def test_frames_name_their_video(reals: Path) -> None:
 
 def test_a_fake_video_belongs_to_the_person_of_its_own_video(reals: Path, tmp_path: Path) -> None:
     split_of = manifest.read(reals / "manifest.parquet").groupby("identity")["split"].first()
-    pairs = [f"{target}_{source}" for target in VIDEOS for source in VIDEOS[::5] if target != source]
+    pairs = [f"{target}_{source}" for target in VIDEOS for source in VIDEOS[::2] if target != source]
     images = draw_videos(tmp_path / "raw", pairs, 1, frames=(0, 37, 50))
     rows, skipped = forged("deepfakes", reals, tmp_path / "out", images=str(images))
     target, source = (video_name(rows).str.split("_").str[k] for k in (0, 1))

@@ -18,7 +18,7 @@ from r2m.data.align import Landmarks, align, template
 from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
 from r2m.data.encode import Image, encode
 from r2m.data.images import read_image, write_png
-from r2m.data.intake import Skipped, intake
+from r2m.data.intake import Skipped, intake, reason_of
 from r2m.data.naming import Shown, shown
 from r2m.data.parallel import thread_map
 from r2m.data.people import first_of_group, linked
@@ -189,11 +189,6 @@ def report(name: str, used: int, skipped: Skipped) -> None:
         log.info("%s: skipped %d: %s; first: %s", name, count, reason, first[reason])
 
 
-def reason_of(reason: str) -> str:
-    """Return a reason without what is particular to one file."""
-    return reason.partition(": ")[0]
-
-
 def write_skipped(path: Path, skipped: Skipped) -> None:
     """Write skipped.csv: path, reason."""
     pd.DataFrame(list(skipped), columns=["path", "reason"]).to_csv(path, index=False)
@@ -300,6 +295,7 @@ def real_rows(
             "source_image": None,
             "video": videos,
             "split": [split_of[person] for person in people],
+            "digest": faces.digest,
         }
     )
 
@@ -312,11 +308,10 @@ def keep_only(folder: Path, names: Collection[str]) -> None:
 
 
 def landmark_table(faces: Faces, crops: Sequence[str]) -> pd.DataFrame:
-    """Return the table image_id, crop, x0, y0, …, x4, y4 in crop pixels, digest, embedding; by image_id."""
+    """Return the table image_id, crop, x0, y0, …, x4, y4 in crop pixels, embedding; by image_id."""
     points = pd.DataFrame(faces.landmarks.reshape(len(faces.image_id), 10), columns=list(LANDMARK_COLUMNS))
     points.insert(0, "crop", list(crops))
     points.insert(0, "image_id", faces.image_id)
-    points["digest"] = faces.digest
     points["embedding"] = list(faces.embedding)
     return points.sort_values("image_id", ignore_index=True)
 
@@ -338,16 +333,16 @@ def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]
 
 
 def read_landmarks(path: Path) -> pd.DataFrame:
-    """Return a landmarks.parquet by image_id: crop, landmarks (5, 2), digest, embedding (D,).
+    """Return a landmarks.parquet by image_id: crop, landmarks (5, 2) in crop pixels, embedding (D,).
 
     Raises:
         R2MError: the file is missing or lacks a column.
     """
-    columns = ["image_id", "crop", "digest", "embedding", *LANDMARK_COLUMNS]
+    columns = ["image_id", "crop", "embedding", *LANDMARK_COLUMNS]
     try:
         table = pd.read_parquet(path, columns=columns).set_index("image_id")
     except (OSError, ValueError) as error:
         raise R2MError(f"{path}: cannot read the landmarks: {error}") from error
     points = table[list(LANDMARK_COLUMNS)].to_numpy(dtype=np.float32).reshape(-1, 5, 2)
     table["landmarks"] = pd.Series(list(points), index=table.index, dtype=object)
-    return table[["crop", "landmarks", "digest", "embedding"]]
+    return table[["crop", "landmarks", "embedding"]]

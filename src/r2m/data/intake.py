@@ -39,3 +39,8 @@ def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
             left_out += [((folder / file).as_posix(), reason) for file in wrong]
             files = [file for file in files if class_of(file) != other]
     return files, left_out + other_files(folder)
+
+
+def reason_of(reason: str) -> str:
+    """Return a reason without what is particular to one file."""
+    return reason.partition(": ")[0]

@@ -1,6 +1,7 @@
 """The data card: what the images are, where they come from and what they are not."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +10,13 @@ import pandas as pd
 from pydantic import Field
 
 from r2m import manifest
+from r2m.data.intake import reason_of
 from r2m.errors import R2MError
 from r2m.evaluate.markdown import table
 from r2m.evaluate.protocols import DomainContext, EvaluationContext, GeneratorContext
 from r2m.files import write_text
+
+log = logging.getLogger(__name__)
 
 FAMILY_TITLES = {
     "FS": "face swapping",
@@ -98,6 +102,7 @@ def data_card(
         ["# Data card", "", *_limits(context)],
         ["## Image sets", "", *_sets(images, context)],
         ["## Skipped files", "", *_skipped(skipped)],
+        ["## The same file in several splits", "", *_overlaps(images, context)],
         ["## Sources and licences", "", *_sources(receipts, context)],
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
@@ -145,19 +150,52 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
                 context.domain_label(domain),
                 *(int(counts.get(split, 0)) for split in manifest.SPLITS),
                 part["identity"].nunique(),
+                part["video"].nunique() or "–",
+                "–" if real else int(part["source_image"].notna().sum()),
             ]
         )
-    header = ["set", "family", "role", "domain", *manifest.SPLITS, "identities"]
-    return table(header, rows, numbers=4)
+    header = ["set", "family", "role", "domain", *manifest.SPLITS, "identities", "videos", "of a known real"]
+    return table(header, rows, numbers=6)
 
 
 def _skipped(skipped: dict[str, pd.DataFrame]) -> list[str]:
     rows = [
         (name, reason, count)
         for name, frame in skipped.items()
-        for reason, count in frame["reason"].value_counts().sort_index().items()
+        for reason, count in frame["reason"].map(reason_of).value_counts().sort_index().items()
     ]
     return table(["set", "reason", "files"], rows, numbers=1) if rows else ["None."]
+
+
+def overlaps(images: pd.DataFrame) -> pd.DataFrame:
+    """Return how many files two parts of the images share that are in different splits.
+
+    Parts are (set, split), where a set is named after a generator or a domain; the columns are set, split,
+    other_set, other_split and files.
+    """
+    named = images.loc[images["digest"].notna(), ["digest", "generator", "domain", "split"]].copy()
+    named["set"] = named["domain"].where(named["generator"] == manifest.REAL, named["generator"])
+    parts = named[["digest", "set", "split"]].drop_duplicates()
+    other = parts.rename(columns={"set": "other_set", "split": "other_split"})
+    both = parts[parts["digest"].duplicated(keep=False)].merge(other, on="digest")
+    order = {split: place for place, split in enumerate(manifest.SPLITS)}
+    both = both[both["split"].map(order) < both["other_split"].map(order)]
+    keys = ["set", "split", "other_set", "other_split"]
+    return both.groupby(keys).size().reset_index(name="files")
+
+
+def _overlaps(images: pd.DataFrame, context: CardContext) -> list[str]:
+    shared = overlaps(images)
+    for row in shared.itertuples():
+        log.warning(
+            "%d files of %s (%s) are also in %s (%s)",
+            *(row.files, row.set, row.split, row.other_set, row.other_split),
+        )
+    label = {name: context.generator_label(name) for name in context.generators}
+    label |= {name: context.domain_label(name) for name in context.domains}
+    shared = shared.replace({"set": label, "other_set": label})
+    rows = list(shared.itertuples(index=False, name=None))
+    return table(["set", "split", "also in", "split there", "files"], rows, numbers=1) if rows else ["None."]
 
 
 def _sources(receipts: Sequence[dict[str, Any]], context: CardContext) -> list[str]:

@@ -1,6 +1,5 @@
 """Who is on images that the user brings: people who are known already, and strangers."""
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -125,19 +124,17 @@ def by_name(stems: Sequence[str], known: Sequence[str]) -> Indices:
     For the latter they must lie in folders that correspond: one's folders are the last of the other's,
     but for those that only say how images are stored.
     """
-    whole = {stem: index for index, stem in enumerate(known)}
-    last: dict[str, list[int]] = defaultdict(list)
-    for index, stem in enumerate(known):
-        last[Path(stem).name].append(index)
+    exact = {stem: index for index, stem in enumerate(known)}
+    keys = [_key(stem) for stem in known]
+    wholes = _distinct((key, index) for index, key in enumerate(keys))
+    ends = _distinct((key[at:], index) for index, key in enumerate(keys) for at in range(len(key)))
 
     def corresponding(stem: str) -> int:
-        folders = meaningful(Path(stem).parent)
-        fitting = [
-            i for i in last[Path(stem).name] if _corresponds(folders, meaningful(Path(known[i]).parent))
-        ]
-        return fitting[0] if len(fitting) == 1 else -1
+        key = _key(stem)
+        fitting = {ends.get(key, -1), *(wholes.get(key[at:], -1) for at in range(len(key)))} - {-1}
+        return max(fitting.pop(), -1) if len(fitting) == 1 else -1
 
-    return np.array([whole[s] if s in whole else corresponding(s) for s in stems], dtype=np.int64)
+    return np.array([exact[stem] if stem in exact else corresponding(stem) for stem in stems], dtype=np.int64)
 
 
 def alike(rows: pd.DataFrame, known: pd.DataFrame, settings: Settings) -> Indices:
@@ -217,9 +214,17 @@ def _folder_identity(row: pd.Series) -> str | None:
     return person if person and person == row["identity"] else None
 
 
-def _corresponds(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter, longer = sorted((one, other), key=len)
-    return longer[len(longer) - len(shorter) :] == shorter
+def _key(stem: str) -> tuple[str, ...]:
+    path = Path(stem)
+    return (*meaningful(path.parent), path.name)
+
+
+def _distinct(pairs: Iterable[tuple[Label, int]]) -> dict[Label, int]:
+    """Return label → its index, or −2 for a label of several."""
+    index_of: dict[Label, int] = {}
+    for label, index in pairs:
+        index_of[label] = index if index_of.get(label, index) == index else -2
+    return index_of
 
 
 def _stem(file: Path) -> str:
