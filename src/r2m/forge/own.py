@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from r2m import manifest
 from r2m.data.detect import Embedding, FaceEmbedder
 from r2m.data.faces import Settings, extract, stem_of
-from r2m.data.identity import cluster
+from r2m.data.identity import cluster, nearest
 from r2m.data.images import read_crop
 from r2m.data.listing import list_images
 from r2m.data.split import require_images, split_by_hash, split_by_identity
@@ -142,9 +142,7 @@ def by_name(stems: Sequence[str], known: Sequence[str | None]) -> NDArray[np.int
 
 def by_face(embeddings: Embedding, known: Embedding, threshold: float) -> NDArray[np.int64]:
     """Return, for each embedding (N, D), the index of the nearest known (M, D) above `threshold`, or −1."""
-    cosine = embeddings @ known.T
-    best = cosine.argmax(axis=1)
-    return np.where(cosine[np.arange(len(best)), best] > threshold, best, -1)
+    return nearest(embeddings, known, threshold)
 
 
 def own_identities(rows: pd.DataFrame, settings: Settings) -> list[str]:
