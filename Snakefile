@@ -68,9 +68,11 @@ rule paper:
 
 onstart:
     prune()
+    CONTENTS.start()
 
 
 onsuccess:
+    CONTENTS.join()
     finish()
 
 

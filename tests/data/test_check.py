@@ -1,6 +1,6 @@
 import pytest
 
-from r2m.data.check import check_inputs, folders_digest
+from r2m.data.check import check_inputs
 from r2m.data.listing import find_images, list_images
 from r2m.errors import R2MError
 from r2m.params import parse
@@ -119,25 +119,6 @@ def test_one_package_is_one_domain(config):
     for domain in config["domains"].values():
         domain["images"] = {"package": "celeba"}
     assert "domains.other.images: celeba: the same images as domains.mine.images" in message(config)
-
-
-def test_digest_of_folders_follows_names_and_sizes(config, tmp_path):
-    folders = [str(tmp_path / "mine"), str(tmp_path / "own")]
-    before = folders_digest(folders)
-    (tmp_path / "mine" / "notes.txt").write_text("no image")
-    assert folders_digest(folders) == before
-    (tmp_path / "mine" / "00.PNG").write_bytes(b"larger")
-    changed = folders_digest(folders)
-    assert changed != before
-    (tmp_path / "mine" / "00.PNG").rename(tmp_path / "mine" / "new.png")
-    assert folders_digest(folders) not in (before, changed)
-
-
-def test_digest_of_a_folder_with_a_dangling_link(tmp_path):
-    folder = fill(tmp_path / "mine", 1)
-    before = folders_digest([folder])
-    (tmp_path / "mine" / "dangling.png").symlink_to(tmp_path / "nowhere")
-    assert folders_digest([folder]) != before
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
-from r2m.data.identity import by_path, cluster, evenly, fair_share
+from r2m.data.identity import by_path, cluster, evenly, fair_share, nearest
 from r2m.data.split import require_images, split_by_hash, split_by_identity
 from r2m.errors import R2MError
 
@@ -18,6 +20,34 @@ def test_cluster_joins_chains_and_numbers_by_first_member() -> None:
     embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     people = cluster(embeddings, np.cos(np.radians(25)))
     assert people == ["pseudo-0001", "pseudo-0002", "pseudo-0001", "pseudo-0001", "pseudo-0003"]
+
+
+def vectors(most: int) -> st.SearchStrategy[NDArray[np.float32]]:
+    """Small whole numbers (n, 3): their products are exact in any order, and many are equal."""
+    shapes = st.tuples(st.integers(0, most), st.just(3))
+    return arrays(np.float32, shapes, elements=st.integers(-2, 2).map(float))
+
+
+@given(vectors(24), st.integers(-3, 9), st.integers(1, 30))
+def test_cluster_in_blocks_is_that_of_all_pairs(
+    embeddings: NDArray[np.float32], threshold: int, block: int
+) -> None:
+    similar = (embeddings @ embeddings.T > threshold) | np.eye(len(embeddings), dtype=bool)
+    for _ in range(5):  # paths of 2, 4, …, 32 steps
+        similar = similar @ similar
+    names: dict[int, str] = {}
+    expected = [names.setdefault(int(row.argmax()), f"pseudo-{len(names) + 1:04d}") for row in similar]
+    assert cluster(embeddings, threshold, block) == expected
+
+
+@given(vectors(20), vectors(20), st.integers(-3, 9), st.integers(1, 25))
+def test_nearest_in_blocks_is_that_of_all_pairs(
+    embeddings: NDArray[np.float32], known: NDArray[np.float32], threshold: int, block: int
+) -> None:
+    cosine = np.concatenate([embeddings @ known.T, np.full((len(embeddings), 1), threshold)], axis=1)
+    best = cosine.argmax(axis=1)
+    above = cosine[np.arange(len(best)), best] > threshold
+    assert nearest(embeddings, known, threshold, block).tolist() == np.where(above, best, -1).tolist()
 
 
 def test_identity_by_path() -> None:

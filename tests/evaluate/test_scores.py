@@ -8,7 +8,6 @@ import torch
 
 from detector_samples import IDENTITIES, VIT, load_detector
 from r2m.errors import R2MError
-from r2m.evaluate import scores
 from r2m.evaluate.scores import score, write
 from r2m.train.predict import predict
 from r2m.trunk.inputs import Inputs
@@ -40,15 +39,12 @@ def test_every_val_and_test_image_once(inputs, detector):
     assert set(frame["set"]) == set(NAMES)
 
 
-def test_memory_holds_one_set(inputs, detector, monkeypatch):
-    loaded = []
-    whole = scores.predict
-    monkeypatch.setattr(
-        scores, "predict", lambda *args: (whole(*args), loaded.append({k[0] for k in inputs._loaded}))[0]
-    )
-    score(detector, inputs, CPU, "fp32", 64)
-    assert [len(files) for files in loaded] == [1, 1, 1]
-    assert not inputs._loaded
+def test_no_batch_holds_images_of_two_sets(inputs, detector, monkeypatch):
+    batches = []
+    fetch = inputs.fetch
+    monkeypatch.setattr(inputs, "fetch", lambda rows: (batches.append(rows), fetch(rows))[1])
+    score(detector, inputs, CPU, "fp32", 4)
+    assert all(len(rows) <= 4 and len(set(rows["set"])) == 1 for rows in batches)
 
 
 def test_parquet_and_its_metadata(inputs, detector, tmp_path):

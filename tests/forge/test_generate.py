@@ -190,12 +190,6 @@ def test_names_match_within_folders_that_correspond() -> None:
     assert identify.by_name(["1_fake/7", "x/2", "d/2"], known).tolist() == [0, -1, -1]
 
 
-def test_faces_match_above_the_threshold_only() -> None:
-    known = np.eye(3, dtype=np.float32)
-    faces = np.array([[0, 1, 0], [0.5, 0.5, 0.7]], dtype=np.float32)
-    assert identify.by_face(faces, known, 0.8).tolist() == [1, -1]
-
-
 def test_contact_sheet_with_and_without_pairs(domains: list[Path], tmp_path: Path) -> None:
     reals = [domain / "manifest.parquet" for domain in domains]
     forged("g", domains, tmp_path / "g", forge="attr")

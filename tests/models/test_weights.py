@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from r2m.errors import R2MError
-from r2m.models.weights import DTYPES, Entry, open_weights
+from r2m.models.weights import DTYPES, Entry, open_as_stored, open_weights
 
 DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
 
@@ -440,3 +440,12 @@ def test_wrong_paths(tmp_path):
             open_weights(tmp_path / name)
     with pytest.raises(R2MError, match=r"w\.h5: expected a file \.safetensors"):
         open_weights(tmp_path / "w.h5")
+
+
+def test_as_stored_takes_off_no_prefix(tmp_path):
+    save_file({"model.a/test": torch.ones(2), "model.a/val": torch.zeros(1)}, tmp_path / "of_any_name")
+    with open_as_stored(tmp_path / "of_any_name") as weights:
+        assert list(weights.entries) == ["model.a/test", "model.a/val"]
+        assert weights.tensor("model.a/test").tolist() == [1, 1]
+    with pytest.raises(R2MError, match=r"absent: cannot be read \(No such file"):
+        open_as_stored(tmp_path / "absent")

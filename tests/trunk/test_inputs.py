@@ -9,7 +9,10 @@ from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.images import load_images, normalization
+from r2m.models.weights import WeightsFile
+from r2m.models.writer import WeightsWriter
 from r2m.params import AugmentOptions
+from r2m.trunk import activations
 from r2m.trunk.activations import write_activations
 from r2m.trunk.inputs import Inputs, groups, images_digest
 
@@ -40,8 +43,33 @@ def test_cached_activations_are_those_of_the_image(image_sets, trunk_files, base
     fetched = inputs.fetch(rows)
     assert fetched.dtype == torch.float32
     torch.testing.assert_close(fetched, expected, rtol=1e-3, atol=1e-3)
-    inputs.release()
     assert torch.equal(inputs.fetch(rows), fetched)
+
+
+def test_only_the_activations_that_are_asked_for_are_read(image_sets, trunk_files, monkeypatch):
+    inputs = inputs_of(image_sets, trunk_files, "drawn", "swap")
+    whole = {name: checkpoint.load(trunk_files[name])[0] for name in ("drawn", "swap")}
+    rows = inputs.rows.sample(5, random_state=1)
+    pieces = []
+    read = WeightsFile.read
+    monkeypatch.setattr(WeightsFile, "read", lambda *args: (pieces.append(read(*args)), pieces[-1])[1])
+    fetched = inputs.fetch(rows)
+    assert sum(piece.numel() for piece in pieces) == fetched.numel()
+    for row, activation in zip(rows.itertuples(), fetched, strict=True):
+        own = inputs.select(set=row.set, domain=row.domain, split=row.split)
+        stored = whole[row.set][f"{row.domain}/{row.split}"]
+        assert torch.equal(activation, stored[list(own["image_id"]).index(row.image_id)].float())
+
+
+def test_activations_are_written_a_batch_at_a_time(tmp_path, image_sets, base_files, monkeypatch):
+    pieces = []
+    write = WeightsWriter.write
+    monkeypatch.setattr(activations, "BATCH", 3)
+    monkeypatch.setattr(WeightsWriter, "write", lambda *args: (pieces.append(len(args[3])), write(*args))[1])
+    path = image_sets.manifests["swap"]
+    write_activations(path, base_files["vit"], VIT, tmp_path / "x", "cpu", "fp32")
+    assert max(pieces) == 3
+    assert sum(pieces) == len(manifest.read(path))
 
 
 def test_a_trunk_is_written_the_same_twice(tmp_path, image_sets, trunk_files, base_files):

@@ -5,23 +5,30 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from r2m import params as r2m_params
-from r2m.data.check import check_inputs, folders_digest
+from r2m.data.check import check_inputs
+from r2m.data.folder_state import ImageFolders
 from r2m.digest import code_digest
 from r2m.errors import R2MError
 from r2m.forge.registry import module_of
 from r2m.merge import registry
 
+# It lives and dies with Snakemake's record of the params that outputs were made with.
+FOLDERS = ImageFolders(Path(".snakemake/image_folders"))
+
 try:
     # Snakemake's own reader takes 1e-5 for text.
     config = r2m_params.with_floats(config)
     PARAMS = r2m_params.parse(config)
-    check_inputs(PARAMS)
+    # A job of its own need not list the folders again.
+    if workflow.is_main_process:
+        check_inputs(PARAMS, FOLDERS.count)
 except R2MError as error:
     raise WorkflowError(str(error)) from None
 
@@ -215,6 +222,18 @@ def own_folders(image_set):
         return [source.folder] if hasattr(source, "folder") else []
     options = PARAMS.generators[image_set]
     return [folder for folder in (options.images, options.reals) if folder]
+
+
+def images_state(image_set):
+    """What tells that an image set has to be made again: other images in its folders, or its own are gone."""
+    if not workflow.is_main_process:
+        return ""
+    digest = FOLDERS.digest(own_folders(image_set))
+    lost = FOLDERS.times_lost(images_of(image_set), manifest_of(image_set))
+    return f"{digest} {lost}"
+
+
+CONTENTS = threading.Thread(target=FOLDERS.read_contents, daemon=True)
 
 
 def residuals_of(variant, seed):

@@ -17,7 +17,7 @@ rule faces:
     params:
         out=lambda w, output: Path(output.manifest).parent,
         images=lambda w: source_folder(PARAMS.domains[w.domain].images),
-        files=lambda w: folders_digest(own_folders(w.domain)),
+        files=lambda w: images_state(w.domain),
         domain=domain_arguments,
         options=as_json(PARAMS.faces, exclude={"detector"}),
         image_size=PARAMS.backbone.image_size,

@@ -19,7 +19,7 @@ rule forge:
         options=lambda w: as_json(
             PARAMS.generators[w.generator], exclude={"finetune", "label"}
         ),
-        files=lambda w: folders_digest(own_folders(w.generator)),
+        files=lambda w: images_state(w.generator),
         faces_options=as_json(PARAMS.faces, exclude={"detector"}),
         image_size=PARAMS.backbone.image_size,
         seed=PARAMS.seed,

@@ -1,7 +1,7 @@
 """What can be known of the user's files before any stage runs."""
 
-import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from r2m.data.listing import find_images
@@ -11,8 +11,16 @@ from r2m.params import FileSource, FolderSource, PackageSource, Params
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
-def check_inputs(params: Params) -> None:
-    """Raise R2MError for the first missing or unusable file or folder that the params name."""
+def count_images(folder: str) -> int:
+    """Return how many images are below `folder`."""
+    return len(find_images(Path(folder)))
+
+
+def check_inputs(params: Params, count: Callable[[str], int] = count_images) -> None:
+    """Raise R2MError for the first missing or unusable file or folder that the params name.
+
+    `count` counts the images below a folder.
+    """
     for name, domain in params.domains.items():
         _check_package(f"domains.{name}.images", domain.images, ("celeba", "orl"))
     _check_package("faces.detector", params.faces.detector, ("faces",))
@@ -23,13 +31,13 @@ def check_inputs(params: Params) -> None:
     for name, domain in params.domains.items():
         if isinstance(domain.images, FolderSource):
             least = whole if domain.role == "train" else params.faces.min_images
-            _check_folder(f"domains.{name}.images.folder", domain.images.folder, least)
+            _check_folder(f"domains.{name}.images.folder", domain.images.folder, least, count)
     for name, generator in params.generators.items():
         least = whole if generator.role == "train" else params.faces.min_images
         if generator.images is not None:
-            _check_folder(f"generators.{name}.images", generator.images, least)
+            _check_folder(f"generators.{name}.images", generator.images, least, count)
         if generator.reals is not None:
-            _check_folder(f"generators.{name}.reals", generator.reals, least)
+            _check_folder(f"generators.{name}.reals", generator.reals, least, count)
     if isinstance(params.faces.detector, FolderSource):
         for model in ("yunet.onnx", "sface.onnx"):
             _check_file("faces.detector.folder", Path(params.faces.detector.folder, model))
@@ -40,17 +48,6 @@ def check_inputs(params: Params) -> None:
             raise R2MError(
                 f"params.yaml: backbone.weights.file: {weights}: expected one of {', '.join(WEIGHT_SUFFIXES)}"
             )
-
-
-def folders_digest(folders: list[str]) -> str:
-    """Return a digest of names and sizes of the images below `folders`: it changes when images come or go."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in find_images(Path(folder)):
-            whole = Path(folder, path)
-            size = whole.stat().st_size if whole.exists() else None  # a dangling link is told when it is read
-            digest.update(f"{Path(folder, path).as_posix()}\t{size}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _check_folders_apart(params: Params) -> None:
@@ -79,14 +76,14 @@ def _overlap(one: str | PackageSource, other: str | PackageSource, *, nested: bo
     return first == second or (nested and (first in second.parents or second in first.parents))
 
 
-def _check_folder(key: str, folder: str, least: int) -> None:
+def _check_folder(key: str, folder: str, least: int, count: Callable[[str], int]) -> None:
     path = Path(folder)
     if not path.is_dir():
         raise R2MError(f"params.yaml: {key}: {folder}: no such folder")
-    count = len(find_images(path))
-    if count < least:
+    images = count(folder)
+    if images < least:
         raise R2MError(
-            f"params.yaml: {key}: {folder}: {count} images; expected at least {least}"
+            f"params.yaml: {key}: {folder}: {images} images; expected at least {least}"
             " (each split needs faces.min_images)"
         )
 

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from r2m.data.naming import person_of_folder
 
-CHUNK = 2048
+BLOCK = 1024
 
 
 def by_path(path: Path, kind: str) -> str:
@@ -28,26 +28,55 @@ def by_path(path: Path, kind: str) -> str:
     return person
 
 
-def cluster(embeddings: NDArray[np.float32], threshold: float) -> list[str]:
+def cluster(embeddings: NDArray[np.float32], threshold: float, block: int = BLOCK) -> list[str]:
     """Return pseudo-identities of unit `embeddings` (N, D): connected components of cosine > `threshold`.
 
-    They are numbered by their first member, so the names depend on the order of the rows.
+    They are numbered by their first member, so the names depend on the order of the rows. Cosines are
+    computed in squares of `block` rows, so that memory grows with N.
     """
     n = len(embeddings)
-    pairs: list[NDArray[np.int64]] = [np.empty((2, 0), dtype=np.int64)]
-    for start in range(0, n, CHUNK):
-        rows, columns = np.nonzero(embeddings[start : start + CHUNK] @ embeddings.T > threshold)
-        pairs.append(np.stack([rows + start, columns]))
-    rows, columns = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
+    first = np.arange(n)  # of each row, the first known member of its component
+    for start in range(0, n, block):
+        rows = np.arange(start, min(start + block, n))
+        links = [np.stack([np.arange(n), first])]
+        for other in range(start, n, block):
+            columns = np.arange(other, min(other + block, n))
+            similar = embeddings[rows] @ embeddings[columns].T > threshold
+            similar &= first[rows, None] != first[columns]
+            if similar.any():
+                links.append(_links(similar, rows, columns))
+        if len(links) > 1:
+            start_nodes, stop_nodes = np.concatenate(links, axis=1)
+            first = _first_members(start_nodes, stop_nodes, n)
     number: dict[int, int] = {}
-    return [pseudo(number.setdefault(int(c), len(number))) for c in component]
+    return [pseudo(number.setdefault(int(member), len(number))) for member in first]
 
 
 def pseudo(number: int) -> str:
     """Return the name of the pseudo-identity that is the `number`-th from 0."""
     return f"pseudo-{number + 1:04d}"
+
+
+def nearest(
+    embeddings: NDArray[np.float32], known: NDArray[np.float32], threshold: float, block: int = BLOCK
+) -> NDArray[np.int64]:
+    """Return for each unit embedding (N, D) the index of the `known` (M, D) of the greatest cosine, or −1.
+
+    It is −1 where no cosine exceeds `threshold`; of equal cosines the first counts. Cosines are computed in
+    squares of `block` rows, so that memory grows with N.
+    """
+    best = np.full(len(embeddings), threshold, dtype=np.float32)
+    index = np.full(len(embeddings), -1, dtype=np.int64)
+    for start in range(0, len(embeddings), block):
+        rows = slice(start, start + block)
+        for first in range(0, len(known), block):
+            cosine = embeddings[rows] @ known[first : first + block].T
+            place = cosine.argmax(axis=1)
+            value = np.take_along_axis(cosine, place[:, None], axis=1)[:, 0]
+            closer = value > best[rows]
+            best[rows] = np.where(closer, value, best[rows])
+            index[rows] = np.where(closer, first + place, index[rows])
+    return index
 
 
 def evenly(identities: Sequence[str], limit: int | None) -> list[int]:
@@ -84,3 +113,20 @@ def fair_share(sizes: Sequence[int], total: int) -> list[int]:
 
 def _spaced(n: int, count: int) -> list[int]:
     return [int((i + 0.5) * n / count) for i in range(count)]
+
+
+def _links(
+    similar: NDArray[np.bool_], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return R + C pairs (2, R + C) that join the same `rows` and `columns` as `similar` (R, C) does."""
+    at, across = np.nonzero(similar)
+    nodes = np.concatenate([rows, columns])
+    return np.stack([nodes, nodes[_first_members(at, across + len(rows), len(nodes))]])
+
+
+def _first_members(start: NDArray[np.int64], stop: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return, for each of n nodes, the first node of its connected component; edges lead `start` → `stop`."""
+    graph = coo_array((np.ones(len(start), dtype=bool), (start, stop)), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    _, member = np.unique(component, return_index=True)
+    return member[component]

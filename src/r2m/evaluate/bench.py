@@ -71,7 +71,6 @@ class Bench:
         for _, part in rows.groupby("set", sort=False):
             found = features(self.detector, self.inputs, part, self.device, self.precision)
             parts.append(pd.DataFrame(found, index=part.index))
-            self.inputs.release()
         return pd.concat(parts).loc[rows.index].to_numpy()
 
     def layer_features(self, tensors: Tensors, rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ def score(
 ) -> pd.DataFrame:
     """Return the columns `KEPT`, logit and probability of every val and test image.
 
-    Images are read set by set, so that no more than one set's activations are in memory.
+    They are scored set by set, so that no batch holds images of two sets.
 
     Raises:
         R2MError: a logit is not finite.
@@ -38,7 +38,6 @@ def score(
             raise R2MError(f"{image}: the model's logit is not finite")
         probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
         parts.append(part[KEPT].assign(logit=logits, probability=probability))
-        inputs.release()
     return pd.concat(parts, ignore_index=True)
 
 

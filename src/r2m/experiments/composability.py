@@ -123,7 +123,6 @@ def tuned(
         device=bench.device,
         precision=bench.precision,
     )
-    bench.inputs.release()
     images = len(candidates) * val_images(bench, generators)
     return bench.merged(method, method.options.model_validate(chosen), names), images
 

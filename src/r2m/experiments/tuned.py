@@ -55,7 +55,6 @@ def tuned_merge(
         device=bench.device,
         precision=bench.precision,
     )
-    bench.inputs.release()
     update, _ = merging.merge(method, task_vectors, method.options.model_validate(options), base=bench.base)
     best = next(row for row in rows if row["chosen"])
     return TunedMerge(update, head, {key: best[key] for key in variant.tune})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from r2m.data.detect import Embedding
 from r2m.data.faces import Settings
-from r2m.data.identity import cluster
+from r2m.data.identity import cluster, nearest
 from r2m.data.naming import meaningful, person_of_folder
 from r2m.data.people import linked
 from r2m.data.split import split_by_hash
@@ -142,7 +142,7 @@ def alike(rows: pd.DataFrame, known: pd.DataFrame, settings: Settings) -> Indice
     copies = dict(zip(known["digest"], range(len(known)), strict=True))
     like = np.array([copies.get(digest, -1) for digest in rows["digest"]], dtype=np.int64)
     if settings.embedder is not None:
-        faces = by_face(_stacked(rows), _stacked(known), settings.options.identity_similarity)
+        faces = nearest(_stacked(rows), _stacked(known), settings.options.identity_similarity)
         like = first_known(like, faces)
     for frames in rows.groupby("video").indices.values():
         seen = like[frames][like[frames] >= 0]
@@ -150,13 +150,6 @@ def alike(rows: pd.DataFrame, known: pd.DataFrame, settings: Settings) -> Indice
             identity = known["identity"].iloc[seen].mode().iloc[0]
             like[frames] = seen[(known["identity"].iloc[seen] == identity).to_numpy().argmax()]
     return like
-
-
-def by_face(embeddings: Embedding, known: Embedding, threshold: float) -> Indices:
-    """Return, for each embedding (N, D), the index of the nearest known (M, D) above `threshold`, or −1."""
-    cosine = embeddings @ known.T
-    best = cosine.argmax(axis=1)
-    return np.where(cosine[np.arange(len(best)), best] > threshold, best, -1)
 
 
 def stranger_keys(rows: pd.DataFrame, like: Indices, settings: Settings) -> list[str]:

@@ -185,6 +185,17 @@ def open_weights(path: str | Path) -> WeightsFile:
         return WeightsFile(path, sources, metadata, notes, opened.pop_all())
 
 
+def open_as_stored(path: str | Path) -> WeightsFile:
+    """Open one safetensors file of any name without reading the tensors; their names stay as they are.
+
+    Raises:
+        R2MError: missing, or corrupt.
+    """
+    with ExitStack() as opened:
+        sources, metadata = _open_safetensors(Path(path), opened)
+        return WeightsFile(Path(path), sources, metadata, [], opened.pop_all())
+
+
 def raw_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of a contiguous tensor on the CPU, without a copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from r2m import manifest
@@ -11,6 +10,7 @@ from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.precision import autocast, resolve_device
+from r2m.models.writer import WeightsWriter
 from r2m.params import BackboneOptions
 from r2m.trunk.inputs import Inputs, groups, images_digest
 
@@ -20,7 +20,13 @@ BATCH = 32
 def write_activations(
     manifest_path: Path, base: Path, backbone: BackboneOptions, out: Path, device: str, precision: str
 ) -> None:
-    """Write the trunk's activations of a manifest's images: fp16 `(n, tokens, D)` a domain and split."""
+    """Write the trunk's activations of a manifest's images: fp16 `(n, tokens, D)` a domain and split.
+
+    They are written batch by batch, so that memory does not grow with their number.
+
+    Raises:
+        R2MError: an image cannot be read, an activation exceeds half precision, or the disk refuses.
+    """
     weights, _ = checkpoint.load(base)
     place = resolve_device(device)
     detector = Detector(backbone)
@@ -28,28 +34,28 @@ def write_activations(
     detector.eval().to(place)
     frame = manifest.read(manifest_path)
     inputs = Inputs([manifest_path], [], backbone)
-    tensors: dict[str, Tensor] = {}
+    metadata = {
+        "format": "trunk",
+        "images": images_digest(frame),
+        "base_hash": checkpoint.sha256(weights),
+        "backbone": backbone.model_dump(),
+    }
+    del weights
     with torch.inference_mode(), tqdm(total=len(frame), unit="img", disable=None) as progress:
-        for key, rows in groups(frame):
-            parts = []
-            for start in range(0, len(rows), BATCH):
-                images = inputs.fetch(rows.iloc[start : start + BATCH]).to(place)
-                with autocast(place, precision):
-                    parts.append(detector.trunk(images).to("cpu", torch.float16))
-                progress.update(len(images))
-            tensors[key] = torch.cat(parts)
-            if not torch.isfinite(tensors[key]).all():
-                raise R2MError(
-                    f"{manifest_path}: activations of {key} exceed half precision; expected"
-                    " `backbone.trainable_blocks: all`, or other weights"
-                )
-    checkpoint.save(
-        out,
-        tensors,
-        {
-            "format": "trunk",
-            "images": images_digest(frame),
-            "base_hash": checkpoint.sha256(weights),
-            "backbone": backbone.model_dump(),
-        },
-    )
+        size = backbone.image_size
+        shape = detector.trunk(torch.zeros(1, 3, size, size, device=place)).shape[1:]
+        specs = {key: (torch.float16, (len(rows), *shape)) for key, rows in groups(frame)}
+        with WeightsWriter(out, specs, metadata) as writer:
+            for key, rows in groups(frame):
+                for start in range(0, len(rows), BATCH):
+                    images = inputs.fetch(rows.iloc[start : start + BATCH]).to(place)
+                    with autocast(place, precision):
+                        activations = detector.trunk(images).to("cpu", torch.float16)
+                    if not torch.isfinite(activations).all():
+                        raise R2MError(
+                            f"{manifest_path}: activations of {key} exceed half precision; expected"
+                            " `backbone.trainable_blocks: all`, or other weights"
+                        )
+                    writer.write(key, start * shape.numel(), activations)
+                    progress.update(len(images))
+            writer.finish()

@@ -2,18 +2,20 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.images import load_images, normalization
+from r2m.models.weights import open_as_stored
 from r2m.params import AugmentOptions, BackboneOptions
 from r2m.trunk.augment import augment
 
@@ -27,8 +29,8 @@ _TRUNK_METADATA = {
 class Inputs:
     """The images of several sets; `rows` are the manifests' rows with the column `set` added.
 
-    With `trunks` (one file a manifest, in the same order) `fetch` returns cached activations; without, it
-    reads the crops. `base_hash` is that of the base weights which the trunks must have run.
+    With `trunks` (one file a manifest, in the same order) `fetch` reads cached activations; without, the
+    crops. Neither is kept. `base_hash` is that of the base weights which the trunks must have run.
 
     Raises:
         R2MError: a file is missing or damaged, or a trunk was made of other images, of other base weights or
@@ -47,7 +49,7 @@ class Inputs:
         if len(set(manifests)) < len(manifests):
             raise R2MError("expected each manifest once; its images would count twice")
         frames = []
-        self._slices: dict[str, tuple[Path, str, int]] = {}
+        self._places: dict[str, tuple[Path, str, int]] = {}
         for i, path in enumerate(manifests):
             frame = manifest.read(path)
             frames.append(frame.assign(set=path.parent.name))
@@ -59,7 +61,6 @@ class Inputs:
                 }
                 self._index(frame, trunks[i], expected)
         self.rows = pd.concat(frames, ignore_index=True)
-        self._loaded: dict[tuple[Path, str], Tensor] = {}
         self._cached = bool(trunks)
         self._size = backbone.image_size
         self._mean, self._std = normalization(backbone.name)
@@ -75,15 +76,11 @@ class Inputs:
     def fetch(self, rows: pd.DataFrame, options: AugmentOptions | None = None, seed: int = 0) -> Tensor:
         """Return the input `(B, …)` of `rows` in fp32; crops are augmented where `options` are given."""
         if self._cached:
-            return torch.stack([self._activation(image_id) for image_id in rows["image_id"]]).float()
+            return self._activations(list(rows["image_id"]))
         images = load_images(list(rows["path"]), self._size)
         if options is not None:
             images = augment(images, options, seed)
         return (images - self._mean) / self._std
-
-    def release(self) -> None:
-        """Forget the activations that were read."""
-        self._loaded.clear()
 
     def _index(self, frame: pd.DataFrame, trunk: Path, expected: Mapping[str, str | None]) -> None:
         stored = checkpoint.read_metadata(trunk)
@@ -94,14 +91,20 @@ class Inputs:
                 raise R2MError(f"{trunk}: was made {what}; make it again")
         for key, part in groups(frame):
             for position, image_id in enumerate(part["image_id"]):
-                self._slices[image_id] = (trunk, key, position)
+                self._places[image_id] = (trunk, key, position)
 
-    def _activation(self, image_id: str) -> Tensor:
-        trunk, key, position = self._slices[image_id]
-        if (trunk, key) not in self._loaded:
-            with safe_open(str(trunk), "pt") as file:
-                self._loaded[trunk, key] = file.get_tensor(key)
-        return self._loaded[trunk, key][position]
+    def _activations(self, image_ids: Sequence[str]) -> Tensor:
+        """Return the activations `(B, tokens, D)` of images in fp32; only theirs are read."""
+        places = [self._places[image_id] for image_id in image_ids]
+        parts = []
+        with ExitStack() as opened:
+            trunks = {path for path, _, _ in places}
+            files = {path: opened.enter_context(open_as_stored(path)) for path in trunks}
+            for path, key, position in places:
+                shape = files[path].entries[key].shape[1:]
+                size = math.prod(shape)
+                parts.append(files[path].read(key, position * size, (position + 1) * size).view(shape))
+        return torch.stack(parts).float()
 
 
 def groups(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
