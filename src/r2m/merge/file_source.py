@@ -18,7 +18,8 @@ BASE_PIECE = 2**17
 class FileSource:
     """Task vectors as differences of files: a base and specialists with the same tensors.
 
-    A tensor that a specialist lacks did not change in it. Reading a tensor's pieces in order by
+    A tensor that a specialist lacks did not change in it. `unchanged` is set by who has found out which
+    tensors equal the base in all. Reading a tensor's pieces in order by
     `task_vectors` while `digesting` also hashes every file's bytes;
     `digests` has one hash a file (base first) and tensor.
     """
@@ -34,6 +35,7 @@ class FileSource:
     ) -> None:
         self.names = tuple(specialists)
         self.shapes: Mapping[str, tuple[int, ...]] = {key: base.entries[key].shape for key in keys}
+        self.unchanged: frozenset[str] = frozenset()
         self.digesting = False
         self._files = (base, *specialists.values())
         self._statistics = [statistics[name] for name in self.names] if statistics else []

@@ -1,6 +1,6 @@
 """One merge over blocks: the method where it applies, its rule for other tensors elsewhere."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +10,8 @@ from r2m.merge.blocks import Block, Blocks, MemorySource
 from r2m.merge.method import Method
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.params import Section
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def updater(method: Method, blocks: Blocks, options: Any) -> tuple[Callable[[Block], Tensor], Any]:
@@ -38,16 +40,21 @@ def merge(
     *,
     base: Tensors | None = None,
     statistics: TaskVectors | None = None,
+    shapes: Shapes | None = None,
     threads: int = 1,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Merge task vectors in memory; return the update, θ* = θ₀ + update, and the method's part of a report.
+
+    `shapes` are those of all tensors of the model, to which shares and depths refer (default: those of `base`
+    that take part in a merge). The update holds the tensors that some specialist changed; of others, `base`
+    may lack the values.
 
     Raises:
         R2MError: task vectors of different shapes, not finite, or of a number that the method does not take;
             statistics of other specialists.
     """
     check_statistics(task_vectors, statistics)
-    blocks = Blocks(MemorySource(task_vectors, base, statistics), threads)
+    blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes), threads)
     update, state = updater(method, blocks, options)
     result = {key: updates[0] for key, updates in blocks.map(update)}
     return result, method.describe(state) if method.describe is not None else {}
@@ -60,21 +67,22 @@ def sweep(
     *,
     base: Tensors | None = None,
     statistics: TaskVectors | None = None,
+    shapes: Shapes | None = None,
 ) -> Iterator[tuple[Section, dict[str, Tensor]]]:
     """Yield every candidate's options and update, in an order that suits the method.
 
-    The updates equal those of `merge` up to rounding.
+    The updates equal those of `merge`, which tells the arguments, up to rounding.
     """
     check_statistics(task_vectors, statistics)
     if method.sweep is not None:
-        yield from method.sweep(Blocks(MemorySource(task_vectors, base, statistics)), candidates)
+        yield from method.sweep(Blocks(MemorySource(task_vectors, base, statistics, shapes)), candidates)
         return
     groups: dict[Section, list[Any]] = {}
     for options in candidates:
         shared = options.model_copy(update={"scaling": 1.0}) if method.is_proportional else options
         groups.setdefault(shared, []).append(options)
     for shared, same in groups.items():
-        update, _ = merge(method, task_vectors, shared, base=base, statistics=statistics)
+        update, _ = merge(method, task_vectors, shared, base=base, statistics=statistics, shapes=shapes)
         for options in same:
             factor = options.scaling if method.is_proportional else 1.0
             yield options, update if factor == 1 else {key: factor * one for key, one in update.items()}

@@ -54,6 +54,7 @@ class Coordinates:
     ) -> None:
         self.names = names
         self.shapes = shapes
+        self.unchanged: frozenset[str] = frozenset()
         self._chunks = chunks
 
     def base(self, key: str, start: int, stop: int) -> Tensor:

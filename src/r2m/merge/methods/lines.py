@@ -27,7 +27,7 @@ def prepare(blocks: Blocks, options: Options) -> int:
     Raises:
         R2MError: no name tells a block, so that all tensors would be scaled alike.
     """
-    return 1 + max(require_layers(blocks.keys, "lines"))
+    return 1 + max(require_layers(blocks.source.shapes, "lines"))
 
 
 def merge(block: Block, options: Options, state: int) -> Tensor:

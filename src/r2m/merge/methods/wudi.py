@@ -26,7 +26,7 @@ class Options(Section):
 
 def prepare(blocks: Blocks, options: Options) -> None:
     """Raise R2MError where no tensor belongs to a transformer block: the merge would be the mean."""
-    require_layers(blocks.keys, "wudi")
+    require_layers(blocks.source.shapes, "wudi")
 
 
 def merge(block: Block, options: Options, state: None) -> Tensor:
