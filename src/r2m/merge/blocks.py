@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.kinds import Kind, kind, layer
+from r2m.merge.kinds import Kind, kind
 from r2m.merge.memory import give_back
 from r2m.merge.method import Grain
 from r2m.merge.tensors import TaskVectors, Tensors, check, merged_shapes
@@ -93,11 +93,6 @@ class Block:
     def kind(self) -> Kind:
         """Kind of the tensor."""
         return kind(self.key, self.tensor_shape)
-
-    @property
-    def layer(self) -> int | None:
-        """Number of the transformer block that the tensor belongs to."""
-        return layer(self.key)
 
     def base(self) -> Tensor:
         """Return θ₀ in float32, of this block's shape."""
