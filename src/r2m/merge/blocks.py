@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from r2m.merge.kinds import Kind, kind
 from r2m.merge.memory import give_back
 from r2m.merge.method import Grain
 from r2m.merge.tensors import TaskVectors, Tensors, check, merged_shapes
+from r2m.merge.tied import first_names
 
 # A piece of base and specialists together stays in the processor's cache: 2²⁰ float32 are 4 MB.
 PIECE_ENTRIES = 2**20
@@ -56,6 +58,9 @@ class Source(Protocol):
         Of a tensor of the same shape the entries, (n,), of another the whole.
         """
 
+    def first_name(self, key: str) -> str:
+        """Return the first name of a tensor that is the same in all models under several names."""
+
     def scratch(self) -> MutableMapping[str, Tensor]:
         """Return an empty place for intermediate tensors, on disk where the source is."""
 
@@ -93,6 +98,11 @@ class Block:
     def kind(self) -> Kind:
         """Kind of the tensor."""
         return kind(self.key, self.tensor_shape)
+
+    @property
+    def first_name(self) -> str:
+        """Name of the tensor, or the first one of those that are tied to it."""
+        return self.source.first_name(self.key)
 
     def base(self) -> Tensor:
         """Return θ₀ in float32, of this block's shape."""
@@ -292,6 +302,25 @@ class MemorySource:
         if found is not None and found.shape == self.shapes[key]:
             return found.reshape(-1)[start:stop].float()
         return found
+
+    def first_name(self, key: str) -> str:
+        """Return the first name of tensors with the same changes in every specialist."""
+        return self._first_names[key]
+
+    @cached_property
+    def _first_names(self) -> dict[str, str]:
+        keys = [key for key in self.shapes if key not in self.unchanged]
+        return first_names(self.shapes, keys, self._are_equal)
+
+    def _are_equal(self, key: str, other: str) -> bool:
+        for one in self._task_vectors.values():
+            left, right = one.get(key), one.get(other)
+            if left is None or right is None:
+                if left is not right:
+                    return False
+            elif not torch.equal(left, right):
+                return False
+        return True
 
     def scratch(self) -> MutableMapping[str, Tensor]:
         """Return a dict."""

@@ -42,6 +42,15 @@ def kind(name: str, shape: tuple[int, ...]) -> Kind:
     return {2: Kind.MATRIX, 4: Kind.CONVOLUTION}.get(len(shape), Kind.VECTOR)
 
 
+# What batch normalisation has seen of its inputs: measured, not trained.
+_RUNNING = re.compile(r"(?:^|\.)running_(?:mean|var)$")
+
+
+def is_running_statistic(name: str) -> bool:
+    """Tell whether a tensor is a running mean or variance of batch normalisation."""
+    return _RUNNING.search(name) is not None
+
+
 class Place(NamedTuple):
     """Where in a model a tensor stands: `tower` is what its name begins with, before any number.
 

@@ -16,7 +16,7 @@ def depths(names: Iterable[str], method: str) -> dict[str, float]:
     Raises:
         R2MError: no name tells a block.
     """
-    places = {name: found for name in names if (found := place(name)) is not None}
+    places = {name: at for name in names if (at := place(name)) is not None}
     if not places:
         raise R2MError(
             f"{method}: no tensor's name tells the block that it belongs to; expected names such as"

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from r2m.errors import R2MError
 from r2m.merge.blocks import Block, Blocks, MemorySource
+from r2m.merge.kinds import is_running_statistic
 from r2m.merge.method import Method
+from r2m.merge.running import averages, trained
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.params import Section
 
@@ -20,7 +22,7 @@ def updater(method: Method, blocks: Blocks, options: Any) -> tuple[Callable[[Blo
     Raises:
         R2MError: too few or too many specialists for the method.
     """
-    check_count(method, len(blocks.names))
+    check_count(method, options, len(blocks.names))
     state = method.prepare(blocks, options) if method.prepare is not None else None
 
     def update(block: Block) -> Tensor:
@@ -55,9 +57,10 @@ def merge(
     """
     check_statistics(task_vectors, statistics)
     blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes), threads)
-    update, state = updater(method, blocks, options)
-    result = {key: updates[0] for key, updates in blocks.map(update)}
-    return result, method.describe(state) if method.describe is not None else {}
+    parameters = trained(blocks)
+    update, state = updater(method, parameters, options)
+    result = {key: updates[0] for key, updates in parameters.map(update)} | averages(blocks)
+    return dict(sorted(result.items())), method.describe(state) if method.describe is not None else {}
 
 
 def sweep(
@@ -75,7 +78,10 @@ def sweep(
     """
     check_statistics(task_vectors, statistics)
     if method.sweep is not None:
-        yield from method.sweep(Blocks(MemorySource(task_vectors, base, statistics, shapes)), candidates)
+        blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes))
+        running = averages(blocks)
+        for options, update in method.sweep(trained(blocks), candidates):
+            yield options, update | running
         return
     groups: dict[Section, list[Any]] = {}
     for options in candidates:
@@ -85,7 +91,11 @@ def sweep(
         update, _ = merge(method, task_vectors, shared, base=base, statistics=statistics, shapes=shapes)
         for options in same:
             factor = options.scaling if method.is_proportional else 1.0
-            yield options, update if factor == 1 else {key: factor * one for key, one in update.items()}
+            yield options, update if factor == 1 else _scaled(update, factor)
+
+
+def _scaled(update: Tensors, factor: float) -> dict[str, Tensor]:
+    return {key: one if is_running_statistic(key) else factor * one for key, one in update.items()}
 
 
 def check_statistics(task_vectors: TaskVectors, statistics: TaskVectors | None) -> None:
@@ -95,9 +105,11 @@ def check_statistics(task_vectors: TaskVectors, statistics: TaskVectors | None) 
         raise R2MError(f"statistics: expected those of {', '.join(sorted(task_vectors))}, got {given}")
 
 
-def check_count(method: Method, count: int) -> None:
-    """Raise R2MError where a method does not take so many specialists."""
+def check_count(method: Method, options: Any, count: int) -> None:
+    """Raise R2MError where a method does not take so many specialists, or its options do not fit them."""
     least, most = method.least_specialists, method.most_specialists
     if count < least or (most is not None and count > most):
         wanted = f"at least {least}" if most is None else f"{least} to {most}" if least < most else f"{least}"
         raise R2MError(f"{method.name}: expected {wanted} specialists, got {count}")
+    if method.check is not None:
+        method.check(options, count)

@@ -65,6 +65,10 @@ class Coordinates:
         """Coordinates have no statistics."""
         raise NotImplementedError
 
+    def first_name(self, key: str) -> str:
+        """Coordinates are tied to no others."""
+        raise NotImplementedError
+
     def scratch(self) -> MutableMapping[str, Tensor]:
         """TIES keeps nothing between its passes."""
         raise NotImplementedError
