@@ -344,7 +344,7 @@ def test_excluding_the_head_says_that_it_is_the_head(folder):
 def test_methods_of_layers_refuse_names_without_them(method):
     base = {"encoder.0.weight": torch.zeros(3, 2)}
     specialists = {name: {"encoder.0.weight": torch.rand(3, 2)} for name in ("a", "b")}
-    with pytest.raises(R2MError, match=f"{method}: no tensor's name tells a transformer block"):
+    with pytest.raises(R2MError, match=f"{method}: no tensor's name tells the block"):
         api.merge(method, base, specialists)
 
 

@@ -1,9 +1,10 @@
 """Atomic output: a file or folder appears under its name complete, or not at all."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -47,6 +48,63 @@ def publish(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
     with suppress(OSError):  # some network filesystems cannot sync a folder
         _sync(path.parent)
+
+
+def publish_together(files: Mapping[Path, Path], replaced: Collection[Path | None]) -> None:
+    """Rename temporary files, given by the path of each, to their paths: all of them, or none.
+
+    A file that exists is replaced if its path is among `replaced`.
+
+    Raises:
+        FileExistsError: a file that must not be replaced, though it may have come since anyone looked.
+        OSError: a file cannot be renamed. Either names the path, and what was there is there again.
+    """
+    with ExitStack() as undo:
+        for path, temporary in files.items():
+            try:
+                if path not in replaced and os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                _sync(temporary)
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, str(path)) from error
+        olds = [temporary.with_name(f"{temporary.name}.old") for temporary in files.values()]
+        for old in olds:
+            undo.callback(discard, old)
+        for (path, temporary), old in zip(files.items(), olds, strict=True):
+            try:
+                undo.callback(_replace(temporary, path, old) if path in replaced else _claim(temporary, path))
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, str(path)) from error
+        undo.pop_all()
+    for path, old in zip(files, olds, strict=True):
+        discard(old)
+        with suppress(OSError):
+            _sync(path.parent)
+
+
+def _replace(temporary: Path, path: Path, old: Path) -> Callable[[], None]:
+    """Rename `temporary` to `path`; return what undoes it, by a link to the file that was there."""
+    with suppress(OSError):  # nothing is there, or the filesystem has no hard links
+        os.link(path, old, follow_symlinks=False)
+    os.replace(temporary, path)
+    return lambda: os.replace(old, path) if os.path.lexists(old) else path.unlink(missing_ok=True)
+
+
+def _claim(temporary: Path, path: Path) -> Callable[[], None]:
+    """Rename `temporary` to `path`, where nothing may be; return what undoes it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links: the name is taken first, which only one process can do
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    discard(temporary)
+    return lambda: path.unlink(missing_ok=True)
 
 
 def discard(temporary: Path) -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from merge_samples import blocks_of, flatten, random_task_vectors
 
 from r2m.errors import R2MError
+from r2m.files import publish
 from r2m.merge import gram_cache
 from r2m.merge.blocks import Blocks, MemorySource
 from r2m.merge.gram import GramCache, grams, missing_rows, total
@@ -114,20 +115,29 @@ def test_another_base_is_another_cache():
     assert cache.updated("other", ["s1"], {}) == GramCache("other", ("s1",), {})
 
 
+def through_cache(path, blocks, identities):
+    """Take Grams from the cache file, and add what was new as a merge does when it is done."""
+    found, cache = gram_cache.through_cache(path, blocks, identities)
+    if cache is not None:
+        with gram_cache.written(path, cache) as temporary:
+            publish(temporary, path)
+    return found
+
+
 def test_cache_file(tmp_path):
     path, four = tmp_path / "grams.safetensors", random_task_vectors(4)
     three = some(four, ["s0", "s1", "s2"])
-    first = gram_cache.through_cache(path, blocks_of(three), ["base", "a", "b", "c"])
+    first = through_cache(path, blocks_of(three), ["base", "a", "b", "c"])
     before = path.read_bytes()
     again = Counting(three)
-    second = gram_cache.through_cache(path, Blocks(again), ["base", "a", "b", "c"])
+    second = through_cache(path, Blocks(again), ["base", "a", "b", "c"])
     assert not again.read
     assert path.read_bytes() == before
     assert all(torch.equal(first[key], second[key]) for key in first)
 
-    fourth = gram_cache.through_cache(path, blocks_of(four), ["base", "a", "b", "c", "d"])
+    fourth = through_cache(path, blocks_of(four), ["base", "a", "b", "c", "d"])
     left_out = Counting(some(four, ["s3", "s0"]))
-    small = gram_cache.through_cache(path, Blocks(left_out), ["base", "d", "a"])
+    small = through_cache(path, Blocks(left_out), ["base", "d", "a"])
     assert not left_out.read
     for key in first:
         assert torch.equal(fourth[key][:3, :3], first[key])
@@ -136,9 +146,9 @@ def test_cache_file(tmp_path):
 
     # A file that changed has another identity.
     changed = Counting(three)
-    gram_cache.through_cache(path, Blocks(changed), ["base", "a", "b", "c2"])
+    through_cache(path, Blocks(changed), ["base", "a", "b", "c2"])
     assert changed.read == set(first)
-    gram_cache.through_cache(path, blocks_of(three), ["base 2", "a", "b", "c"])
+    through_cache(path, blocks_of(three), ["base 2", "a", "b", "c"])
     assert gram_cache.load(path).base == "base 2"
 
 

@@ -50,6 +50,7 @@ def command(
     from r2m.files import atomic_path, write_text
     from r2m.merge.heads import merge_heads
     from r2m.merge.stages.inputs import read_same_base
+    from r2m.merge.tensors import merged_shapes
     from r2m.models import checkpoint
     from r2m.models.backbone import Detector
     from r2m.models.precision import resolve_device
@@ -62,6 +63,7 @@ def command(
     heads = {name: checkpoint.load(path)[0] for name, path in head.items()}
     method = options.method or variant
     trained = {name: weights[name] for name in detector.trainable_state() if name in weights}
+    shapes = merged_shapes(weights)
     # The frozen rest would stay in memory, beside the detector's own copy.
     del weights
     chosen, rows = tune(
@@ -70,6 +72,7 @@ def command(
         combinations(options.tune),
         detector=detector,
         base=trained,
+        shapes=shapes,
         task_vectors=read_same_base(task_vector, metadata.get("base_hash"))[0],
         statistics=read_same_base(statistics, metadata.get("base_hash"))[0] or None,
         head=merge_heads(heads, options.head, checkpoint.load(initial_head)[0]),

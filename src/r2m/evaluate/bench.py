@@ -12,9 +12,10 @@ from torch import Tensor
 from r2m.evaluate.scores import score
 from r2m.merge import merging
 from r2m.merge.heads import merge_heads
+from r2m.merge.merging import Shapes
 from r2m.merge.method import Method
 from r2m.merge.stages.inputs import read_same_base
-from r2m.merge.tensors import TaskVectors, Tensors
+from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.layers import recorded_layers
@@ -30,12 +31,14 @@ POOLED = "pooled"
 class Bench:
     """A detector on its device, the images, and the parts of all merges.
 
-    `base` holds the tensors that training can change; the detector has the others already.
+    `base` holds the tensors that training can change; the detector has the others already. `shapes` are those
+    of all that take part in a merge.
     """
 
     detector: Detector
     inputs: Inputs
     base: Tensors
+    shapes: Shapes
     task_vectors: TaskVectors
     heads: TaskVectors
     initial_head: Tensors
@@ -47,7 +50,7 @@ class Bench:
     ) -> dict[str, Tensor]:
         """Return the merged tensors θ* of all specialists, or of those in `names`, without a head."""
         chosen = self.task_vectors if names is None else {name: self.task_vectors[name] for name in names}
-        update, _ = merging.merge(method, chosen, options, base=self.base)
+        update, _ = merging.merge(method, chosen, options, base=self.base, shapes=self.shapes)
         return self.updated(update)
 
     def updated(self, update: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,6 +122,7 @@ def open_bench(
         detector=detector.to(place),
         inputs=Inputs(manifests, trunks, backbone, base_hash),
         base=trained,
+        shapes=merged_shapes(weights),
         task_vectors=read_same_base(task_vector, base_hash)[0],
         heads=read_same_base(head, base_hash)[0],
         initial_head=checkpoint.load(initial_head)[0],

@@ -11,7 +11,7 @@ from torch import Tensor
 from r2m.dotted import with_dotted
 from r2m.errors import R2MError
 from r2m.merge import registry
-from r2m.merge.merging import sweep
+from r2m.merge.merging import Shapes, sweep
 from r2m.merge.tensors import TaskVectors
 from r2m.models.backbone import Detector
 from r2m.train.pairs import rows_of
@@ -35,12 +35,14 @@ def tune(
     device: torch.device,
     precision: str,
     statistics: TaskVectors | None = None,
+    shapes: Shapes | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the complete options of the best candidate, and one row a candidate.
 
     A candidate maps dotted option names to values. Best is the greatest mean over `generators` of val AUC; of
     equals, the first; one whose logits are not finite is never chosen. Rows hold `candidate`, the options,
-    `val_auc`, `val_auc.<generator>` and `chosen`. `base` holds at least the tensors of the task vectors.
+    `val_auc`, `val_auc.<generator>` and `chosen`. `base` holds at least the tensors of the task vectors,
+    `shapes` are those of all tensors of the model (see `merging.merge`).
 
     Raises:
         R2MError: no images in the val split, or no candidate gives finite logits.
@@ -50,7 +52,8 @@ def tune(
     fakes, reals = rows_of(inputs, generators, "val")
     detector.to(device)
     by_options: dict[Any, dict[str, float]] = {}
-    for one, update in sweep(chosen_method, task_vectors, complete, base=base, statistics=statistics):
+    updates = sweep(chosen_method, task_vectors, complete, base=base, statistics=statistics, shapes=shapes)
+    for one, update in updates:
         detector.load_tensors({key: base[key] + delta for key, delta in update.items()} | dict(head))
         fake_logits = predict(detector, inputs, fakes, device, precision)
         real_logits = predict(detector, inputs, reals, device, precision)

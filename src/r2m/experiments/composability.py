@@ -116,6 +116,7 @@ def tuned(
         candidates,
         detector=bench.detector,
         base=bench.base,
+        shapes=bench.shapes,
         task_vectors={name: bench.task_vectors[name] for name in names},
         head=bench.head(options.head, names),
         inputs=bench.inputs,

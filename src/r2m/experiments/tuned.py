@@ -48,6 +48,7 @@ def tuned_merge(
         combinations(variant.tune),
         detector=bench.detector,
         base=bench.base,
+        shapes=bench.shapes,
         task_vectors=task_vectors,
         head=head,
         inputs=bench.inputs,
@@ -55,7 +56,8 @@ def tuned_merge(
         device=bench.device,
         precision=bench.precision,
     )
-    update, _ = merging.merge(method, task_vectors, method.options.model_validate(options), base=bench.base)
+    complete = method.options.model_validate(options)
+    update, _ = merging.merge(method, task_vectors, complete, base=bench.base, shapes=bench.shapes)
     best = next(row for row in rows if row["chosen"])
     return TunedMerge(update, head, {key: best[key] for key in variant.tune})
 

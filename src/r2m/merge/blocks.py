@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -13,10 +14,11 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.kinds import Kind, kind, layer
+from r2m.merge.kinds import Kind, kind
 from r2m.merge.memory import give_back
 from r2m.merge.method import Grain
-from r2m.merge.tensors import TaskVectors, Tensors, check
+from r2m.merge.tensors import TaskVectors, Tensors, check, merged_shapes
+from r2m.merge.tied import first_names
 
 # A piece of base and specialists together stays in the processor's cache: 2²⁰ float32 are 4 MB.
 PIECE_ENTRIES = 2**20
@@ -31,10 +33,15 @@ Result = TypeVar("Result")
 
 
 class Source(Protocol):
-    """Where blocks come from: flat entries [start, stop) of named tensors, in float32 on one device."""
+    """Where blocks come from: flat entries [start, stop) of named tensors, in float32 on one device.
+
+    `shapes` are those of all tensors of the model that are merged; `unchanged` names the ones that are known
+    to equal the base in every specialist, so that they count without being read.
+    """
 
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    unchanged: frozenset[str]
 
     def base(self, key: str, start: int, stop: int) -> Tensor:
         """Return entries of θ₀, (n,)."""
@@ -50,6 +57,9 @@ class Source(Protocol):
 
         Of a tensor of the same shape the entries, (n,), of another the whole.
         """
+
+    def first_name(self, key: str) -> str:
+        """Return the first name of a tensor that is the same in all models under several names."""
 
     def scratch(self) -> MutableMapping[str, Tensor]:
         """Return an empty place for intermediate tensors, on disk where the source is."""
@@ -90,9 +100,9 @@ class Block:
         return kind(self.key, self.tensor_shape)
 
     @property
-    def layer(self) -> int | None:
-        """Number of the transformer block that the tensor belongs to."""
-        return layer(self.key)
+    def first_name(self) -> str:
+        """Name of the tensor, or the first one of those that are tied to it."""
+        return self.source.first_name(self.key)
 
     def base(self) -> Tensor:
         """Return θ₀ in float32, of this block's shape."""
@@ -146,8 +156,10 @@ class Blocks:
     """All blocks of a merge, streamed through functions by several threads.
 
     Every thread computes with one BLAS thread and results come in the order of the tensors, so that they do
-    not depend on `threads`. `keys` limits them to some tensors. `grams` are inner products of the task
-    vectors (K, K) per tensor, where they are known.
+    not depend on `threads`. `keys`, by default those of all tensors, limits them to some. Tensors that the
+    source calls unchanged are set apart as `unchanged`: shares of the model's entries refer to them as well,
+    but they are not streamed. `grams` are inner products of the task vectors (K, K) per tensor, where they
+    are known.
     """
 
     def __init__(
@@ -159,7 +171,9 @@ class Blocks:
     ) -> None:
         self.source = source
         self.names = source.names
-        self.keys = tuple(source.shapes if keys is None else keys)
+        wanted = tuple(source.shapes if keys is None else keys)
+        self.unchanged = tuple(key for key in wanted if key in source.unchanged)
+        self.keys = tuple(key for key in wanted if key not in source.unchanged)
         self.grams: Mapping[str, Tensor] | None = None
         self._threads = threads
         self._progress = progress
@@ -168,14 +182,23 @@ class Blocks:
         """Return the blocks of another source, streamed in the same way."""
         return Blocks(source, self._threads, self._progress)
 
+    def only(self, keys: Iterable[str]) -> "Blocks":
+        """Return some of the tensors, streamed in the same way."""
+        return Blocks(self.source, self._threads, self._progress, keys)
+
     def size(self, key: str) -> int:
         """Return the number of entries of a tensor."""
         return prod(self.source.shapes[key])
 
     @property
     def total_size(self) -> int:
-        """Number of entries P of all tensors together."""
-        return sum(map(self.size, self.keys))
+        """Number of entries P of all tensors together, unchanged ones included."""
+        return sum(map(self.size, self.keys)) + self.unchanged_size
+
+    @property
+    def unchanged_size(self) -> int:
+        """Number of entries of the unchanged tensors, which are zero in every task vector."""
+        return sum(map(self.size, self.unchanged))
 
     def whole(self, key: str) -> Block:
         """Return a tensor as one block."""
@@ -226,17 +249,32 @@ class Blocks:
 
 
 class MemorySource:
-    """Task vectors in memory; a tensor that one lacks did not change in that specialist."""
+    """Task vectors in memory; a tensor that one lacks did not change in that specialist.
+
+    The model's tensors are those in `shapes`, by default the ones of `base` that take part in a merge, and
+    without a base those of the task vectors.
+
+    Raises:
+        R2MError: task vectors that do not fit together or into the model, or are not finite.
+    """
 
     def __init__(
         self,
         task_vectors: TaskVectors,
         base: Tensors | None = None,
         statistics: TaskVectors | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         zeros = check(task_vectors)
+        changed = {key: tuple(zero.shape) for key, zero in zeros.items()}
+        if shapes is None:
+            shapes = changed if base is None else merged_shapes(base)
+        for key, shape in changed.items():
+            if shapes.get(key) != shape:
+                raise R2MError(f"{key}: shape {shape} in the task vectors, but {shapes.get(key)} in the base")
         self.names = tuple(task_vectors)
-        self.shapes: Mapping[str, tuple[int, ...]] = {key: tuple(zero.shape) for key, zero in zeros.items()}
+        self.shapes: Mapping[str, tuple[int, ...]] = dict(sorted(shapes.items()))
+        self.unchanged = frozenset(shapes.keys() - changed.keys())
         self._task_vectors = task_vectors
         self._base = base
         self._statistics = statistics
@@ -264,6 +302,25 @@ class MemorySource:
         if found is not None and found.shape == self.shapes[key]:
             return found.reshape(-1)[start:stop].float()
         return found
+
+    def first_name(self, key: str) -> str:
+        """Return the first name of tensors with the same changes in every specialist."""
+        return self._first_names[key]
+
+    @cached_property
+    def _first_names(self) -> dict[str, str]:
+        keys = [key for key in self.shapes if key not in self.unchanged]
+        return first_names(self.shapes, keys, self._are_equal)
+
+    def _are_equal(self, key: str, other: str) -> bool:
+        for one in self._task_vectors.values():
+            left, right = one.get(key), one.get(other)
+            if left is None or right is None:
+                if left is not right:
+                    return False
+            elif not torch.equal(left, right):
+                return False
+        return True
 
     def scratch(self) -> MutableMapping[str, Tensor]:
         """Return a dict."""

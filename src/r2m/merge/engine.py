@@ -5,9 +5,10 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +16,30 @@ from torch import Tensor
 
 from r2m import __version__
 from r2m.errors import R2MError
-from r2m.files import write_text
+from r2m.files import discard, publish_together, temporary_path
 from r2m.merge.blocks import Block, Blocks, Progress
 from r2m.merge.diagnostics import THRESHOLD
 from r2m.merge.file_source import FileSource
-from r2m.merge.gram_cache import through_cache
+from r2m.merge.gram import GramCache, grams
+from r2m.merge.gram import total as gram_total
+from r2m.merge.gram_cache import through_cache, written
 from r2m.merge.heads import merge_heads
 from r2m.merge.inputs import Inputs, check_stated_bases, open_inputs, output_dtype
-from r2m.merge.kinds import kind
+from r2m.merge.kinds import is_running_statistic, kind
 from r2m.merge.merging import check_count, updater
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
-from r2m.merge.survey import Survey, is_finite, survey, total, warnings
+from r2m.merge.survey import (
+    NO_UPDATE,
+    Comparison,
+    Survey,
+    compare,
+    is_finite,
+    running_warning,
+    survey,
+    total,
+)
+from r2m.merge.watch import Watch
 from r2m.models.digests import content_digest, digest_of
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
@@ -59,7 +72,7 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """
     method, options = recipe.resolved()
     _check_outputs(recipe, settings.force)
-    check_count(method, len(recipe.specialists))
+    check_count(method, options, len(recipe.specialists))
     if method.statistics is not None and not recipe.statistics:
         raise R2MError(f"{method.name}: expected --statistics NAME=FILE a specialist: {method.statistics}")
     with ExitStack() as stack:
@@ -67,8 +80,7 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         _check_overlap(recipe, inputs)
         for text in inputs.warnings:
             logger.warning("%s", text)
-        merge = _Merge(method, options, recipe, settings, inputs)
-        return merge.run()
+        return _Merge(method, options, recipe, settings, inputs).run()
 
 
 class _Merge:
@@ -88,9 +100,12 @@ class _Merge:
             inputs.statistics,
         )
         self.blocks = Blocks(self.source, settings.threads, settings.progress)
+        self.watch = Watch(path for file in inputs.files for path in file.files)
+        self.cache: GramCache | None = None
         self.notes: list[str] = []
 
     def run(self) -> dict[str, Any]:
+        recipe = self.recipe
         head = self._head()
         specs = {
             key: (output_dtype(self.recipe.dtype, entry.dtype), entry.shape)
@@ -99,23 +114,36 @@ class _Merge:
         }
         specs |= {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in head.items()}
         unknown = dict.fromkeys(("base", *self.inputs.specialists), _UNKNOWN)
-        with WeightsWriter(self.recipe.out, specs, self._metadata(unknown)) as writer:
+        with (
+            WeightsWriter(recipe.out, specs, self._metadata(unknown)) as writer,
+            _temporary(recipe.report_path) as report_file,
+            ExitStack() as stack,
+        ):
             for key, tensor in head.items():
                 writer.write(key, 0, tensor.reshape(-1))
             for key in self.inputs.copied:
                 writer.write(key, 0, self.inputs.base.read(key).to(specs[key][0]))
-            described, whole, update_norm, nonfinite = self._merge_tensors(writer)
+            described, comparison, update_norm, nonfinite = self._merge_tensors(writer)
             digests = self._digests()
             if not self.settings.allow_other_base:
                 check_stated_bases(self.inputs.specialists, digests["base"])
-            report = self._report(digests, described, whole, update_norm, nonfinite, head)
-            text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-            writer.finish(self._metadata(digests))
-        write_text(self.recipe.report_path, text)
+            report = self._report(digests, described, comparison, update_norm, nonfinite, head)
+            with _errors_named(recipe.report_path):
+                text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+                report_file.write_text(text, encoding="utf-8")
+            files = {recipe.report_path: report_file, recipe.out: writer.complete(self._metadata(digests))}
+            if recipe.gram_cache is not None and self.cache is not None:
+                files[recipe.gram_cache] = stack.enter_context(written(recipe.gram_cache, self.cache))
+            self.watch.check()
+            _publish(files, recipe.outputs if self.settings.force else [recipe.gram_cache])
         return report
 
-    def _merge_tensors(self, writer: WeightsWriter) -> tuple[dict[str, Any], Survey, float, list[str]]:
-        """Write every merged tensor; return the method's report, the survey, ‖update‖, tensors not finite."""
+    def _merge_tensors(self, writer: WeightsWriter) -> tuple[dict[str, Any], Comparison, float, list[str]]:
+        """Write every merged tensor.
+
+        Returns the method's report, the specialists beside each other, ‖update‖, and the tensors with values
+        that are not finite.
+        """
         one_pass = (
             self.method.grain == "elements"
             and self.method.prepare is None
@@ -126,24 +154,36 @@ class _Merge:
         if not one_pass:
             surveys = self._survey()
             nonfinite = [key for key, one in surveys.items() if not one.is_finite]
+            self.source.unchanged = frozenset(key for key, one in surveys.items() if not one.changes)
             for key in nonfinite:
                 logger.warning("%s: NaN or infinite values among the inputs; averaged", key)
-            self._warn(total([one for key, one in surveys.items() if key not in nonfinite]))
-        finite = Blocks(
-            self.source,
-            self.settings.threads,
-            self.settings.progress,
-            [key for key in self.blocks.keys if key not in nonfinite],
-        )
+        running = [key for key in self.blocks.keys if is_running_statistic(key)]
+        averaged = {*nonfinite, *running}
+        # Blocks set the unchanged tensors apart that the source knows of by then.
+        finite = self.blocks.only(key for key in self.blocks.keys if key not in averaged)
+        if not one_pass:
+            comparison = self._comparison(finite, surveys)
         finite.grams = self._grams(finite)
-        update, state = updater(self.method, finite, self.options)
+        update: Callable[[Block], Tensor] = Block.mean
+        state = None
+        if finite.keys or finite.unchanged:
+            update, state = updater(self.method, finite, self.options)
         self.source.digesting = one_pass
 
         def work(block: Block) -> tuple[float, Survey | None]:
             seen = survey(block) if one_pass else None
-            change = block.mean() if block.key in nonfinite else update(block)
-            length = torch.linalg.vector_norm(change).double().item()
-            merged = change.add_(block.base()).to(writer.dtype(block.key))
+            dtype = writer.dtype(block.key)
+            if block.key in averaged:
+                weights = self.source.average(block.key, block.start, block.stop)
+                length = torch.linalg.vector_norm(weights - block.base().reshape(-1)).double().item()
+                merged = weights.to(dtype)
+            elif block.key in self.source.unchanged or (seen is not None and not seen.changes):
+                length = 0.0
+                merged = self.inputs.base.read(block.key, block.start, block.stop).to(dtype)
+            else:
+                change = update(block)
+                length = torch.linalg.vector_norm(change).double().item()
+                merged = change.add_(block.base()).to(dtype)
             inputs_are_finite = seen is None or seen.is_finite
             if inputs_are_finite and not (self.settings.allow_nonfinite or is_finite(merged)):
                 raise R2MError(
@@ -158,22 +198,47 @@ class _Merge:
             squares += [square for square, _ in results]
             seen = [one for _, one in results if one is not None]
             if seen:
-                surveys[key] = self._checked(key, total(seen))
+                surveys[key] = self._checked(key, total(seen, len(self.source.names)))
         self.source.digesting = False
-        whole = total([one for key, one in surveys.items() if key not in nonfinite])
         if one_pass:
-            self._warn(whole)
-        described = self.method.describe(state) if self.method.describe is not None else {}
+            comparison = self._comparison(finite, surveys)
+        update_norm = math.sqrt(math.fsum(x for x in squares if math.isfinite(x)))
+        describe = self.method.describe if state is not None else None
+        described = describe(state) if describe is not None else {}
         if described.get("lambda") == 0:
-            self.notes.append("no residual is left of any specialist: the merge is the Real component alone")
-            logger.warning("%s", self.notes[-1])
-        return described, whole, math.sqrt(math.fsum(x for x in squares if math.isfinite(x))), nonfinite
+            self._note("no residual is left of any specialist: the merge is the Real component alone")
+        if update_norm == 0 and any(comparison.norms()):
+            self._note(NO_UPDATE)
+        if running:
+            self._note(running_warning(running))
+        return described, comparison, update_norm, nonfinite
+
+    def _comparison(self, blocks: Blocks, surveys: Mapping[str, Survey]) -> Comparison:
+        """Return the specialists beside each other by the tensors of `blocks`, and log what looks wrong."""
+        names = self.source.names
+        keys = (*blocks.keys, *blocks.unchanged)
+        whole = total([surveys[key] for key in keys], len(names))
+        own = [self.source.digests(index) for index in range(len(names) + 1)]
+
+        def are_equal(one: int, other: int) -> bool:
+            left, right = own[one + 1], own[other + 1]
+            return all(left.get(key, own[0][key]) == right.get(key, own[0][key]) for key in blocks.keys)
+
+        comparison = compare(names, whole, are_equal, lambda: gram_total(grams(blocks), len(names)))
+        for text in comparison.warnings():
+            logger.warning("%s", text)
+        return comparison
+
+    def _note(self, text: str) -> None:
+        """Log a warning, and keep it for the report."""
+        logger.warning("%s", text)
+        self.notes.append(text)
 
     def _survey(self) -> dict[str, Survey]:
         """Read everything once: sums of every tensor, and hashes."""
         self.source.digesting = True
         found = {
-            key: self._checked(key, total(parts))
+            key: self._checked(key, total(parts, len(self.source.names)))
             for key, parts in self.blocks.map(survey, "elements", label="checking")
         }
         self.source.digesting = False
@@ -189,10 +254,6 @@ class _Merge:
                     f"{file.path}: {key} holds NaN or infinite values; --allow-nonfinite merges all the same"
                 )
         raise R2MError(f"{key}: a task vector exceeds the range of float32")
-
-    def _warn(self, whole: Survey) -> None:
-        for text in warnings(self.source.names, whole):
-            logger.warning("%s", text)
 
     def _head(self) -> dict[str, Tensor]:
         """Return the merged head, in the output's dtype."""
@@ -226,7 +287,9 @@ class _Merge:
         """Return inner products of task vectors through the cache file, if there is to be one."""
         if self.recipe.gram_cache is None:
             return None
-        return through_cache(self.recipe.gram_cache, blocks, list(self._digests().values()))
+        identities = list(self._digests().values())
+        found, self.cache = through_cache(self.recipe.gram_cache, blocks, identities)
+        return found
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Return the output's provenance."""
@@ -245,14 +308,16 @@ class _Merge:
         self,
         digests: Mapping[str, str],
         described: dict[str, Any],
-        whole: Survey,
+        comparison: Comparison,
         update_norm: float,
         nonfinite: list[str],
         head: Mapping[str, Tensor],
     ) -> dict[str, Any]:
         base = self.inputs.base
         columns = zip(
-            self.inputs.specialists.items(), whole.norms(), whole.cosines(), whole.diagnoses(), strict=True
+            self.inputs.specialists.items(),
+            *(comparison.norms(), comparison.cosines(), comparison.diagnoses()),
+            strict=True,
         )
         kinds = Counter(kind(key, base.entries[key].shape).value for key in self.inputs.merged)
         return {
@@ -265,7 +330,7 @@ class _Merge:
                 "file": str(base.path),
                 "digest": digests["base"],
                 "notes": base.notes,
-                "norm": math.sqrt(whole.base),
+                "norm": math.sqrt(comparison.survey.base),
             },
             "inputs": {
                 name: {
@@ -286,10 +351,43 @@ class _Merge:
             "copied_from_base": list(self.inputs.copied),
             "stands_out_beyond": THRESHOLD,
             "nonfinite": nonfinite,
+            "other_integers": self.inputs.buffers,
             "update_norm": update_norm,
-            "warnings": [*self.inputs.warnings, *warnings(self.source.names, whole), *self.notes],
+            "warnings": [*self.inputs.warnings, *comparison.warnings(), *self.notes],
             "details": described,
         }
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file that is to become `path`; raises R2MError where it cannot be made."""
+    temporary = temporary_path(path)
+    try:
+        with _errors_named(path):
+            temporary.touch()
+        yield temporary
+    finally:
+        with suppress(OSError):
+            discard(temporary)
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turn the system's errors into R2MError, which names the file that is to be written."""
+    try:
+        yield
+    except OSError as error:
+        raise R2MError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _publish(files: Mapping[Path, Path], replaced: Collection[Path | None]) -> None:
+    """Let all outputs appear under their names, or none; raises R2MError like `_check_outputs`."""
+    try:
+        publish_together(files, replaced)
+    except FileExistsError as error:
+        raise R2MError(f"{error.filename}: exists; --force replaces it") from error
+    except OSError as error:
+        raise R2MError(f"{error.filename}: cannot be written ({error.strerror})") from error
 
 
 def _check_outputs(recipe: Recipe, force: bool) -> None:
@@ -311,8 +409,7 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
 
 def _check_overlap(recipe: Recipe, inputs: Inputs) -> None:
     """Refuse an output that would replace a file that is read, a shard for instance."""
-    files = (inputs.base, *inputs.specialists.values(), *inputs.statistics.values())
-    read = {path.resolve() for file in files for path in file.files}
+    read = {path.resolve() for file in inputs.files for path in file.files}
     for path in recipe.outputs:
         if path.resolve() in read:
             raise R2MError(f"{path}: is one of the inputs; expected another name for the output")

@@ -1,24 +1,33 @@
 """Blocks read from weights files, piece by piece, into buffers that are used again."""
 
+import math
 import threading
 from collections.abc import Mapping, MutableMapping
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from r2m.merge.blocks import PIECE_ENTRIES
 from r2m.merge.scratch import FileScratch
+from r2m.merge.tied import first_names
 from r2m.models.digests import TensorDigest
 from r2m.models.weights import WeightsFile
 
 # Of the base beside a whole tensor, so much is read at a time: the rest of the cache is the tensor's.
 BASE_PIECE = 2**17
 
+# So many are compared before the rest of two tensors.
+FIRST_ENTRIES = 64
+
 
 class FileSource:
     """Task vectors as differences of files: a base and specialists with the same tensors.
 
-    A tensor that a specialist lacks did not change in it. Reading a tensor's pieces in order by
+    A tensor that a specialist lacks did not change in it. `unchanged` is set by who has found out which
+    tensors equal the base in all. Reading a tensor's pieces in order by
     `task_vectors` while `digesting` also hashes every file's bytes;
     `digests` has one hash a file (base first) and tensor.
     """
@@ -34,6 +43,7 @@ class FileSource:
     ) -> None:
         self.names = tuple(specialists)
         self.shapes: Mapping[str, tuple[int, ...]] = {key: base.entries[key].shape for key in keys}
+        self.unchanged: frozenset[str] = frozenset()
         self.digesting = False
         self._files = (base, *specialists.values())
         self._statistics = [statistics[name] for name in self.names] if statistics else []
@@ -72,6 +82,13 @@ class FileSource:
         self._local.at, self._local.stack = (key, start, stop), on_device
         return on_device[1:]
 
+    def average(self, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of the mean of the specialists' weights θ_k, which may be NaN or infinite."""
+        total = torch.zeros(stop - start, dtype=torch.float64)
+        for index, file in enumerate(self._files[1:], start=1):
+            total += self._read(index if key in file.entries else 0, key, start, stop)
+        return (total / len(self.names)).to(self._device, torch.float32)
+
     def statistic(self, index: int, key: str, start: int, stop: int) -> Tensor | None:
         """Return entries of a specialist's statistics of one tensor, or all of a tensor of another shape."""
         if not self._statistics or key not in self._statistics[index].entries:
@@ -80,6 +97,31 @@ class FileSource:
         if file.entries[key].shape == self.shapes[key]:
             return file.read(key, start, stop).to(self._device, torch.float32)
         return file.tensor(key).to(self._device, torch.float32)
+
+    def first_name(self, key: str) -> str:
+        """Return the first name of tensors that are equal in every file."""
+        return self._first_names[key]
+
+    @cached_property
+    def _first_names(self) -> dict[str, str]:
+        return first_names(self.shapes, self.shapes, self._are_equal)
+
+    def _are_equal(self, key: str, other: str) -> bool:
+        return all(self._are_equal_in(index, key, other) for index in range(len(self._files)))
+
+    def _are_equal_in(self, index: int, key: str, other: str) -> bool:
+        held = [one in self._files[index].entries for one in (key, other)]
+        if not any(held):
+            return True
+        file, size = self._files[index], math.prod(self.shapes[key])
+        if not all(held) or file.entries[key].dtype != file.entries[other].dtype:
+            return False
+        # The first few entries tell nearly all tensors apart.
+        cuts = [0, *range(min(size, FIRST_ENTRIES), size, PIECE_ENTRIES), size]
+        return all(
+            torch.equal(file.read(key, start, stop), file.read(other, start, stop))
+            for start, stop in pairwise(cuts)
+        )
 
     def scratch(self) -> MutableMapping[str, Tensor]:
         """Return a place on disk."""

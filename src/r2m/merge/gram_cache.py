@@ -1,7 +1,8 @@
 """The file that keeps inner products of task vectors from one merge to the next."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,12 +12,16 @@ from r2m.errors import R2MError
 from r2m.merge.blocks import Blocks
 from r2m.merge.gram import GramCache, grams
 from r2m.models import checkpoint
+from r2m.models.writer import WeightsWriter
 
 
-def through_cache(path: Path, blocks: Blocks, identities: Sequence[str]) -> dict[str, Tensor]:
-    """Return the Grams (K, K) of `blocks`, computing what the file `path` lacks, which is then added to it.
+def through_cache(
+    path: Path, blocks: Blocks, identities: Sequence[str]
+) -> tuple[dict[str, Tensor], GramCache | None]:
+    """Return the Grams (K, K) of `blocks`, computing what the file `path` lacks, and what it should hold.
 
-    `identities` tell contents apart: the base's, then one for each of `blocks.names`.
+    That is None where nothing is new. `identities` tell contents apart: the base's, then one for each of
+    `blocks.names`.
 
     Raises:
         R2MError: the file exists and is no such cache.
@@ -25,9 +30,8 @@ def through_cache(path: Path, blocks: Blocks, identities: Sequence[str]) -> dict
     cache = load(path) if path.exists() else GramCache(base, (), {})
     known = cache.known(base, specialists)
     result = grams(blocks, known)
-    if any(key not in known or known[key].isnan().any() for key in result):
-        save(path, cache.updated(base, specialists, result))
-    return result
+    is_new = any(key not in known or known[key].isnan().any() for key in result)
+    return result, cache.updated(base, specialists, result) if is_new else None
 
 
 def load(path: Path) -> GramCache:
@@ -43,7 +47,16 @@ def load(path: Path) -> GramCache:
     return GramCache(metadata["base"], specialists, tensors)
 
 
-def save(path: Path, cache: GramCache) -> None:
-    """Write a cache atomically."""
+@contextmanager
+def written(path: Path, cache: GramCache) -> Iterator[Path]:
+    """Write a cache that is to become `path`, and yield its temporary path.
+
+    Raises:
+        R2MError: the disk is full.
+    """
     metadata = {"kind": "gram cache", "base": cache.base, "specialists": list(cache.specialists)}
-    checkpoint.save(path, cache.grams, metadata)
+    specs = {key: (gram.dtype, tuple(gram.shape)) for key, gram in cache.grams.items()}
+    with WeightsWriter(path, specs, metadata) as writer:
+        for key, gram in cache.grams.items():
+            writer.write(key, 0, gram)
+        yield writer.complete()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from r2m.errors import R2MError
+from r2m.merge.integers import changed_buffers, describe, refuse_quantized
 from r2m.merge.recipe import Recipe
 from r2m.models.digests import sha256_of
 from r2m.models.weights import Entry, WeightsFile, open_weights
@@ -15,7 +16,10 @@ from r2m.models.weights import Entry, WeightsFile, open_weights
 
 @dataclass(frozen=True)
 class Inputs:
-    """Open files, and which tensors are merged, belong to the head, or are copied from the base."""
+    """Open files, and which tensors are merged, belong to the head, or are copied from the base.
+
+    `buffers` are integer tensors that differ from the base, with the specialists in which they do.
+    """
 
     base: WeightsFile
     specialists: dict[str, WeightsFile]
@@ -24,11 +28,17 @@ class Inputs:
     head: tuple[str, ...]
     copied: tuple[str, ...]
     base_hash: str | None
+    buffers: dict[str, list[str]]
+
+    @property
+    def files(self) -> list[WeightsFile]:
+        """All files that are read."""
+        return [self.base, *self.specialists.values(), *self.statistics.values()]
 
     @property
     def warnings(self) -> list[str]:
-        """What the headers alone show to be odd."""
-        texts = []
+        """What headers and integer tensors show to be odd."""
+        texts = describe(self.buffers)
         for name, specialist in self.specialists.items():
             others = [
                 key
@@ -61,7 +71,8 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
     }
     base_hash = _base_hash(base, specialists, allow_other_base)
     head = _head(recipe.head_prefix, base, specialists)
-    excluded = _excluded(recipe.exclude, [key for key in base.entries if key not in head], head)
+    names = {key for file in (base, *specialists.values()) for key in file.entries}
+    excluded = _excluded(recipe.exclude, names.difference(head), head)
     merged = []
     for key, entry in base.entries.items():
         if key in head or key in excluded:
@@ -70,11 +81,14 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
         if entry.dtype.is_floating_point and entry.numel > 0:
             merged.append(key)
     for specialist in specialists.values():
-        _check_extra(specialist, base, set(head) | excluded, recipe.exclude)
+        _check_extra(specialist, base, set(head) | excluded)
     if not merged:
         raise R2MError(f"{base.path}: no floating-point tensor is left to merge")
     copied = tuple(key for key in base.entries if key not in head and key not in merged)
-    return Inputs(base, specialists, statistics, tuple(merged), head, copied, base_hash)
+    for file in (base, *specialists.values()):
+        refuse_quantized(file, head)
+    buffers = changed_buffers(base, specialists, [key for key in copied if key not in excluded])
+    return Inputs(base, specialists, statistics, tuple(merged), head, copied, base_hash, buffers)
 
 
 def _base_hash(
@@ -123,7 +137,7 @@ def _excluded(patterns: Iterable[str], names: Iterable[str], head: Iterable[str]
         if not matches and fnmatch.filter(head, pattern):
             raise R2MError(f"exclude {pattern!r}: fits the head alone, which --head decides on")
         if not matches:
-            raise R2MError(f"exclude {pattern!r}: fits no tensor of the base")
+            raise R2MError(f"exclude {pattern!r}: fits no tensor of the base or of a specialist")
         found.update(matches)
     return found
 
@@ -137,25 +151,28 @@ def _check_tensor(
         if other is None:
             if partial:
                 continue
-            raise R2MError(f"{specialist.path}: lacks {key} {entry.shape}, which {base.path} has")
+            raise R2MError(
+                f"{specialist.path}: lacks {key} {entry.shape}, which {base.path} has; --exclude {key} keeps"
+                " the base's"
+            )
         if other.shape != entry.shape:
             raise R2MError(
                 f"{specialist.path}: {key} has shape {other.shape}, but {entry.shape} in {base.path}"
             )
         if other.dtype.is_floating_point != entry.dtype.is_floating_point:
-            raise R2MError(f"{specialist.path}: {key} is {other.dtype}, but {entry.dtype} in {base.path}")
+            raise R2MError(
+                f"{specialist.path}: {key} is {other.dtype}, but {entry.dtype} in {base.path}; quantized"
+                " weights have to be dequantized before"
+            )
 
 
-def _check_extra(
-    specialist: WeightsFile, base: WeightsFile, known: set[str], patterns: Iterable[str]
-) -> None:
+def _check_extra(specialist: WeightsFile, base: WeightsFile, known: set[str]) -> None:
     for key, entry in specialist.entries.items():
-        if key in base.entries or key in known or any(fnmatch.fnmatchcase(key, one) for one in patterns):
-            continue
-        raise R2MError(
-            f"{specialist.path}: has {key} {entry.shape}, which {base.path} lacks; if it is the head,"
-            " say so by --head-prefix"
-        )
+        if key not in base.entries and key not in known:
+            raise R2MError(
+                f"{specialist.path}: has {key} {entry.shape}, which {base.path} lacks; --exclude {key} leaves"
+                " it out, and if it is the head, say so by --head-prefix"
+            )
 
 
 def output_dtype(name: str | None, own: torch.dtype) -> torch.dtype:

@@ -33,7 +33,12 @@ def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -
         grams = dict(zip(keys, in_order(lambda key: _gram(key, files, origin), keys, threads), strict=True))
         described = [_describe(file, index, grams) for index, file in enumerate(files)]
         for file, one in zip(files, described, strict=True):
-            one["notes"] = [*file.notes, *_mismatches(file, origin), *_not_finite(one)]
+            one["notes"] = [
+                *file.notes,
+                *_mismatches(file, origin),
+                *_other_integers(file, origin),
+                *_not_finite(one),
+            ]
         total = sum(grams.values(), torch.zeros(len(files), len(files), dtype=torch.float64))
     norms = total.diagonal().clamp(min=0).sqrt()
     cosines = total / torch.outer(norms, norms).clamp(min=1e-300)
@@ -138,6 +143,20 @@ def _mismatches(file: WeightsFile, origin: WeightsFile | None) -> list[str]:
         ("has what the base lacks:", file.entries.keys() - origin.entries.keys()),
     )
     return [f"{what} {', '.join(sorted(names))}" for what, names in sides if names]
+
+
+def _other_integers(file: WeightsFile, origin: WeightsFile | None) -> list[str]:
+    """Return which integer tensors, of which there are no norms, differ from the base."""
+    if origin is None:
+        return []
+    names = [
+        key
+        for key, entry in file.entries.items()
+        if not entry.dtype.is_floating_point
+        and key in origin.entries
+        and not torch.equal(file.tensor(key), origin.tensor(key).to(entry.dtype))
+    ]
+    return [f"other integers than the base in {', '.join(names)}"] if names else []
 
 
 def _not_finite(described: Mapping[str, Any]) -> list[str]:

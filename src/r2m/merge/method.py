@@ -31,6 +31,7 @@ class Method:
     others: what becomes of a tensor whose kind is not in `kinds`: merged by `merge` as well (`alike`), by the
         mean τ (`mean`), by options.scaling times that (`scaled_mean`), or left as in the base (`base`).
     statistics: what the method needs of the training data, one file a specialist; None for none.
+    check: raises R2MError where options do not fit the number of specialists.
     describe: turns the state into a JSON-able part of the report.
     sweep: yields (options, update) of several candidates where they can share work.
     is_proportional: whether the update is options.scaling times something that does not depend on it, so that
@@ -45,6 +46,7 @@ class Method:
     others: Others = "alike"
     kinds: frozenset[Kind] = MATRICES
     prepare: Callable[[Blocks, Any], Any] | None = None
+    check: Callable[[Any, int], None] | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
     sweep: Callable[[Blocks, Sequence[Any]], Iterator[tuple[Any, dict[str, Tensor]]]] | None = None
     is_proportional: bool = False

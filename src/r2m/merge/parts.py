@@ -12,6 +12,7 @@ from r2m.merge.blocks import Blocks, MemorySource
 from r2m.merge.gram import grams
 from r2m.merge.options import R2M
 from r2m.merge.residual import block_norm
+from r2m.merge.running import averages, trained
 from r2m.merge.tensors import TaskVectors
 
 
@@ -19,8 +20,9 @@ from r2m.merge.tensors import TaskVectors
 class Parts:
     """The summands of an update θ* − θ₀ = τ_core + Σ_j λ F̃_j / K.
 
-    `core` is τ_core. `residuals` are the truncated F̂_j by specialist and tensor, in two factors where
-    anything was cut off, and `factors` the λ n̄ / (n_j K) by which they enter the sum.
+    `core` is τ_core, and the mean τ of running statistics. `residuals` are the truncated F̂_j by specialist
+    and tensor, in two factors where anything was cut off, and `factors` the λ n̄ / (n_j K) by which they enter
+    the sum.
     """
 
     core: dict[str, Tensor]
@@ -37,7 +39,8 @@ class Parts:
 
 def parts(task_vectors: TaskVectors, options: R2M) -> Parts:
     """Return the summands of the merge that `options` ask for; they add up to it but for rounding."""
-    blocks = Blocks(MemorySource(task_vectors))
+    everything = Blocks(MemorySource(task_vectors))
+    blocks = trained(everything)
     component, _ = real.real_component(blocks, grams(blocks), options.real)
     residuals = {
         name: residual.fake_residual(component, task_vectors, name, options.residual).blocks
@@ -50,4 +53,4 @@ def parts(task_vectors: TaskVectors, options: R2M) -> Parts:
         name: {key: share * factor for key, factor in found.items()}
         for name, found in matching_factors(norms, options.norm_match).items()
     }
-    return Parts(component.core, residuals, factors)
+    return Parts(component.core | averages(everything), residuals, factors)

@@ -5,7 +5,7 @@ combinations of the task vectors, or the products of a few left and right singul
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -138,12 +138,14 @@ Shared = Span | Frame
 class RealComponent:
     """The core of a whole model, and how the Real parts of its tensors are made.
 
-    The rows of a `Combination` are in the order of `names`.
+    The rows of a `Combination` are in the order of `names`. `running` are the mean τ of batch normalisation's
+    running statistics, which are no part of it but belong to a merge.
     """
 
     names: tuple[str, ...]
     core: dict[str, Tensor]
     how: dict[str, Combination | Frame]
+    running: dict[str, Tensor] = field(default_factory=dict)
 
     def blocks(self, task_vectors: TaskVectors) -> Blocks:
         """Return task vectors in the order that the component was made with.
@@ -327,6 +329,7 @@ def describe(
 def to_tensors(component: RealComponent) -> dict[str, Tensor]:
     """Return the component as named tensors, for a checkpoint."""
     tensors = {f"core.{key}": tensor for key, tensor in component.core.items()}
+    tensors |= {f"running.{key}": tensor for key, tensor in component.running.items()}
     for key, how in component.how.items():
         if isinstance(how, Frame):
             tensors |= {f"left.{key}": how.left, f"right.{key}": how.right, f"center.{key}": how.center}
@@ -339,7 +342,10 @@ def to_tensors(component: RealComponent) -> dict[str, Tensor]:
 
 def from_tensors(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> RealComponent:
     """Return the component that `to_tensors` made."""
-    core = {name.removeprefix("core."): one for name, one in tensors.items() if name.startswith("core.")}
+    core, running = (
+        {name.removeprefix(part): one for name, one in tensors.items() if name.startswith(part)}
+        for part in ("core.", "running.")
+    )
     how: dict[str, Combination | Frame] = {}
     for key, tensor in core.items():
         if f"weights.{key}" in tensors:
@@ -347,7 +353,7 @@ def from_tensors(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> RealC
         else:
             left, right, center = (tensors[f"{part}.{key}"] for part in ("left", "right", "center"))
             how[key] = Frame(left, right, center, tuple(tensor.shape))
-    return RealComponent(names, core, how)
+    return RealComponent(names, core, how, running)
 
 
 def _weighted(weights: Tensor, tensors: Tensor) -> Tensor:

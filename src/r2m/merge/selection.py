@@ -58,6 +58,13 @@ class _Search:
             self.below += below
             np.add.at(self.counts, bins, 1)
 
+    def count_zeros(self, number: int) -> None:
+        """Count so many numbers that are zero, whose key is 0."""
+        if self.low > 0:
+            self.below += number
+        elif self.high > 0:
+            self.counts[-self.low >> self.shift] += number
+
     def narrow(self) -> None:
         """Go on in the bin that holds the rank, or beside the interval if that was guessed wrongly."""
         place = self.rank - self.below
@@ -103,19 +110,21 @@ def kth_values(
 ) -> Tensor:
     """Return the values (K, R) of 0-based `ranks`, ascending, in each of K rows of numbers over all blocks.
 
-    `values(block)` gives float32 numbers (K, …) of a block. If it works entry by entry (`grain` `elements`),
-    the first intervals come from a sample, and one pass over the data is enough but for ranks in the far
-    tails, which take two, as all do with grain `tensor`.
+    `values(block)` gives float32 numbers (K, …) of a block, zeros where no task vector changes anything: so
+    unchanged tensors count without being read. `keys` limits the numbers to some tensors. If `values` works
+    entry by entry (`grain` `elements`), the first intervals come from a sample, and one pass over the data is
+    enough but for ranks in the far tails, which take two, as all do with grain `tensor`.
 
     Raises:
         ValueError: a rank of more numbers than there are.
     """
-    wanted = blocks.keys if keys is None else tuple(keys)
+    if keys is not None:
+        blocks = blocks.only(keys)
     count = len(blocks.names)
     fitting = ALL_BINS_BITS - (count * len(ranks) - 1).bit_length()
     bits = min(MOST_BINS_BITS, max(LEAST_BINS_BITS, fitting))
     if grain == "elements":
-        searches = _guess(blocks, values, ranks, wanted, label, bits)
+        searches = _guess(blocks, values, ranks, label, bits)
     else:
         searches = [[_Search(rank, bits) for rank in ranks] for _ in range(count)]
     lock = Lock()
@@ -128,9 +137,10 @@ def kth_values(
                     search.count(numbers, lock)
 
     while any(not search.found for ofrow in searches for search in ofrow):
-        for _ in blocks.map(tally, grain, wanted, label):
+        for _ in blocks.map(tally, grain, label=label):
             pass
         for search in (search for ofrow in searches for search in ofrow if not search.found):
+            search.count_zeros(blocks.unchanged_size)
             search.narrow()
     return torch.tensor([[_value(search.low) for search in ofrow] for ofrow in searches])
 
@@ -139,12 +149,12 @@ def _guess(
     blocks: Blocks,
     values: Callable[[Block], Tensor],
     ranks: Sequence[int],
-    keys: Sequence[str],
     label: str,
     bits: int,
 ) -> list[list[_Search]]:
     """Return searches in the intervals where a sample of every row expects the ranks."""
-    count, total = len(blocks.names), sum(map(blocks.size, keys))
+    keys = (*blocks.keys, *blocks.unchanged)
+    count, total = len(blocks.names), blocks.total_size
     length = max(1, min(MOST_RUN, ALL_RUNS // count))
     gap = max(length, total // RUNS)
     offsets = dict(zip(keys, np.cumsum([0, *map(blocks.size, keys)]).tolist(), strict=False))

@@ -12,7 +12,9 @@ def require_any(blocks: Blocks, method: str) -> None:
     """Raise R2MError if no specialist has statistics of any tensor."""
     specialists = range(len(blocks.names))
     if not any(
-        blocks.whole(key).statistic(index) is not None for key in blocks.keys for index in specialists
+        blocks.whole(key).statistic(index) is not None
+        for key in blocks.source.shapes
+        for index in specialists
     ):
         raise R2MError(f"{method}: no specialist has statistics; give them by --statistics NAME=FILE")
 

@@ -1,7 +1,7 @@
 """What a merge looks at in every tensor: norms, directions, values that are not finite."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,14 +16,20 @@ NORM_FACTOR = 10.0
 # Fine-tuning moves weights by a few per cent of their norm.
 BASE_SHARE = 0.5
 
+NO_UPDATE = "nothing is left of the task vectors: the merged weights are the base's"
+
 
 @dataclass(frozen=True)
 class Survey:
-    """Sums over entries: `base` ‖θ₀‖², `squares` ‖τ_k‖² (K,) and `along` ⟨τ_k, Σ τ⟩ (K,), in float64."""
+    """Sums over entries: `base` ‖θ₀‖², `squares` ‖τ_k‖² (K,) and `along` ⟨τ_k, Σ τ⟩ (K,), in float64.
+
+    `changes` tells whether any entry of a task vector is not zero, also where its square is.
+    """
 
     base: float
     squares: Tensor
     along: Tensor
+    changes: bool = True
 
     @property
     def is_finite(self) -> bool:
@@ -49,6 +55,78 @@ class Survey:
         return diagnose(self.norms(), self.cosines())
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The specialists beside each other, those with equal weights as one.
+
+    `distinct` are the first by name of each set of equals, which `survey` is of, and `places` tells which of
+    them stands for every specialist.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    survey: Survey
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """Names of the specialists that stand for themselves."""
+        return tuple(self.names[self.places.index(place)] for place in range(len(set(self.places))))
+
+    def norms(self) -> list[float]:
+        """Return ‖τ_k‖ of every specialist."""
+        found = self.survey.norms()
+        return [found[place] for place in self.places]
+
+    def cosines(self) -> list[float | None]:
+        """Return each specialist's cosine with the sum of the others that are not its equals."""
+        found = self.survey.cosines()
+        return [found[place] for place in self.places]
+
+    def diagnoses(self) -> list[Diagnosis]:
+        """Return how far each specialist is from those that are not its equals."""
+        found = self.survey.diagnoses()
+        return [found[place] for place in self.places]
+
+    def warnings(self) -> list[str]:
+        """Return a warning for every set of equals, and those of `warnings` for the others."""
+        equals = [
+            [name for name, at in zip(self.names, self.places, strict=True) if at == place]
+            for place in range(len(set(self.places)))
+        ]
+        texts = [
+            f"{', '.join(some[:-1])} and {some[-1]} are the same: their weights are equal, and count"
+            f" {len(some)} times"
+            for some in equals
+            if len(some) > 1
+        ]
+        return texts + warnings(self.distinct, self.survey)
+
+
+def compare(
+    names: tuple[str, ...],
+    whole: Survey,
+    are_equal: Callable[[int, int], bool],
+    gram: Callable[[], Tensor],
+) -> Comparison:
+    """Return the specialists beside each other, from the sums over all their tensors.
+
+    `are_equal(i, j)` tells whether two have equal weights, and `gram` gives the inner products (K, K) of all
+    task vectors, which are asked for only where some have. Task vectors of zero stand for themselves.
+    """
+    firsts: list[int] = []
+    places = []
+    for index, square in enumerate(whole.squares.tolist()):
+        same = (at for at, first in enumerate(firsts) if square > 0 and are_equal(first, index))
+        place = next(same, len(firsts))
+        if place == len(firsts):
+            firsts.append(index)
+        places.append(place)
+    if len(firsts) < len(names):
+        products = gram()[firsts][:, firsts]
+        whole = Survey(whole.base, products.diagonal(), products.sum(1))
+    return Comparison(names, tuple(places), whole)
+
+
 def survey(block: Block) -> Survey:
     """Return the sums of one block."""
     task_vectors = block.task_vectors().reshape(len(block.names), -1)
@@ -61,7 +139,8 @@ def survey(block: Block) -> Survey:
         squares = torch.linalg.vector_norm(task_vectors.double(), dim=1).square()
         base_square = torch.linalg.vector_norm(base.double()).item() ** 2
         along = task_vectors.double() @ task_vectors.double().sum(0)
-    return Survey(base_square, squares.cpu(), along.cpu())
+    changes = bool(squares.any()) or bool(task_vectors.any())
+    return Survey(base_square, squares.cpu(), along.cpu(), changes)
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -70,12 +149,14 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(norm.isfinite()) or bool(tensor.isfinite().all())
 
 
-def total(surveys: Sequence[Survey]) -> Survey:
-    """Return the sums of several blocks together."""
+def total(surveys: Sequence[Survey], count: int) -> Survey:
+    """Return the sums of several blocks of `count` specialists together."""
+    none = torch.zeros(0, count, dtype=torch.float64)
     return Survey(
         math.fsum(one.base for one in surveys),
-        torch.stack([one.squares for one in surveys]).sum(0),
-        torch.stack([one.along for one in surveys]).sum(0),
+        torch.cat([none, *(one.squares[None] for one in surveys)]).sum(0),
+        torch.cat([none, *(one.along[None] for one in surveys)]).sum(0),
+        any(one.changes for one in surveys),
     )
 
 
@@ -110,6 +191,15 @@ def warnings(names: Sequence[str], whole: Survey) -> list[str]:
                 f" specialist {middle:.2g} ({_beyond(found.cosine_z)})"
             )
     return texts
+
+
+def running_warning(keys: Sequence[str]) -> str:
+    """Return a warning about batch normalisation's running statistics in a merged model."""
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return (
+        f"running statistics ({keys[0]}{more}) are averaged, whatever the method; recompute them by running"
+        " the merged model on data in training mode"
+    )
 
 
 def _beyond(score: float | None) -> str:

@@ -19,6 +19,13 @@ def takes_part(tensor: Tensor) -> bool:
     return tensor.is_floating_point()
 
 
+def merged_shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a model that take part in a merge, empty ones left out."""
+    return {
+        key: tuple(tensor.shape) for key, tensor in tensors.items() if takes_part(tensor) and tensor.numel()
+    }
+
+
 def as_matrix(tensor: Tensor) -> Tensor:
     """View a matrix as (out, in), a convolution as (out, in·kh·kw)."""
     return tensor.flatten(1)

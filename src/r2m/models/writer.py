@@ -101,7 +101,16 @@ class WeightsWriter:
                 self._unflushed = 0
 
     def finish(self, metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the header with `metadata` (default: those given first), sync the file and let it appear.
+        """Complete the file and let it appear; raises like `complete`."""
+        temporary = self.complete(metadata)
+        with self._errors_named():
+            publish(temporary, self.path)
+        self._cleanup.close()
+
+    def complete(self, metadata: Mapping[str, Any] | None = None) -> Path:
+        """Write the header with `metadata` (default: those given first); return the temporary path.
+
+        The caller publishes it before the writer is left, which removes it.
 
         Raises:
             ValueError: elements that were never written, or metadata longer than those given first.
@@ -117,8 +126,7 @@ class WeightsWriter:
         with self._errors_named():
             _write_at(self._file.fileno(), memoryview(prefix + text.ljust(self._header_size)), 0)
             self._await_flush()
-            publish(self._temporary, self.path)
-        self._cleanup.close()
+        return self._temporary
 
     def _await_flush(self) -> None:
         """Wait for the flush begun last and raise its error, which the system reports only once."""

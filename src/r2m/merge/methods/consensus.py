@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
 
+from r2m.errors import R2MError
 from r2m.merge.method import Method
 from r2m.params import Section
 
@@ -27,11 +28,20 @@ class Options(Section):
     scaling: float = 0.3
 
 
+def check(options: Options, count: int) -> None:
+    """Raise R2MError where nothing could be left, since no entry matters to so many specialists."""
+    if options.min_tasks > count:
+        raise R2MError(
+            f"consensus: min_tasks is {options.min_tasks}, but there"
+            f" {'is' if count == 1 else 'are'} {count} specialist{'s' * (count > 1)}, so that no entry would"
+            f" be left; expected at most {count}"
+        )
+
+
 def merge(block: Block, options: Options, state: None) -> Tensor:
     """Return scaling · T, T = Σ τ_k, where at least `min_tasks` masks |τ_k| > mask_scale · |T - τ_k| hold.
 
-    The paper's |θ₀ - θ_k| and |θ₀ + T - θ_k| need no base. With fewer specialists than `min_tasks` nothing
-    is left.
+    The paper's |θ₀ - θ_k| and |θ₀ + T - θ_k| need no base.
     """
     task_vectors = block.task_vectors()
     total = task_vectors.sum(0)
@@ -46,6 +56,7 @@ METHOD = Method(
     " arXiv 2405.07813",
     options=Options,
     merge=merge,
+    check=check,
     grain="elements",
     is_proportional=True,
 )

@@ -30,7 +30,8 @@ class Options(Section):
 def merge(block: Block, options: Options, state: None) -> Tensor:
     """Return scaling · Σ m_k ∘ τ_k / (1 - drop), with m_k zero with probability `drop`.
 
-    What is dropped of a specialist's tensor depends on the seed, its name and the tensor's, on nothing else.
+    What is dropped of a specialist's tensor depends on the seed, its name and the tensor's, on nothing else;
+    of tied tensors the first name counts, so that they stay equal.
     """
     import torch
 
@@ -39,7 +40,9 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     task_vectors = block.task_vectors()
     total = torch.zeros_like(task_vectors[0])
     for name, task_vector in zip(block.names, task_vectors, strict=True):
-        draws = torch.from_numpy(uniform(derive(options.seed, name, block.key), block.start, block.stop))
+        draws = torch.from_numpy(
+            uniform(derive(options.seed, name, block.first_name), block.start, block.stop)
+        )
         kept = draws.ge_(options.drop).to(total.device).reshape(block.shape)
         total.addcmul_(task_vector, kept)
     return total.mul_(options.scaling / (1 - options.drop))

@@ -54,6 +54,7 @@ class Coordinates:
     ) -> None:
         self.names = names
         self.shapes = shapes
+        self.unchanged: frozenset[str] = frozenset()
         self._chunks = chunks
 
     def base(self, key: str, start: int, stop: int) -> Tensor:
@@ -62,6 +63,10 @@ class Coordinates:
 
     def statistic(self, index: int, key: str, start: int, stop: int) -> Tensor | None:
         """Coordinates have no statistics."""
+        raise NotImplementedError
+
+    def first_name(self, key: str) -> str:
+        """Coordinates are tied to no others."""
         raise NotImplementedError
 
     def scratch(self) -> MutableMapping[str, Tensor]:

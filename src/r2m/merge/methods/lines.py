@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r2m.merge.layers import require_layers
+from r2m.merge.layers import depths
 from r2m.merge.method import Method
 from r2m.params import Section
 
@@ -21,21 +21,21 @@ class Options(Section):
     beta: float = 0.5
 
 
-def prepare(blocks: Blocks, options: Options) -> int:
-    """Return the number L of transformer blocks, 1 + the greatest in the tensors' names.
+def prepare(blocks: Blocks, options: Options) -> dict[str, float]:
+    """Return the depth l / (L - 1) of the tensors in block l of L.
 
     Raises:
         R2MError: no name tells a block, so that all tensors would be scaled alike.
     """
-    return 1 + max(require_layers(blocks.keys, "lines"))
+    return depths(blocks.source.shapes, "lines")
 
 
-def merge(block: Block, options: Options, state: int) -> Tensor:
+def merge(block: Block, options: Options, state: dict[str, float]) -> Tensor:
     """Return (alpha + beta · l / (L - 1)) · Σ τ_k in block l of L.
 
     It is alpha · Σ τ_k outside the blocks (stem, final norm, head), and where there is only one of them.
     """
-    depth = block.layer / (state - 1) if block.layer is not None and state > 1 else 0.0
+    depth = state.get(block.key, 0.0)
     return block.task_vectors().sum(0).mul_(options.alpha + options.beta * depth)
 
 

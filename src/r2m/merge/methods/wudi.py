@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeInt
 
-from r2m.merge.kinds import Kind
-from r2m.merge.layers import require_layers
+from r2m.merge.kinds import Kind, place
+from r2m.merge.layers import depths
 from r2m.merge.method import Method
 from r2m.params import Positive, Section
 
@@ -25,14 +25,14 @@ class Options(Section):
 
 
 def prepare(blocks: Blocks, options: Options) -> None:
-    """Raise R2MError where no tensor belongs to a transformer block: the merge would be the mean."""
-    require_layers(blocks.keys, "wudi")
+    """Raise R2MError where no tensor belongs to a block of the model: the merge would be the mean."""
+    depths(blocks.source.shapes, "wudi")
 
 
 def merge(block: Block, options: Options, state: None) -> Tensor:
     """Return the matrix τ (m, n) that Adam finds from T = Σ τ_k for Σ ‖(τ − τ_k) τ_kᵀ‖² / ‖τ_k‖².
 
-    So for the matrices of the transformer's blocks; other tensors are the mean τ. Task vectors that are zero
+    So for the matrices of the model's blocks; other tensors are the mean τ. Task vectors that are zero
     have no term. The gradient is 2 (τ M − N) with M = Σ M_k (n, n), M_k = τ_kᵀ τ_k / ‖τ_k‖², N = Σ τ_k M_k,
     so that a step of 2 m n² operations takes as long for any number of specialists.
     """
@@ -40,7 +40,7 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
 
     from r2m.merge.eigen import column_gram
 
-    if block.kind is not Kind.MATRIX or block.layer is None:
+    if block.kind is not Kind.MATRIX or place(block.key) is None:
         return block.mean()
     total = block.task_vector(0).zero_()
     curvature = total.new_zeros(total.shape[1], total.shape[1])

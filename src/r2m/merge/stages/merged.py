@@ -105,7 +105,7 @@ def _r2m_update(options: R2M, base_hash: str, real_file: Path, files: Mapping[st
     update, described = aggregate(component.core, blocks, options.norm_match, options.scale)
     described["real"] = json.loads(metadata["report"])
     described["residuals"] = {name: json.loads(one["report"]) for name, one in residual_metadata.items()}
-    return update, described, json.loads(metadata["inputs"])
+    return update | component.running, described, json.loads(metadata["inputs"])
 
 
 def _check_options(path: Path, metadata: Mapping[str, str], options: dict[str, Any]) -> None:

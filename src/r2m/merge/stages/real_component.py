@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from r2m.errors import R2MError
@@ -9,6 +10,7 @@ from r2m.files import write_text
 from r2m.merge import real
 from r2m.merge.blocks import Blocks, MemorySource
 from r2m.merge.gram import grams
+from r2m.merge.running import averages, trained
 from r2m.merge.stages.inputs import as_json, hashes, read_chosen, read_same_base
 from r2m.models import checkpoint
 
@@ -22,8 +24,10 @@ def write_real_component(tune: Path, task_vectors: Mapping[str, Path], out: Path
     chosen = read_chosen(tune)
     options = chosen.r2m().real
     tensors, metadata = read_same_base(task_vectors)
-    blocks = Blocks(MemorySource(tensors))
+    everything = Blocks(MemorySource(tensors))
+    blocks = trained(everything)
     component, described = real.real_component(blocks, grams(blocks), options)
+    component = replace(component, running=averages(everything))
     provenance = {
         "base_hash": next(iter(metadata.values()))["base_hash"],
         "variant": chosen.variant,
