@@ -1,6 +1,7 @@
 """Scores of one model for every image, and the Parquet file that keeps them."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from r2m.files import atomic_path
 from r2m.models.backbone import Detector
 from r2m.train.predict import predict
 from r2m.trunk.inputs import Inputs
+
+logger = logging.getLogger(__name__)
 
 KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
 
@@ -31,7 +34,9 @@ def score(
     """
     rows = inputs.select(split=["val", "test"])
     parts = []
-    for _, part in rows.groupby("set", sort=False):
+    for name, part in rows.groupby("set", sort=False):
+        counts = part["split"].value_counts()
+        logger.info("%s: %d images of val, %d of test", name, counts.get("val", 0), counts.get("test", 0))
         logits = predict(detector, inputs, part, device, precision, batch_size)
         if not np.isfinite(logits).all():
             image = part["image_id"].iloc[int(np.argmin(np.isfinite(logits)))]

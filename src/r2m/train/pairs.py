@@ -1,5 +1,6 @@
 """Which images make up a batch: fakes, each with the real it was made from."""
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 from r2m.errors import R2MError
 from r2m.seeding import rng
 from r2m.trunk.inputs import Inputs
+
+logger = logging.getLogger(__name__)
 
 
 def rows_of(inputs: Inputs, generators: list[str], split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -24,6 +27,7 @@ def rows_of(inputs: Inputs, generators: list[str], split: str) -> tuple[pd.DataF
     reals = inputs.select(label=0, split=split, domain=sorted(set(fakes["domain"])))
     for domain in sorted(set(fakes["domain"]) - set(reals["domain"])):
         raise R2MError(f"domain {domain}: no reals in the split {split!r}, and fakes that need them")
+    logger.info("%s: %d fakes of %s, %d reals", split, len(fakes), ", ".join(generators), len(reals))
     return fakes.reset_index(drop=True), reals.reset_index(drop=True)
 
 

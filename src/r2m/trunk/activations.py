@@ -1,5 +1,6 @@
 """One pass of the frozen trunk over an image set."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from r2m.models.precision import autocast, resolve_device
 from r2m.models.writer import WeightsWriter
 from r2m.params import BackboneOptions
 from r2m.trunk.inputs import Inputs, groups, images_digest
+
+logger = logging.getLogger(__name__)
 
 BATCH = 32
 
@@ -59,3 +62,4 @@ def write_activations(
                     writer.write(key, start * shape.numel(), activations)
                     progress.update(len(images))
             writer.finish()
+    logger.info("%s: activations of %d images", manifest_path, len(frame))
