@@ -27,7 +27,7 @@ from r2m.merge.merging import check_count, updater
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
 from r2m.merge.survey import Survey, is_finite, survey, total, warnings
-from r2m.models.digests import content_digest, digest_of
+from r2m.models.digests import digest_of, weights_digest
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
 from r2m.params import Section
@@ -219,7 +219,7 @@ class _Merge:
             for key in file.entries:
                 if key not in digests:
                     digests[key] = digest_of(file.read(key))
-            result[name] = content_digest(file.entries, digests)
+            result[name] = weights_digest(file, digests)
         return result
 
     def _grams(self, blocks: Blocks) -> dict[str, Tensor] | None:

@@ -47,7 +47,7 @@ def write_activations(
         out,
         tensors,
         {
-            "format": "trunk",
+            "content": "trunk",
             "images": images_digest(frame),
             "base_hash": checkpoint.sha256(weights),
             "backbone": backbone.model_dump(),

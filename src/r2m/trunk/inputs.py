@@ -87,7 +87,7 @@ class Inputs:
 
     def _index(self, frame: pd.DataFrame, trunk: Path, expected: Mapping[str, str | None]) -> None:
         stored = checkpoint.read_metadata(trunk)
-        if stored.get("format") != "trunk":
+        if stored.get("content") != "trunk":
             raise R2MError(f"{trunk}: holds no activations of a trunk")
         for key, what in _TRUNK_METADATA.items():
             if expected[key] not in (None, stored.get(key)):
