@@ -17,9 +17,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 SAFETENSORS_NAMES = (
     "model.safetensors",
     "open_clip_model.safetensors",
-    "diffusion_pytorch_model.safetensors",
+    "adapter_model.safetensors",
 )
-PICKLE_NAMES = ("pytorch_model.bin", "open_clip_pytorch_model.bin", "diffusion_pytorch_model.bin")
+PICKLE_NAMES = ("pytorch_model.bin", "open_clip_pytorch_model.bin", "adapter_model.bin")
 
 # The safetensors library reads no longer headers either.
 LONGEST_HEADER = 100_000_000

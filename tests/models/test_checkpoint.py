@@ -177,10 +177,16 @@ def test_names_that_would_collide(tmp_path):
         checkpoint.load_weights(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("key", ["format", "r2m_version"])
-def test_metadata_of_the_writer_cannot_be_given(tmp_path, key):
-    with pytest.raises(ValueError, match=f"metadata '{key}'"):
-        checkpoint.save(tmp_path / "w.safetensors", {"a": torch.ones(2)}, {key: "x"})
+def test_another_format_cannot_be_stated(tmp_path):
+    with pytest.raises(ValueError, match="metadata 'format': 'np'"):
+        checkpoint.save(tmp_path / "w.safetensors", {"a": torch.ones(2)}, {"format": "np"})
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_metadata_that_were_read_can_be_passed_on(tmp_path, tensors):
+    checkpoint.save(tmp_path / "a", tensors, {"generator": "swap"})
+    checkpoint.save(tmp_path / "b", *checkpoint.load(tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 class Malicious:

@@ -31,6 +31,8 @@ class Inputs:
         """What the headers alone show to be odd."""
         texts = []
         for name, specialist in self.specialists.items():
+            if specialist.computed:
+                continue
             others = [
                 key
                 for key in self.merged

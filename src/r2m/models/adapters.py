@@ -136,7 +136,7 @@ def adapted(adapter: WeightsFile, base: WeightsFile) -> WeightsFile:
     note = f"a LoRA adapter, applied to {len(products)} of the base's tensors"
     note += f"; {len(plain)} are its own" if plain else ""
     logger.info("%s: %s", adapter.path, note)
-    return adapter.replaced(sources, own_names, [*adapter.notes, note])
+    return adapter.replaced(sources, own_names, [*adapter.notes, note], computed=True)
 
 
 def _config(adapter: WeightsFile) -> dict[str, Any]:

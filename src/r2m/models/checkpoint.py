@@ -28,7 +28,7 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
     Raises:
         KeyError: a dtype that the format has not.
-        ValueError: metadata under one of those two keys.
+        ValueError: another `format` among the metadata.
         R2MError: a name that the format cannot hold, the disk is full, or the folder cannot be written.
     """
     specs = {name: Entry(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}

@@ -70,8 +70,9 @@ def correspondence(
     Names may differ by a prefix that all tensors of the base but the head's have, or lack, and by segments
     that wrappers such as DistributedDataParallel put in (`module`, `_orig_mod`, at any depth). The prefixes
     are those under which most names coincide. A tensor that the base lacks, the head perhaps, loses the
-    prefix as the others do. Where less than half of either side's names coincide, all stay as they are.
-    `head_prefix` begins the head's names, on either side; without it usual names of heads count as such.
+    prefix as the others do, or keeps it if `head_prefix` says it so. Where less than half of either side's
+    names coincide, all stay as they are. `head_prefix` begins the head's names, on either side; without it
+    usual names of heads count as such.
 
     Raises:
         ValueError: several prefixes fit equally well, or two names would become the same.
@@ -83,9 +84,11 @@ def correspondence(
         for name, key in theirs.items()
         if not any(_is_head(one, head_prefix) for one in (name, key))
     }
+    unchanged = len(body.keys() & set(names))
+    if unchanged == len(body):
+        return {name: name for name in names}
     counts = _coinciding(body.values(), own.values())
     most = max(counts.values(), default=0)
-    unchanged = len(body.keys() & set(names))
     if most <= unchanged or 2 * most < min(len(body), len(own)):
         return {name: name for name in names}
     pairs = sorted(pair for pair, count in counts.items() if count == most)
@@ -95,22 +98,17 @@ def correspondence(
             f"holds the base's tensors several times, with the prefixes {choices}; save those of one alone"
         )
     put_on, taken_off = pairs[0]
-    result: dict[str, str] = {}
+    result = {}
     for name, key in own.items():
-        moved = put_on + key.removeprefix(taken_off) if key.startswith(taken_off) else None
-        if moved in base_of:
-            target = base_of[moved]
-        elif key in base_of:
-            target = base_of[key]
-        elif moved is not None and (taken_off or (head_prefix and moved.startswith(head_prefix))):
-            target = moved
-        else:
-            target = key
-        result[name] = target
+        bare = key.removeprefix(taken_off)
+        forms = [put_on + bare, bare, key] if key.startswith(taken_off) else [key]
+        known = [base_of[form] for form in (forms[0], key) if form in base_of]
+        heads = [form for form in forms if head_prefix is not None and form.startswith(head_prefix)]
+        result[name] = [*known, *heads, forms[0] if taken_off else key][0]
     repeated = [target for target, times in Counter(result.values()).items() if times > 1]
     if repeated:
         both = " and ".join(repr(name) for name, target in result.items() if target == repeated[0])
-        raise ValueError(f"{both} both correspond to {repeated[0]!r} of the base")
+        raise ValueError(f"{both} both correspond to {repeated[0]!r} of the base; save one model alone")
     return result
 
 

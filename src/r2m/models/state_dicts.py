@@ -84,10 +84,14 @@ def unwrapped(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
                 raise R2MError(f"{path}: {name!r} is a {type(leaf).__name__}; expected a tensor")
             elif isinstance(leaf, int | float | complex) and not isinstance(leaf, bool):
                 others.append(str(name))
+        if key not in inner and isinstance(value, Mapping) and _holds_tensors(value):
+            others.append(str(key))
     if not tensors:
         raise R2MError(f"{path}: holds no tensors; its keys are {sorted(map(str, content))[:8]}")
+    if inner:
+        notes.append(f"its mappings are taken for parts of one model: {_listed(list(inner))}")
     if others:
-        notes.append(f"no tensors and left out: {_listed(others)}")
+        notes.append(f"no weights and left out: {_listed(others)}")
     return tensors
 
 
@@ -99,7 +103,7 @@ def _wrapper(
         return None
     parts = [key for key in inner if key in PARTS]
     usual = [key for key in WEIGHTS if key in inner]
-    if usual and not parts:
+    if len(usual) == 1 and not parts:
         return usual[0]
     if any(isinstance(key, str) and "." in key for key in direct):
         return None
@@ -107,7 +111,11 @@ def _wrapper(
     plain = [key for key in inner if key not in averaged]
     if len(plain) == 1 or (not plain and len(averaged) == 1):
         return (plain or averaged)[0]
-    if plain and all(key in PARTS or key in usual or _is_module(inner[key]) for key in plain):
+    if (
+        len(usual) < 2
+        and plain
+        and all(key in PARTS or key in usual or _is_module(inner[key]) for key in plain)
+    ):
         return None
     names = " and ".join(repr(key) for key in (plain or averaged)[:3])
     raise R2MError(
@@ -135,7 +143,11 @@ def _is_weights(key: Any, value: Any) -> bool:
     name = str(key).lower()
     if any(one in name for one in _STATE_OF_TRAINING) or name.endswith("_extra_state"):
         return False
-    return any(isinstance(leaf, Tensor) for _, leaf in _leaves(key, value))
+    return _holds_tensors(value)
+
+
+def _holds_tensors(value: Mapping[Any, Any]) -> bool:
+    return any(isinstance(leaf, Tensor) for _, leaf in _leaves("", value))
 
 
 def _is_module(value: Mapping[Any, Any]) -> bool:

@@ -25,8 +25,8 @@ class WeightsFile:
     """Open weights, made by `open_weights`; a context manager. Reading is thread-safe.
 
     `path` is the file, or the index of a sharded one; `files` are all that hold something of it. `entries`
-    are sorted by name, `own_names` has what the file itself calls them. Values of `metadata` are texts,
-    `notes` tell what was resolved.
+    are sorted by name, `own_names` has what the file itself calls them; `computed` tells that some are sums
+    made when they are read. Values of `metadata` are texts, `notes` tell what was resolved.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class WeightsFile:
         notes: list[str],
         opened: ExitStack,
         own_names: Mapping[str, str] | None = None,
+        computed: bool = False,
     ) -> None:
         self.path = path
         self.metadata = metadata
         self.notes = notes
         self.entries: Mapping[str, Entry] = {name: sources[name].entry for name in sorted(sources)}
         self.own_names = own_names or {name: name for name in sources}
+        self.computed = computed
         self._sources = sources
         self.files = tuple(sorted({path}.union(*(source.paths for source in sources.values()))))
         self._opened = opened
@@ -57,9 +59,15 @@ class WeightsFile:
         """Return what a tensor is read from; raises KeyError where there is no tensor `name`."""
         return self._sources[name]
 
-    def replaced(self, sources: Mapping[str, Source], own_names: Mapping[str, str], notes: list[str]) -> Self:
+    def replaced(
+        self,
+        sources: Mapping[str, Source],
+        own_names: Mapping[str, str],
+        notes: list[str],
+        computed: bool = False,
+    ) -> Self:
         """Return other tensors of these open weights; closing either closes the files."""
-        return type(self)(self.path, sources, self.metadata, notes, self._opened, own_names)
+        return type(self)(self.path, sources, self.metadata, notes, self._opened, own_names, computed)
 
     def read(self, name: str, start: int = 0, stop: int | None = None, out: Tensor | None = None) -> Tensor:
         """Return the flat elements [start, stop) of a tensor (stop − start,), in its stored type.

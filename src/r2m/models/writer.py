@@ -38,7 +38,7 @@ class WeightsWriter:
 
     Raises:
         KeyError: a dtype that the format has not.
-        ValueError: metadata under one of the two keys that are added.
+        ValueError: another `format` among the metadata.
         R2MError: a name that the format cannot hold; on entering, no space left or the folder cannot be
             written.
     """
@@ -160,9 +160,10 @@ def _header(
     entries: Mapping[str, Entry], spans: Mapping[str, tuple[int, int]], metadata: Mapping[str, Any]
 ) -> bytes:
     """Return the header's JSON; written here, since the library puts metadata in an arbitrary order."""
-    taken = ADDED.keys() & metadata.keys()
-    if taken:
-        raise ValueError(f"metadata {min(taken)!r}: is added by the writer; expected another key")
+    if metadata.get("format", ADDED["format"]) != ADDED["format"]:
+        raise ValueError(
+            f"metadata 'format': {metadata['format']!r}; this key says {ADDED['format']!r} to readers"
+        )
     texts = {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for key, value in {**metadata, **ADDED}.items()
