@@ -71,10 +71,9 @@ def locate(path: Path) -> tuple[Path, list[str]]:
     other = [one for one in files if not _SHARD.search(one.name) and not _TRAINING_STATE.match(one.name)]
     candidates = safe or pickles or _preferred([one for one in other if _holds_weights(one)])
     if len(candidates) != 1:
-        names = ", ".join(one.name for one in candidates) or "neither"
-        raise R2MError(
-            f"{path}: expected exactly one index of shards or file of weights, found {names}; name the file"
-        )
+        names = ", ".join(one.name for one in candidates)
+        found = f"{names}; name the file" if names else "neither"
+        raise R2MError(f"{path}: expected exactly one index of shards or file of weights, found {found}")
     notes = [f"weights taken from the folder's {candidates[0].name}"]
     left = [one.name for one in pickles if safe]
     if left:

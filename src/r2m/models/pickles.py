@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def open_pickle(path: Path, notes: list[str], mapped: bool) -> Mapping[str, Load
         R2MError: corrupt, pickled objects other than tensors, or no state dict; `unwrapped` tells the rules.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        content = _load(path, mapped)
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
         if refused is None:
@@ -68,6 +69,13 @@ def open_pickle(path: Path, notes: list[str], mapped: bool) -> Mapping[str, Load
     except RecursionError as error:
         raise R2MError(f"{path}: corrupt: a mapping that holds itself") from error
     return {name: Loaded(_entry(name, one, path), path, one.detach()) for name, one in tensors.items()}
+
+
+def _load(path: Path, mapped: bool) -> Any:
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    with path.open("rb") as file:  # by such a name torch would tell the format
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _entry(name: str, tensor: Tensor, path: Path) -> Entry:
