@@ -83,7 +83,11 @@ def _open(path: Path, like: WeightsFile | None, is_base: bool) -> WeightsFile:
     if like is not None and is_base:
         return open_like(path, like)
     weights = open_weights(path)
-    return named_like(weights, like) if like is not None else weights
+    try:
+        return named_like(weights, like) if like is not None else weights
+    except R2MError as error:
+        weights.notes.append(str(error).removeprefix(f"{weights.path}: "))
+        return weights
 
 
 def _shapes(files: Sequence[WeightsFile]) -> dict[str, tuple[int, ...]]:

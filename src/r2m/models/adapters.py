@@ -27,7 +27,7 @@ ROOT = "base_model.model."
 TILE_ENTRIES = 2**16
 
 # Parameters of LoRA and of the adapters that are no LoRA, as PEFT, LyCORIS and kohya's scripts name them.
-_ADAPTER = re.compile(r"(^|\.)(lora_|hada_|lokr_|ia3_|oft_|boft_|vera_|loha_|glora_|base_model\.model\.)")
+_ADAPTER = re.compile(r"(^|\.)(lora_|hada_w|lokr_w|ia3_l|oft_r|boft_R|vera_lambda|base_model\.model\.)")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.(?!weight$|bias$)[^.]+)?(\.weight)?"
 )
@@ -57,7 +57,7 @@ class _Product:
     names: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adapted:
     """A tensor W of the base plus `scale` · B A, in float32; `transposed`: plus its transpose."""
 
@@ -89,7 +89,7 @@ class Adapted:
             view[begin - start : end - start].add_(tile[begin - first : end - first])
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _factors(adapted: Adapted) -> tuple[Tensor, Tensor]:
     """Return the matrices (rows, r) and (r, columns) of float32 whose product is added."""
     a, b = (_whole(source).float() for source in (adapted.right, adapted.left))

@@ -147,7 +147,8 @@ def named_like(weights: WeightsFile, base: WeightsFile, head_prefix: str | None 
     if not changed:
         return weights
     example = next((name for name in changed if names[name] in base.entries), changed[0])
-    note = f"its {example!r} is the base's {names[example]!r}, and {len(changed) - 1} more names differ so"
+    more = f", and {len(changed) - 1} more names differ so" if len(changed) > 1 else ""
+    note = f"its {example!r} is {names[example]!r} in {base.path.name}{more}"
     logger.info("%s: %s", weights.path, note)
     sources = {target: weights.source(name) for name, target in names.items()}
     own_names = {target: weights.own_names[name] for name, target in names.items()}
