@@ -75,6 +75,11 @@ def test_a_part_of_the_tensors():
     assert list(correspondence(BODY, own).values()) == ["blocks.1.attn.qkv.weight", "head.weight"]
 
 
+def test_nothing_but_a_head():
+    names = {"net.fc.weight": "fc.weight", "net.fc.bias": "fc.bias"}
+    assert correspondence(list(names.values()), list(names)) == names
+
+
 def test_another_architecture_stays_as_it_is():
     names = [
         "conv1.weight",

@@ -2,9 +2,19 @@ import pytest
 import torch
 
 from r2m.errors import R2MError
-from r2m.models.state_dicts import AVERAGED, WEIGHTS
+from r2m.models.state_dicts import WEIGHTS
 from r2m.models.weights import open_weights
 
+AVERAGED = (
+    "state_dict_ema",
+    "model_ema",
+    "params_ema",
+    "ema",
+    "ema_model",
+    "EMA",
+    "swa_model",
+    "detector_avg",
+)
 BODY = {"blocks.0.weight": torch.ones(2), "norm.weight": torch.zeros(3)}
 OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
 
@@ -84,12 +94,18 @@ def test_parts_of_one_model(opened, content, names):
     assert "taken for parts of one model" in notes[-1]
 
 
+def test_averaged_weights_beside_parts(opened):
+    names, notes = opened({"backbone": BODY, "fc": {"weight": torch.ones(1)}, "ema": BODY})
+    assert names == ["backbone.blocks.0.weight", "backbone.norm.weight", "fc.weight"]
+    assert notes[-1] == "left out: ema"
+
+
 def test_what_is_no_weights_is_named(opened):
     content = {**BODY, "bn.num_batches_tracked": 7, "bn._extra_state": {"scale": torch.ones(1)}}
     content |= {"_metadata": {"version": 1}, "classes": ["real", "fake"], "name": "vit", "none": None}
     names, notes = opened(content)
     assert names == sorted(BODY)
-    assert notes == ["no weights and left out: bn.num_batches_tracked, bn._extra_state"]
+    assert notes == ["left out: bn.num_batches_tracked, bn._extra_state"]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def correspondence(
         for name, key in theirs.items()
         if not any(_is_head(one, head_prefix) for one in (name, key))
     }
+    body = body or theirs
     unchanged = len(body.keys() & set(names))
     if unchanged == len(body):
         return {name: name for name in names}

@@ -61,7 +61,7 @@ def open_pickle(path: Path, notes: list[str], mapped: bool) -> Mapping[str, Load
         ) from error
     except Exception as error:  # an unpickler meets damage with errors of nearly every kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights_only" in reason:
+        if "weights_only" in reason:  # torch's advice to run what the file holds is not passed on
             reason = type(error).__name__
         raise R2MError(f"{path}: corrupt, or no checkpoint of PyTorch ({reason})") from error
     try:

@@ -1,5 +1,6 @@
 """The state dict inside a training checkpoint, whatever a training script wrapped around it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,13 @@ WEIGHTS = (
     "params",
     "weights",
 )
-# What they call moving averages of them.
-AVERAGED = (
-    "state_dict_ema",
-    "ema_state_dict",
-    "model_ema",
-    "ema_model",
-    "params_ema",
-    "ema",
-    "swa_model",
-    "swa_state_dict",
-)
 # Parts of one model, where they are saved side by side.
 BODIES = ("backbone", "encoder", "decoder", "trunk", "body", "stem", "neck", "features", "visual")
 PARTS = frozenset(
     [*BODIES, "vision_model", "text_model", "projection", "projector", "head", "heads", "fc", "classifier"]
 )
+# Part of the names of moving averages of them: state_dict_ema, model_ema, params_ema, swa_model, …
+_AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged?)(_|$)", re.IGNORECASE)
 # Parts of names of what is no weights, though it may hold tensors.
 _STATE_OF_TRAINING = (
     "optim",
@@ -68,14 +60,15 @@ def unwrapped(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
         raise R2MError(f"{path}: expected a mapping of names to tensors, got {type(content).__name__}")
     inner = {key: value for key, value in content.items() if _is_weights(key, value)}
     direct = [key for key, value in content.items() if isinstance(value, Tensor)]
-    chosen = _wrapper(content, inner, direct, path)
+    chosen = _wrapper(inner, direct, path)
     if chosen is not None:
         notes.append(f"weights taken from its key {chosen!r}{_left_out(inner, direct, chosen)}")
         return unwrapped(content[chosen], path, notes)
+    parts = [key for key in inner if not _is_averaged(key)]
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
     for key, value in content.items():
-        for name, leaf in _leaves(key, value) if key in inner else [(key, value)]:
+        for name, leaf in _leaves(key, value) if key in parts else [(key, value)]:
             if isinstance(leaf, Tensor):
                 if check_name(name, path) in tensors:
                     raise R2MError(f"{path}: two tensors are called {name!r}")
@@ -84,49 +77,43 @@ def unwrapped(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
                 raise R2MError(f"{path}: {name!r} is a {type(leaf).__name__}; expected a tensor")
             elif isinstance(leaf, int | float | complex) and not isinstance(leaf, bool):
                 others.append(str(name))
-        if key not in inner and isinstance(value, Mapping) and _holds_tensors(value):
+        if key not in parts and isinstance(value, Mapping) and _holds_tensors(value):
             others.append(str(key))
     if not tensors:
         raise R2MError(f"{path}: holds no tensors; its keys are {sorted(map(str, content))[:8]}")
-    if inner:
-        notes.append(f"its mappings are taken for parts of one model: {_listed(list(inner))}")
+    if parts:
+        notes.append(f"its mappings are taken for parts of one model: {_listed(parts)}")
     if others:
-        notes.append(f"no weights and left out: {_listed(others)}")
+        notes.append(f"left out: {_listed(others)}")
     return tensors
 
 
-def _wrapper(
-    content: Mapping[Any, Any], inner: Mapping[Any, Any], direct: list[Any], path: Path
-) -> Any | None:
-    """Return the key whose mapping holds all weights, None if `content` itself is the state dict."""
-    if not inner:
-        return None
-    parts = [key for key in inner if key in PARTS]
+def _wrapper(inner: Mapping[Any, Any], direct: list[Any], path: Path) -> Any | None:
+    """Return the key of the mapping that holds all weights, None if they are the whole content.
+
+    `inner` are the mappings with tensors, `direct` the keys of tensors beside them.
+    """
     usual = [key for key in WEIGHTS if key in inner]
-    if len(usual) == 1 and not parts:
+    if len(usual) == 1 and PARTS.isdisjoint(inner):
         return usual[0]
-    if any(isinstance(key, str) and "." in key for key in direct):
+    if not inner or any("." in str(key) for key in direct):
         return None
-    averaged = [key for key in inner if key in AVERAGED]
-    plain = [key for key in inner if key not in averaged]
-    if len(plain) == 1 or (not plain and len(averaged) == 1):
-        return (plain or averaged)[0]
-    if (
-        len(usual) < 2
-        and plain
-        and all(key in PARTS or key in usual or _is_module(inner[key]) for key in plain)
-    ):
+    averaged = [key for key in inner if _is_averaged(key)]
+    models = [key for key in inner if key not in averaged] or averaged
+    if len(models) == 1:
+        return models[0]
+    if len(usual) < 2 and all(key in PARTS or key in usual or _is_module(inner[key]) for key in models):
         return None
-    names = " and ".join(repr(key) for key in (plain or averaged)[:3])
+    names = " and ".join(repr(key) for key in models[:3])
     raise R2MError(
         f"{path}: holds several mappings of tensors, {names}; save the one to merge alone:"
-        f" torch.save(checkpoint[{(plain or averaged)[0]!r}], NEW)"
+        f" torch.save(checkpoint[{models[0]!r}], NEW)"
     )
 
 
 def _left_out(inner: Mapping[Any, Any], direct: list[Any], chosen: Any) -> str:
     """Return what a note says of the tensors beside the key `chosen`."""
-    averaged = [key for key in inner if key != chosen and key in AVERAGED]
+    averaged = [key for key in inner if key != chosen and _is_averaged(key)]
     others = [key for key in (*inner, *direct) if key != chosen and key not in averaged]
     text = f", not the averaged ones under {_listed(averaged)}" if averaged else ""
     return f"{text}; left out: {_listed(others)}" if others else text
@@ -134,6 +121,10 @@ def _left_out(inner: Mapping[Any, Any], direct: list[Any], chosen: Any) -> str:
 
 def _listed(names: list[Any]) -> str:
     return ", ".join(map(str, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _is_averaged(key: Any) -> bool:
+    return isinstance(key, str) and _AVERAGED.search(key) is not None
 
 
 def _is_weights(key: Any, value: Any) -> bool:
