@@ -258,7 +258,7 @@ def test_inspect(folder):
     assert "cosines\n" in text
     assert "blocks.0.fc.weight" not in text
     assert "blocks.0.fc.weight" in invoke("inspect", files[0], "--tensors")
-    with pytest.raises(R2MError, match="absent: expected a file"):
+    with pytest.raises(R2MError, match="absent: no such file"):
         invoke("inspect", folder / "absent")
 
 

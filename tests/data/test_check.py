@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from r2m.data.check import check_inputs
 from r2m.data.listing import find_images, list_images
@@ -70,7 +71,27 @@ def test_weights(config, tmp_path):
     assert message(config).endswith("gone.pt: no such file")
     (tmp_path / "model.onnx").write_bytes(b"x")
     config["backbone"]["weights"]["file"] = str(tmp_path / "model.onnx")
-    assert "model.onnx: expected one of .safetensors, .pt, .pth, .bin" in message(config)
+    expected = (
+        f"params.yaml: backbone.weights.file: {tmp_path / 'model.onnx'}: an ONNX model; export the state"
+    )
+    assert message(config).startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["epoch=3.ckpt", "model_best.pth.tar", "WEIGHTS.PT", "weights"])
+def test_weights_are_told_by_their_content(config, tmp_path, name):
+    torch.save({"a": torch.ones(2)}, tmp_path / name)
+    config["backbone"]["weights"]["file"] = str(tmp_path / name)
+    check_inputs(parse(config))
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert f"{tmp_path / name}: a pointer of Git LFS" in message(config)
+
+
+def test_a_folder_of_weights(config, tmp_path):
+    (tmp_path / "model").mkdir()
+    config["backbone"]["weights"]["file"] = str(tmp_path / "model")
+    assert f"backbone.weights.file: {tmp_path / 'model'}: expected exactly one index" in message(config)
+    torch.save({"a": torch.ones(2)}, tmp_path / "model/pytorch_model.bin")
+    check_inputs(parse(config))
 
 
 def test_detector_folder(config, tmp_path):

@@ -33,6 +33,7 @@ def test_round_trip(tmp_path, tensors):
         assert loaded[name].dtype == tensor.dtype
         assert torch.equal(loaded[name], tensor)
     assert metadata == {
+        "format": "pt",
         "generator": "swap",
         "options": '{"a": [1.5, null], "b": 1}',
         "r2m_version": __version__,
@@ -60,7 +61,7 @@ def test_bytes_depend_on_content_only(tmp_path, tensors):
 def test_bytes_of_a_file(tmp_path):
     checkpoint.save(tmp_path / "x", {"b": torch.ones(1).half(), "a": torch.zeros(())}, {"k": [1]})
     header = (
-        f'{{"__metadata__":{{"k":"[1]","r2m_version":"{__version__}"}},'
+        f'{{"__metadata__":{{"format":"pt","k":"[1]","r2m_version":"{__version__}"}},'
         '"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},'
         '"b":{"dtype":"F16","shape":[1],"data_offsets":[4,6]}}'
     ).encode()
@@ -148,6 +149,46 @@ def test_prefix_of_some_tensors_stays(tmp_path):
     assert list(checkpoint.load_weights(tmp_path / "w.pt")) == ["b", "model.a"]
 
 
+def test_prefixes_in_shards(tmp_path):
+    checkpoint.save(tmp_path / "0.safetensors", {"model.a": torch.ones(2)}, {})
+    checkpoint.save(tmp_path / "1.safetensors", {"model.b": torch.zeros(3)}, {})
+    index = {"weight_map": {"model.b": "1.safetensors", "model.a": "0.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert list(checkpoint.load_weights(tmp_path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("head", ["head.weight", "fc.weight", "classifier.weight", "lm_head.weight"])
+def test_a_head_beside_the_prefix_stays(tmp_path, head):
+    checkpoint.save(tmp_path / "w.safetensors", {"backbone.a": torch.ones(2), head: torch.ones(1)}, {})
+    assert list(checkpoint.load_weights(tmp_path / "w.safetensors")) == ["a", head]
+
+
+def test_repeated_prefix(tmp_path):
+    state = {"module.module.a": torch.ones(2), "module.a": torch.zeros(2)}
+    checkpoint.save(tmp_path / "w.safetensors", state, {})
+    loaded = checkpoint.load_weights(tmp_path / "w.safetensors")
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {"a": [0, 0], "module.a": [1, 1]}
+
+
+def test_names_that_would_collide(tmp_path):
+    state = {"module.head.a": torch.ones(2), "head.a": torch.zeros(2)}
+    checkpoint.save(tmp_path / "w.safetensors", state, {})
+    with pytest.raises(R2MError, match=r"w\.safetensors: holds both 'head\.a' and 'module\.head\.a'"):
+        checkpoint.load_weights(tmp_path / "w.safetensors")
+
+
+def test_another_format_cannot_be_stated(tmp_path):
+    with pytest.raises(ValueError, match="metadata 'format': 'np'"):
+        checkpoint.save(tmp_path / "w.safetensors", {"a": torch.ones(2)}, {"format": "np"})
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_metadata_that_were_read_can_be_passed_on(tmp_path, tensors):
+    checkpoint.save(tmp_path / "a", tensors, {"generator": "swap"})
+    checkpoint.save(tmp_path / "b", *checkpoint.load(tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 class Malicious:
     def __reduce__(self):
         return os.system, ("touch /tmp/r2m_was_here",)
@@ -176,5 +217,6 @@ def test_other_mistakes(tmp_path):
         checkpoint.load_weights(tmp_path / "none.pt")
     with pytest.raises(R2MError, match=r"no such file"):
         checkpoint.load_weights(tmp_path / "absent.pt")
-    with pytest.raises(R2MError, match=r"expected a file \.safetensors"):
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(R2MError, match=r"weights\.h5: an HDF5 file .* expected weights as \.safetensors"):
         checkpoint.load_weights(tmp_path / "weights.h5")

@@ -5,7 +5,8 @@ from safetensors.torch import save_file
 
 from r2m.models import checkpoint, digests
 from r2m.models.digests import TensorDigest, content_digest, digest_of, sha256_of
-from r2m.models.weights import DTYPES, Entry, open_weights
+from r2m.models.entries import DTYPES, Entry
+from r2m.models.weights import open_weights
 
 
 @pytest.fixture

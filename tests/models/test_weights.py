@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from r2m.errors import R2MError
-from r2m.models.weights import DTYPES, Entry, open_as_stored, open_weights
+from r2m.models import checkpoint
+from r2m.models.entries import DTYPES, Entry
+from r2m.models.weights import open_weights
 
 DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
 
@@ -403,49 +406,40 @@ def test_notes_tell_what_was_resolved(tmp_path, caplog):
     state = {"module.backbone.b": torch.ones(2), "module.backbone.a": torch.zeros(2)}
     torch.save({"state_dict": {"model": state}}, tmp_path / "w.pt")
     with open_weights(tmp_path / "w.pt") as weights:
-        assert list(weights.entries) == ["a", "b"]
+        assert_same(weights, state)
         assert weights.notes == [
             "weights taken from its key 'state_dict'",
             "weights taken from its key 'model'",
-            "prefix 'module.' removed from the names of its tensors",
-            "prefix 'backbone.' removed from the names of its tensors",
         ]
-        assert torch.equal(weights.tensor("b"), torch.ones(2))
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / 'w.pt'}: {note}" for note in weights.notes
     ]
 
 
-def test_prefixes_in_shards(tmp_path):
-    write_shards(tmp_path, {"model.a": torch.ones(2), "model.b": torch.zeros(3)})
-    with open_weights(tmp_path) as weights:
-        assert_same(weights, {"a": torch.ones(2), "b": torch.zeros(3)})
-
-
-def test_repeated_prefix(tmp_path):
-    save_file({"module.module.a": torch.ones(2), "module.a": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with open_weights(tmp_path / "w.safetensors") as weights:
-        assert_same(weights, {"module.a": torch.ones(2), "a": torch.zeros(2)})
-
-
-def test_names_that_would_collide(tmp_path):
-    save_file({"module.head.a": torch.ones(2), "head.a": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(R2MError, match=r"w\.safetensors: holds both 'head\.a' and 'module\.head\.a'"):
-        open_weights(tmp_path / "w.safetensors")
+@pytest.mark.parametrize(
+    "name", ["__metadata__", "", "a\0b", pytest.param("\ud800", id="lone surrogate"), 3, ("a", "b")]
+)
+def test_names_that_no_file_can_hold(tmp_path, name):
+    torch.save({"a": torch.ones(2), name: torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.raises(R2MError, match=rf"w\.pt: .*{re.escape(repr(name))}"):
+        open_weights(tmp_path / "w.pt")
+    if isinstance(name, str) and name != "__metadata__":
+        (tmp_path / "w.safetensors").write_bytes(file_of({name: tensor()}, bytes(8)))
+        with pytest.raises(R2MError, match=r"w\.safetensors: tensor .* cannot hold this name"):
+            open_weights(tmp_path / "w.safetensors")
+    with pytest.raises(R2MError):
+        checkpoint.save(tmp_path / "out.safetensors", {name: torch.ones(2)}, {})
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_wrong_paths(tmp_path):
-    for name in ("w.safetensors", "w.safetensors.index.json", "w.pt"):
+    for name in ("w.safetensors", "w.safetensors.index.json", "w.pt", "w.h5", "folder"):
         with pytest.raises(R2MError, match=rf"{name}: no such file"):
             open_weights(tmp_path / name)
-    with pytest.raises(R2MError, match=r"w\.h5: expected a file \.safetensors"):
-        open_weights(tmp_path / "w.h5")
 
 
-def test_as_stored_takes_off_no_prefix(tmp_path):
+def test_names_stay_as_they_are(tmp_path):
     save_file({"model.a/test": torch.ones(2), "model.a/val": torch.zeros(1)}, tmp_path / "of_any_name")
-    with open_as_stored(tmp_path / "of_any_name") as weights:
+    with open_weights(tmp_path / "of_any_name") as weights:
         assert list(weights.entries) == ["model.a/test", "model.a/val"]
         assert weights.tensor("model.a/test").tolist() == [1, 1]
-    with pytest.raises(R2MError, match=r"absent: cannot be read \(No such file"):
-        open_as_stored(tmp_path / "absent")

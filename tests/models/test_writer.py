@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from r2m import __version__
 from r2m.errors import R2MError
 from r2m.models import writer as writer_module
-from r2m.models.weights import DTYPES, Entry, open_weights
+from r2m.models.entries import DTYPES, Entry
+from r2m.models.weights import open_weights
 from r2m.models.writer import WeightsWriter
 
 
@@ -72,7 +73,12 @@ def test_metadata_known_at_the_end(tmp_path):
         writer.write("a", 0, torch.tensor([1.0, 2.0]))
         writer.finish({"digest": "f" * 64, "list": [1]})
     with safe_open(path, "pt") as file:
-        assert file.metadata() == {"digest": "f" * 64, "list": "[1]", "r2m_version": __version__}
+        assert file.metadata() == {
+            "digest": "f" * 64,
+            "format": "pt",
+            "list": "[1]",
+            "r2m_version": __version__,
+        }
         assert file.get_tensor("a").tolist() == [1, 2]
     length = int.from_bytes(path.read_bytes()[:8], "little")
     assert length % 8 == 0
@@ -252,7 +258,7 @@ def test_layout(tmp_path):
     }
     write_all(tmp_path / "w.safetensors", state, {"z": "1", "k": {"b": 1, "a": None}})
     content = (tmp_path / "w.safetensors").read_bytes()
-    metadata = f'{{"k":"{{\\"a\\": null, \\"b\\": 1}}","r2m_version":"{__version__}","z":"1"}}'
+    metadata = f'{{"format":"pt","k":"{{\\"a\\": null, \\"b\\": 1}}","r2m_version":"{__version__}","z":"1"}}'
     expected = f'{{"__metadata__":{metadata}' + "".join(
         f',"{name}":{{"dtype":"{dtype}","shape":[{count}],"data_offsets":[{begin},{end}]}}'
         for name, dtype, count, begin, end in (

@@ -18,6 +18,7 @@ from r2m.digest import code_digest
 from r2m.errors import R2MError
 from r2m.forge.registry import module_of
 from r2m.merge import registry
+from r2m.weight_files import locate
 
 # It lives and dies with Snakemake's record of the params that outputs were made with.
 FOLDERS = ImageFolders(Path(".snakemake/image_folders"))
@@ -198,7 +199,7 @@ def pins_of(wildcards):
 def base_weights():
     """Receipt or file that the base weights are made from."""
     weights = PARAMS.backbone.weights
-    return package_receipts(weights) or [weights.file]
+    return package_receipts(weights) or [str(locate(Path(weights.file))[0])]
 
 
 def weights_path(wildcards):

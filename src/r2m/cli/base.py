@@ -10,7 +10,7 @@ from r2m.params import BackboneOptions
 
 @click.command()
 @click.option(
-    "--weights", type=click.Path(path_type=Path), required=True, help=".onnx, .safetensors, .pt, .pth or .bin"
+    "--weights", type=click.Path(path_type=Path), required=True, help=".onnx, or what `r2m merge` takes."
 )
 @click.option(
     "--backbone", type=Options(BackboneOptions), required=True, help="The section `backbone` as JSON."
@@ -28,6 +28,6 @@ def command(weights: Path, backbone: BackboneOptions, seed: int, head: Path, out
     tensors = convert(weights) if weights.suffix == ".onnx" else checkpoint.load_weights(weights)
     state = resized_base(tensors, backbone)
     provenance = {"backbone": backbone.model_dump(), "base_hash": checkpoint.sha256(state)}
-    checkpoint.save(out, state, {"format": "base", "source": weights.name, **provenance})
+    checkpoint.save(out, state, {"content": "base", "source": weights.name, **provenance})
     first_head = initial_head(detector.head.in_features, seed)
-    checkpoint.save(head, first_head, {"format": "head", "seed": seed, **provenance})
+    checkpoint.save(head, first_head, {"content": "head", "seed": seed, **provenance})

@@ -73,7 +73,7 @@ def command(
     detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
     detector.load_tensors(head, f"{initial_head}: tensors")
     provenance = {
-        "format": "specialist",
+        "content": "specialist",
         "name": name,
         "generators": list(generators),
         "objective": objective,

@@ -44,5 +44,5 @@ def command(
     place = resolve_device(device)
     rows = pd.concat(rows_of(inputs, list(generators), "train"), ignore_index=True)
     head = fit_head(features(detector.to(place), inputs, rows, place, precision), rows["label"].to_numpy())
-    provenance = {"format": "head", "base_hash": base_hash, "generators": list(generators)}
+    provenance = {"content": "head", "base_hash": base_hash, "generators": list(generators)}
     checkpoint.save(out, head, {**provenance, "code": code_digest(["r2m.cli.probe"])})

@@ -57,7 +57,7 @@ def command(
     rows = draw(inputs, list(generators), images, seed, name)
     statistics = compute(kind, detector, inputs, rows, resolve_device(device), precision)
     provenance = {
-        "format": "statistics",
+        "content": "statistics",
         "kind": kind,
         "name": name,
         "generators": list(generators),

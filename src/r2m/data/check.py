@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from r2m import weight_files
 from r2m.data.listing import find_images
 from r2m.errors import R2MError
 from r2m.params import FileSource, FolderSource, PackageSource, Params
-
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def count_images(folder: str) -> int:
@@ -42,12 +41,10 @@ def check_inputs(params: Params, count: Callable[[str], int] = count_images) -> 
         for model in ("yunet.onnx", "sface.onnx"):
             _check_file("faces.detector.folder", Path(params.faces.detector.folder, model))
     if isinstance(params.backbone.weights, FileSource):
-        weights = Path(params.backbone.weights.file)
-        _check_file("backbone.weights.file", weights)
-        if weights.suffix not in WEIGHT_SUFFIXES:
-            raise R2MError(
-                f"params.yaml: backbone.weights.file: {weights}: expected one of {', '.join(WEIGHT_SUFFIXES)}"
-            )
+        try:
+            weight_files.check(Path(params.backbone.weights.file))
+        except R2MError as error:
+            raise R2MError(f"params.yaml: backbone.weights.file: {error}") from error
 
 
 def _check_folders_apart(params: Params) -> None:

@@ -40,7 +40,7 @@ from r2m.merge.survey import (
     total,
 )
 from r2m.merge.watch import Watch
-from r2m.models.digests import content_digest, digest_of
+from r2m.models.digests import digest_of, weights_digest
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
 from r2m.params import Section
@@ -280,7 +280,7 @@ class _Merge:
             for key in file.entries:
                 if key not in digests:
                     digests[key] = digest_of(file.read(key))
-            result[name] = content_digest(file.entries, digests)
+            result[name] = weights_digest(file, digests)
         return result
 
     def _grams(self, blocks: Blocks) -> dict[str, Tensor] | None:

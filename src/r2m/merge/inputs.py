@@ -11,7 +11,8 @@ from r2m.errors import R2MError
 from r2m.merge.integers import changed_buffers, describe, refuse_quantized
 from r2m.merge.recipe import Recipe
 from r2m.models.digests import sha256_of
-from r2m.models.weights import Entry, WeightsFile, open_weights
+from r2m.models.specialists import check_names, open_base, open_like
+from r2m.models.weights import Entry, WeightsFile
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Inputs:
         """What headers and integer tensors show to be odd."""
         texts = describe(self.buffers)
         for name, specialist in self.specialists.items():
+            if specialist.computed:
+                continue
             others = [
                 key
                 for key in self.merged
@@ -58,16 +61,20 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
         R2MError: a file that cannot be read, tensors that do not fit together, a specialist of another base,
             or a pattern or name that fits nothing.
     """
-    base = stack.enter_context(open_weights(recipe.base))
+    base = stack.enter_context(open_base(recipe.base))
     specialists = {
-        name: stack.enter_context(open_weights(path)) for name, path in sorted(recipe.specialists.items())
+        name: stack.enter_context(open_like(path, base, recipe.head_prefix))
+        for name, path in sorted(recipe.specialists.items())
     }
+    for specialist in specialists.values():
+        check_names(specialist, base)
     if recipe.statistics and set(recipe.statistics) != set(specialists):
         raise R2MError(
             f"statistics: expected those of {', '.join(specialists)}, got {', '.join(recipe.statistics)}"
         )
     statistics = {
-        name: stack.enter_context(open_weights(path)) for name, path in sorted(recipe.statistics.items())
+        name: stack.enter_context(open_like(path, base, recipe.head_prefix))
+        for name, path in sorted(recipe.statistics.items())
     }
     base_hash = _base_hash(base, specialists, allow_other_base)
     head = _head(recipe.head_prefix, base, specialists)
@@ -123,7 +130,12 @@ def _head(prefix: str | None, base: WeightsFile, specialists: Mapping[str, Weigh
     """Return the names of the head's tensors, which the base may lack."""
     if prefix is None:
         return ()
-    names = {key for file in (base, *specialists.values()) for key in file.entries if key.startswith(prefix)}
+    names = {
+        key
+        for file in (base, *specialists.values())
+        for key, own in file.own_names.items()
+        if key.startswith(prefix) or own.startswith(prefix)
+    }
     if not names:
         raise R2MError(f"head_prefix {prefix!r}: no tensor has a name that begins so")
     return tuple(sorted(names))

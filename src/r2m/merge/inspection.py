@@ -13,7 +13,8 @@ from torch import Tensor
 from r2m.errors import R2MError
 from r2m.merge.blocks import LEAST_PIECE, PIECE_ENTRIES, in_order
 from r2m.merge.kinds import kind
-from r2m.models.weights import WeightsFile, open_weights
+from r2m.models.specialists import open_base, open_like
+from r2m.models.weights import WeightsFile, named_like, open_weights
 
 
 def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -> dict[str, Any]:
@@ -22,12 +23,17 @@ def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -
     With `base`, norms and cosines are those of the differences from it; integer tensors have none. A tensor
     that a file lacks counts as zero (as unchanged, with `base`).
 
+    Tensors are called as in the base, or in the first file.
+
     Raises:
         R2MError: a file that cannot be read, or a tensor of two shapes.
     """
     with ExitStack() as stack:
-        files = [stack.enter_context(open_weights(path)) for path in paths]
-        origin = stack.enter_context(open_weights(base)) if base is not None else None
+        origin = stack.enter_context(open_base(base)) if base is not None else None
+        files: list[WeightsFile] = []
+        for path in paths:
+            like = origin or (files[0] if files else None)
+            files.append(stack.enter_context(_open(path, like, origin is not None)))
         shapes = _shapes([*files, *([origin] if origin else [])])
         keys = [key for key in shapes if any(_is_floating(file, key) for file in files)]
         grams = dict(zip(keys, in_order(lambda key: _gram(key, files, origin), keys, threads), strict=True))
@@ -75,6 +81,18 @@ def as_text(found: Mapping[str, Any]) -> str:
             for number, row in zip(numbers, found["cosines"], strict=True)
         ]
     return "\n".join(lines)
+
+
+def _open(path: Path, like: WeightsFile | None, is_base: bool) -> WeightsFile:
+    """Open a file under the names of another, as a specialist of it if that is the base."""
+    if like is not None and is_base:
+        return open_like(path, like)
+    weights = open_weights(path)
+    try:
+        return named_like(weights, like) if like is not None else weights
+    except R2MError as error:
+        weights.notes.append(str(error).removeprefix(f"{weights.path}: "))
+        return weights
 
 
 def _shapes(files: Sequence[WeightsFile]) -> dict[str, tuple[int, ...]]:

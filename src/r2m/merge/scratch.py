@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.models.weights import raw_bytes
+from r2m.models.entries import raw_bytes
 
 
 class FileScratch(MutableMapping[str, Tensor]):

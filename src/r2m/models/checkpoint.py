@@ -1,7 +1,9 @@
 """Checkpoints: safetensors files with provenance metadata, and the weights files that users bring."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,24 @@ from torch import Tensor
 
 from r2m.errors import R2MError
 from r2m.models.digests import description
-from r2m.models.weights import Entry, open_weights, raw_bytes
+from r2m.models.entries import Entry, raw_bytes
+from r2m.models.names import without_prefixes
+from r2m.models.weights import open_weights
 from r2m.models.writer import WeightsWriter
+
+logger = logging.getLogger(__name__)
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write `tensors` and `metadata` atomically; the same content always gives the same bytes.
 
-    Metadata values that are not text are stored as JSON; `r2m_version` is added.
+    Metadata values that are not text are stored as JSON; `format: pt`, which loaders of other libraries ask
+    for, and `r2m_version` are added.
 
     Raises:
         KeyError: a dtype that the format has not.
-        R2MError: the disk is full, or the folder cannot be written.
+        ValueError: another `format` among the metadata.
+        R2MError: a name that the format cannot hold, the disk is full, or the folder cannot be written.
     """
     specs = {name: Entry(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     with WeightsWriter(path, specs, metadata) as writer:
@@ -60,11 +68,20 @@ def sha256(tensors: Mapping[str, Tensor]) -> str:
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Read all tensors of a user's weights, sorted by name, on the CPU; `open_weights` tells the rules.
 
+    Prefixes that all names but the classifier's have (`module.`, `backbone.`, `model.`) are taken off, which
+    is logged.
+
     Raises:
         R2MError: missing, corrupt, holds pickled code, tensors of an unknown type, or no tensors.
     """
     with open_weights(path) as weights:
-        return {name: weights.tensor(name) for name in weights.entries}
+        try:
+            names, removed = without_prefixes(weights.entries)
+        except ValueError as error:
+            raise R2MError(f"{weights.path}: {error}") from error
+        for prefix in removed:
+            logger.info("%s: prefix %r removed from the names of its tensors", weights.path, prefix)
+        return {short: weights.tensor(name) for name, short in sorted(names.items(), key=itemgetter(1))}
 
 
 def _open(path: str | Path, device: str) -> Any:

@@ -8,7 +8,8 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from r2m.models.weights import DTYPES, Entry, WeightsFile, raw_bytes
+from r2m.models.entries import DTYPES, Entry, raw_bytes
+from r2m.models.weights import WeightsFile
 
 # A multiple of every element size.
 PIECE_BYTES = 4 << 20
@@ -50,8 +51,17 @@ def content_digest(entries: Mapping[str, Entry], digests: Mapping[str, str]) -> 
     return f"blake3:{total.hexdigest()}"
 
 
+def weights_digest(weights: WeightsFile, digests: Mapping[str, str]) -> str:
+    """Return the `content_digest` of open weights, the same whatever known prefix the file's names have."""
+    names = weights.digest_names
+    entries = {names[name]: entry for name, entry in weights.entries.items()}
+    return content_digest(entries, {names[name]: one for name, one in digests.items()})
+
+
 def sha256_of(weights: WeightsFile, names: Iterable[str] | None = None) -> str:
     """Return what `checkpoint.sha256` gives of all tensors, or of those in `names`, read in small pieces.
+
+    Known prefixes that all of the file's names have do not count.
 
     Raises:
         KeyError: no tensor of one of `names`.
@@ -59,9 +69,10 @@ def sha256_of(weights: WeightsFile, names: Iterable[str] | None = None) -> str:
     """
     digest = hashlib.sha256()
     buffer = torch.empty(PIECE_BYTES, dtype=torch.uint8)
-    for name in sorted(weights.entries if names is None else set(names)):
+    called = weights.digest_names
+    for name in sorted(weights.entries if names is None else set(names), key=called.__getitem__):
         entry = weights.entries[name]
-        digest.update(description(name, entry))
+        digest.update(description(called[name], entry))
         step = PIECE_BYTES // entry.dtype.itemsize
         for start in range(0, entry.numel, step):
             piece = weights.read(name, start, min(start + step, entry.numel), buffer)

@@ -18,24 +18,29 @@ from torch import Tensor
 from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import discard, publish, temporary_path
-from r2m.models.weights import DTYPES, Entry, raw_bytes
+from r2m.models.entries import DTYPES, Entry, raw_bytes
+from r2m.models.names import check_name
 
 # After so many bytes the system is told to begin its work on the disk, so that little is left for the end.
 FLUSH_BYTES = 64 << 20
+# Metadata of every file; transformers and huggingface_hub load no file without the format.
+ADDED = {"format": "pt", "r2m_version": __version__}
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WeightsWriter:
     """A safetensors file that appears under `path` when it is finished, and not at all before.
 
-    `specs` has dtype and shape by name. Metadata values that are not text are stored as JSON, `r2m_version`
-    is added. Those given here reserve the header's space: where values are known only at the end, give
-    others of the same length. The same content always gives the same bytes. A context manager; `write` is
-    thread-safe.
+    `specs` has dtype and shape by name. Metadata values that are not text are stored as JSON; `format: pt`,
+    which loaders of other libraries ask for, and `r2m_version` are added. Those given here reserve the
+    header's space: where values are known only at the end, give others of the same length. The same content
+    always gives the same bytes. A context manager; `write` is thread-safe.
 
     Raises:
         KeyError: a dtype that the format has not.
-        R2MError: on entering, no space left or the folder cannot be written.
+        ValueError: another `format` among the metadata.
+        R2MError: a name that the format cannot hold; on entering, no space left or the folder cannot be
+            written.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class WeightsWriter:
         metadata: Mapping[str, Any],
     ) -> None:
         self.path = Path(path)
-        self._entries = {name: Entry(dtype, tuple(shape)) for name, (dtype, shape) in specs.items()}
+        self._entries = {
+            check_name(name, self.path): Entry(dtype, tuple(shape)) for name, (dtype, shape) in specs.items()
+        }
         self._metadata = metadata
         self._spans = _layout(self._entries)
         text = _header(self._entries, self._spans, metadata)
@@ -161,9 +168,13 @@ def _header(
     entries: Mapping[str, Entry], spans: Mapping[str, tuple[int, int]], metadata: Mapping[str, Any]
 ) -> bytes:
     """Return the header's JSON; written here, since the library puts metadata in an arbitrary order."""
+    if metadata.get("format", ADDED["format"]) != ADDED["format"]:
+        raise ValueError(
+            f"metadata 'format': {metadata['format']!r}; this key says {ADDED['format']!r} to readers"
+        )
     texts = {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        for key, value in {**metadata, "r2m_version": __version__}.items()
+        for key, value in {**metadata, **ADDED}.items()
     }
     header: dict[str, Any] = {"__metadata__": dict(sorted(texts.items()))}
     for name, span in spans.items():

@@ -23,7 +23,7 @@ class FolderSource(Section):
 
 
 class FileSource(Section):
-    """A weights file of the user's own: .safetensors, .pt, .pth or .bin."""
+    """The user's own weights: safetensors, a file of torch.save, an index of shards, or a folder."""
 
     file: str = Field(description="path, from the folder of params.yaml")
 

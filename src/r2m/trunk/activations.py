@@ -38,7 +38,7 @@ def write_activations(
     frame = manifest.read(manifest_path)
     inputs = Inputs([manifest_path], [], backbone)
     metadata = {
-        "format": "trunk",
+        "content": "trunk",
         "images": images_digest(frame),
         "base_hash": checkpoint.sha256(weights),
         "backbone": backbone.model_dump(),

@@ -15,7 +15,7 @@ from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.images import load_images, normalization
-from r2m.models.weights import open_as_stored
+from r2m.models.weights import open_weights
 from r2m.params import AugmentOptions, BackboneOptions
 from r2m.trunk.augment import augment
 
@@ -84,7 +84,7 @@ class Inputs:
 
     def _index(self, frame: pd.DataFrame, trunk: Path, expected: Mapping[str, str | None]) -> None:
         stored = checkpoint.read_metadata(trunk)
-        if stored.get("format") != "trunk":
+        if stored.get("content") != "trunk":
             raise R2MError(f"{trunk}: holds no activations of a trunk")
         for key, what in _TRUNK_METADATA.items():
             if expected[key] not in (None, stored.get(key)):
@@ -99,7 +99,7 @@ class Inputs:
         parts = []
         with ExitStack() as opened:
             trunks = {path for path, _, _ in places}
-            files = {path: opened.enter_context(open_as_stored(path)) for path in trunks}
+            files = {path: opened.enter_context(open_weights(path)) for path in trunks}
             for path, key, position in places:
                 shape = files[path].entries[key].shape[1:]
                 size = math.prod(shape)
