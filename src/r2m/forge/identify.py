@@ -79,9 +79,10 @@ def known_people(known: pd.DataFrame, named: Indices) -> dict[str, int]:
 
     Names are those that videos say, and those of folders that are identities.
     """
+    rows = known.iloc[named]
     names = [
-        known["people"].iloc[i][0] if known["people"].iloc[i] else _folder_identity(known.iloc[i])
-        for i in named
+        people[0] if people else _folder_identity(file, identity)
+        for people, file, identity in zip(rows["people"], rows["file"], rows["identity"], strict=True)
     ]
     return unambiguous(names, named, known["identity"])
 
@@ -93,10 +94,11 @@ def known_videos(known: pd.DataFrame, named: Indices) -> dict[str, int]:
 
 def unambiguous(labels: Iterable[Label | None], places: Indices, values: pd.Series) -> dict[Label, int]:
     """Return label → the first of its `places`, for labels whose places all have one of the `values`."""
+    value = values.tolist()
     first: dict[Label, int] = {}
     differs = set()
     for label, place in zip(labels, places.tolist(), strict=True):
-        if label is not None and values.iloc[first.setdefault(label, place)] != values.iloc[place]:
+        if label is not None and value[first.setdefault(label, place)] != value[place]:
             differs.add(label)
     return {label: place for label, place in first.items() if label not in differs}
 
@@ -202,9 +204,9 @@ def _frames(rows: pd.DataFrame) -> list[tuple[str, int] | None]:
     ]
 
 
-def _folder_identity(row: pd.Series) -> str | None:
-    person = person_of_folder(row["file"].parent)
-    return person if person and person == row["identity"] else None
+def _folder_identity(file: Path, identity: str) -> str | None:
+    person = person_of_folder(file.parent)
+    return person if person and person == identity else None
 
 
 def _key(stem: str) -> tuple[str, ...]:
