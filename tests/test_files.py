@@ -1,8 +1,9 @@
+import errno
 import os
 
 import pytest
 
-from r2m.files import atomic_path, write_text
+from r2m.files import atomic_path, publish_together, temporary_path, write_text
 
 
 def names(folder):
@@ -80,3 +81,54 @@ def test_folders_that_cannot_be_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refuse_folders)
     write_text(tmp_path / "x", "a")
     assert (tmp_path / "x").read_text() == "a"
+
+
+def temporaries(folder, **texts):
+    """Complete temporary files for paths of the folder, by path."""
+    files = {}
+    for name, text in texts.items():
+        files[folder / name] = temporary_path(folder / name)
+        files[folder / name].write_text(text)
+    return files
+
+
+def refuse(*_, **__):
+    raise PermissionError(errno.EPERM, "no hard links here")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_files_appear_together(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    publish_together(temporaries(tmp_path, a="1", b="2"), [])
+    assert (tmp_path / "a").read_text() == "1"
+    assert (tmp_path / "b").read_text() == "2"
+    publish_together(temporaries(tmp_path, a="3", b="4", c="5"), [tmp_path / "a", tmp_path / "b"])
+    assert (tmp_path / "a").read_text() == "3"
+    assert names(tmp_path) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    files = temporaries(tmp_path, a="1", b="2")
+    (tmp_path / "b").write_text("other")
+    # As if the other process came after the check.
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    with pytest.raises(FileExistsError) as error:
+        publish_together(files, [])
+    assert error.value.filename == str(tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "other"
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_was_replaced_comes_back_after_an_error(tmp_path):
+    files = temporaries(tmp_path, a="new", b="new")
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(OSError, match="directory") as error:
+        publish_together(files, list(files))
+    assert error.value.filename == str(tmp_path / "b")
+    assert (tmp_path / "a").read_text() == "old"
+    assert {name for name in names(tmp_path) if name.endswith(".old")} == set()

@@ -28,6 +28,18 @@ def test_scores_are_those_of_a_merged_detector(bench, bench_files):
     np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ties", "pcb", "lines"])
+def test_shares_and_depths_refer_to_frozen_tensors_too(bench, bench_files, name):
+    method = registry.get(name)
+    base, _ = checkpoint.load(bench_files["base"])
+    assert bench.base.keys() < bench.shapes.keys() <= base.keys()
+    assert not [key for key in bench.task_vectors["swap"] if key.startswith("blocks.0.")]
+    update, _ = merging.merge(method, bench.task_vectors, method.options(), base=base)
+    expected, found = apply(base, update), bench.merged(method, method.options())
+    for key, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[key], atol=1e-6, rtol=0)
+
+
 def test_one_merge_leaves_nothing_behind_in_the_next(bench):
     method = registry.get("weight_averaging")
     head = bench.head("base")

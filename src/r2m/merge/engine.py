@@ -39,7 +39,6 @@ from r2m.merge.survey import (
     survey,
     total,
 )
-from r2m.merge.watch import Watch
 from r2m.models.digests import digest_of, weights_digest
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
@@ -67,8 +66,8 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """Merge files as a recipe says; write the merged weights and the report, and return the report.
 
     Raises:
-        R2MError: bad options or files, values that are not finite, an output that exists, or a full disk.
-            Then nothing is written.
+        R2MError: bad options or files, values that are not finite, an input that changes meanwhile, an output
+            that exists, or a full disk. Then nothing is written.
     """
     method, options = recipe.resolved()
     _check_outputs(recipe, settings.force)
@@ -100,7 +99,6 @@ class _Merge:
             inputs.statistics,
         )
         self.blocks = Blocks(self.source, settings.threads, settings.progress)
-        self.watch = Watch(path for file in inputs.files for path in file.files)
         self.cache: GramCache | None = None
         self.notes: list[str] = []
 
@@ -134,7 +132,7 @@ class _Merge:
             files = {recipe.report_path: report_file, recipe.out: writer.complete(self._metadata(digests))}
             if recipe.gram_cache is not None and self.cache is not None:
                 files[recipe.gram_cache] = stack.enter_context(written(recipe.gram_cache, self.cache))
-            self.watch.check()
+            self.inputs.watch.check()
             _publish(files, recipe.outputs if self.settings.force else [recipe.gram_cache])
         return report
 

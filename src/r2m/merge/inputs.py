@@ -10,6 +10,7 @@ import torch
 from r2m.errors import R2MError
 from r2m.merge.integers import changed_buffers, describe, refuse_quantized
 from r2m.merge.recipe import Recipe
+from r2m.merge.watch import Watch
 from r2m.models.digests import sha256_of
 from r2m.models.specialists import check_names, open_base, open_like
 from r2m.models.weights import Entry, WeightsFile
@@ -30,6 +31,7 @@ class Inputs:
     copied: tuple[str, ...]
     base_hash: str | None
     buffers: dict[str, list[str]]
+    watch: Watch
 
     @property
     def files(self) -> list[WeightsFile]:
@@ -76,6 +78,7 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
         name: stack.enter_context(open_like(path, base, recipe.head_prefix))
         for name, path in sorted(recipe.statistics.items())
     }
+    watch = Watch(path for file in (base, *specialists.values(), *statistics.values()) for path in file.files)
     base_hash = _base_hash(base, specialists, allow_other_base)
     head = _head(recipe.head_prefix, base, specialists)
     names = {key for file in (base, *specialists.values()) for key in file.entries}
@@ -95,7 +98,7 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
     for file in (base, *specialists.values()):
         refuse_quantized(file, head)
     buffers = changed_buffers(base, specialists, [key for key in copied if key not in excluded])
-    return Inputs(base, specialists, statistics, tuple(merged), head, copied, base_hash, buffers)
+    return Inputs(base, specialists, statistics, tuple(merged), head, copied, base_hash, buffers, watch)
 
 
 def _base_hash(
