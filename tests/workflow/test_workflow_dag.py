@@ -1,6 +1,7 @@
 """What a change reruns: exact jobs, by dry runs after one finished run."""
 
 import re
+import shutil
 from collections import Counter
 
 import pandas as pd
@@ -172,6 +173,32 @@ def test_code_of_one_forgery(project: Project) -> None:
         "forge inp",
         "trunk forged/inp",
     }
+
+
+def test_images_of_other_times_are_the_same_images(project: Project) -> None:
+    for path in [*(project / "drawn").rglob("*.png"), *(project / "sketch").rglob("*.png")]:
+        path.touch()
+    (project / "drawn" / "list.csv").write_text("a list")
+    assert project.jobs() == Counter()
+
+
+def test_two_images_swapped(project: Project) -> None:
+    one, other = project / "drawn/p00/00.png", project / "drawn/p11/22.png"
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    jobs = project.jobs()
+    assert {job for job in jobs if job.startswith("faces")} == {"faces drawn"}
+    assert {"forge swap", "finetune up"} <= set(jobs)
+
+
+def test_images_that_were_removed_are_made_again(project: Project) -> None:
+    shutil.rmtree(project / "results/forged/up/images")
+    assert {job for job in project.jobs() if job.startswith(("faces", "forge"))} == {"forge up"}
+    target = "results/forged/up/manifest.parquet"
+    project.snakemake("--", target)
+    assert list((project / "results/forged/up/images").rglob("*.jpg"))
+    assert project.jobs("--", target) == Counter()
 
 
 def test_labels_are_no_shell_code(project: Project) -> None:
