@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 class Options(Section):
     """Trim, elect signs, merge the entries that agree."""
 
-    keep: Share = Field(default=0.2, description="share of each task vector's entries that survives the trim")
+    keep: Share = Field(
+        default=0.2,
+        description="share of each task vector's entries, unchanged ones included, that survives the trim",
+    )
     scaling: float = 1.0
 
 
