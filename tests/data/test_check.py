@@ -136,6 +136,17 @@ def test_images_are_taken_in_once(config, tmp_path, monkeypatch, section, name, 
     assert text in message(config)
 
 
+def test_a_generator_inside_another_ones_folder(config, tmp_path):
+    inner = fill(tmp_path / "own" / "sub", 14)
+    config["generators"]["rare"]["images"] = inner
+    assert "or a folder inside the other" in message(config)
+
+
+def test_reals_are_no_fakes(config):
+    config["generators"]["own"]["reals"] = config["generators"]["own"]["images"]
+    assert "generators.own.reals" in message(config)
+
+
 def test_one_package_is_one_domain(config):
     for domain in config["domains"].values():
         domain["images"] = {"package": "celeba"}

@@ -109,3 +109,12 @@ def test_rerun_replaces_the_folder(photographs: Photographs, tmp_path: Path) -> 
     build_domain("a", photographs("fewer", 10), "test", "file", None, SETTINGS, out)
     assert len(list((out / "images").iterdir())) == 10
     assert np.all([path.name[0] != "." for path in tmp_path.iterdir()])
+
+
+def test_a_damaged_file_does_not_take_its_namesake_along(photographs: Photographs, tmp_path: Path) -> None:
+    raw = photographs("raw", 20)
+    (raw / "001.jpg").write_bytes(b"not an image")
+    build_domain("a", raw, "test", "file", None, SETTINGS, tmp_path / "a")
+    skipped = pd.read_csv(tmp_path / "a" / "skipped.csv")
+    assert [Path(path).name for path in skipped["path"]] == ["001.jpg"]
+    assert len(manifest.read(tmp_path / "a" / "manifest.parquet")) == 20

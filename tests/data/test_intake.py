@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,14 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 def test_hidden_files_and_folders_called_like_images(tmp_path: Path) -> None:
     fill(tmp_path, "._a.png", ".hidden/a.png", "folder.png/a.PNG", "b.AVIF")
     assert names(find_images(tmp_path)) == ["b.AVIF", "folder.png/a.PNG"]
+
+
+def test_names_that_no_table_holds_are_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "back\\slash.png", "notes.txt")
+    (tmp_path / os.fsdecode(b"bad\xff.png")).write_bytes(b"x")
+    files, skipped = intake(tmp_path, "fake")
+    assert names(files) == ["a.png"]
+    reasons = {Path(path).name: reason for path, reason in skipped}
+    assert reasons.pop("notes.txt").startswith("no suffix")
+    assert set(reasons.values()) == {"a name with a backslash or not in UTF-8"}
+    assert "bad\\xff.png" in reasons

@@ -88,15 +88,37 @@ def test_folders_of_frames_are_videos() -> None:
         ["fake/fake/000.png", "fake/fake/001.png"],
         ["Ann/Ann_0001.jpg", "Bob/Bob_0001.jpg"],
         ["a/x.png", "b/x.png"],
+        ["holiday/IMG_0001.jpg", "party/IMG_0001.jpg"],
+        ["256_256/000.png", "256_256/001.png"],
+        ["a/0.png", "a/p.png", "a/q.png", "b/0.png", "b/p.png", "b/q.png"],
     ],
 )
 def test_photographs_are_no_videos(files: list[str]) -> None:
     assert all(image.video is None for image in shown(paths(*files), "fake"))
 
 
-@pytest.mark.parametrize("name", ["7", "0007", "frame7", "frame_0007", "img-7", "7_0", "7_face1", "Frame 7"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("7", "0007", "frame7", "frame_0007", "img-7", "7_0", "7_face1", "Frame 7", "vid_007", "out0007"),
+        *("crop_007", "0007_crop", "00007_face_0", "frame_7_face_0", "007.0", "frame007@2x"),
+    ],
+)
 def test_names_of_frames(name: str) -> None:
     assert [image.frame for image in shown(paths(f"a/{name}.png", f"b/{name}.png"), "real")] == [7, 7]
+
+
+def test_folders_called_like_videos_of_known_data_sets_are_videos_whatever_is_in_them() -> None:
+    files = paths("003_023/thumbnail.png", "003_023/x.png", "010_011/y.png")
+    assert [image.people for image in shown(files, "fake")] == [("003", "023")] * 2 + [("010", "011")]
+    files = paths("id0_0000/x.png", "id0_0001/y.png")
+    assert [image.people for image in shown(files, "real")] == [("id0",)] * 2
+
+
+def test_a_stray_image_is_of_the_video_that_it_lies_in() -> None:
+    files = paths("a/0.png", "a/1.png", "a/thumbnail.png", "b/0.png", "b/1.png")
+    assert [image.video for image in shown(files, "real")] == ["a", "a", "a", "b", "b"]
+    assert shown(files, "real")[2].frame is None
 
 
 def test_frames_in_a_flat_folder() -> None:
@@ -114,8 +136,10 @@ def test_the_user_decides_what_is_a_video() -> None:
     portraits = paths("s1/1.pgm", "s2/1.pgm", "id0_0000_1.png")
     assert [image.video for image in shown(portraits, "real")] == ["s1", "s2", "id0_0000"]
     assert [image.video for image in shown(portraits, "real", frames=False)] == [None] * 3
-    odd = paths("a/first.png", "a/last.png", "top.png")
-    assert [image.video for image in shown(odd, "real", frames=True)] == ["a", "a", None]
+    odd = paths("a/first.png", "a/last.png", "top.png", "of_any_name_0012.png")
+    images = shown(odd, "real", frames=True)
+    assert [image.video for image in images] == ["a", "a", None, "of_any_name"]
+    assert images[3].frame == 12
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Who is on the user's images, through `build_domain` and `build_generator`, on drawn videos and stills."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from r2m import manifest
 from r2m.data.faces import Settings, build_domain
+from r2m.data.naming import ImageClass, shown
 from r2m.errors import R2MError
 from r2m.forge.generate import build_generator
-from r2m.forge.identify import by_name, objection, unambiguous
+from r2m.forge.identify import by_name, identify, objection, unambiguous
+from r2m.forge.own import columns
 from r2m.params import FacesOptions, GeneratorOptions
 
 SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}
@@ -44,8 +47,11 @@ def reals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "ff"
 
 
-def forged(name: str, domain: Path, out: Path, **options: object) -> tuple[pd.DataFrame, pd.DataFrame]:
-    build_generator(name, GeneratorOptions(family="FS", **options), [domain], SETTINGS, out)
+def forged(
+    name: str, domain: Path, out: Path, trained: tuple[Path, ...] = (), **options: object
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    chosen = GeneratorOptions(family="FS", **options)
+    build_generator(name, chosen, [domain], SETTINGS, out, [path / "manifest.parquet" for path in trained])
     return manifest.read(out / "manifest.parquet"), pd.read_csv(out / "skipped.csv")
 
 
@@ -112,6 +118,109 @@ def test_reals_that_two_generators_bring_are_in_one_split(reals: Path, tmp_path:
         made.append(rows)
     rows = pd.concat(made)
     assert splits_of(rows.assign(name=video_name(rows)), "name") == 1
+
+
+@pytest.mark.parametrize("own_reals", [True, False])
+def test_an_unseen_generator_shows_nobody_that_another_is_trained_on(
+    reals: Path, tmp_path: Path, own_reals: bool
+) -> None:
+    videos = [f"{v}" for v in range(500, 560)]
+    own = {"reals": str(draw_videos(tmp_path / "real", videos, 3))} if own_reals else {}
+    one, two = (str(draw_videos(tmp_path / name, videos, seed)) for name, seed in (("one", 1), ("two", 2)))
+    trained, _ = forged("one", reals, tmp_path / "a", images=one, **own)
+    unseen, skipped = forged(
+        "two", reals, tmp_path / "b", trained=(tmp_path / "a",), role="unseen", images=two, **own
+    )
+    assert len(unseen) > 0
+    assert splits_of(pd.concat([trained, unseen]).assign(name=lambda rows: video_name(rows)), "name") == 1
+    assert skipped["reason"].str.contains("tested only").all()
+
+
+def test_stills_of_an_unseen_generator_may_have_numbers_that_another_has(reals: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        for i in range(60):
+            draw(tmp_path / name / f"{i:05d}.png", seed, i)
+    forged("one", reals, tmp_path / "a", images=str(tmp_path / "one"))
+    unseen, skipped = forged(
+        "two", reals, tmp_path / "b", (tmp_path / "a",), role="unseen", images=str(tmp_path / "two")
+    )
+    assert len(unseen) == 60
+    assert skipped.empty
+
+
+def test_all_videos_of_a_person_by_name_are_of_the_one_whom_some_frames_show(
+    reals: Path, tmp_path: Path
+) -> None:
+    """One frame of the first video copies a known real: the second video is of that person, too."""
+    for i in range(40):
+        for video in range(2):
+            draw_videos(tmp_path / "real", [f"id{i}_{video:04d}"], 10 * i + video)
+        if i < len(VIDEOS):
+            shutil.copy(reals.parent / "raw" / VIDEOS[i] / "037.png", tmp_path / f"real/id{i}_0000/037.png")
+    images = draw_videos(tmp_path / "fake", [f"id{i}_id{i}_0000" for i in range(40)], 7)
+    rows, _ = forged("g", reals, tmp_path / "out", images=str(images), reals=str(tmp_path / "real"))
+    person = video_name(rows).str.split("_").str[0]
+    assert splits_of(rows.assign(person=person), "person") == 1
+    assert rows.assign(person=person).groupby("person")["identity"].nunique().max() == 1
+
+
+def test_the_second_person_is_where_her_own_video_is() -> None:
+    """No name is known, but one frame of each video is a copy that tells who was filmed first."""
+    splits = {f"person{i}": ("train", "val", "test")[i % 3] for i in range(24)}
+    known = table([Path(f"{name}.png") for name in splits], list(splits), "real")
+    known = known.assign(
+        image_id=list(splits), identity=list(splits), split=list(splits.values()), named=True
+    )
+    pairs = [(t, s) for t in range(24) for s in range(24) if t != s]
+    files = [Path(f"9{t:02d}_9{s:02d}/{frame}.png") for t, s in pairs for frame in range(2)]
+    copies = [f"person{t}" if frame else f"{t} {s}" for t, s in pairs for frame in range(2)]
+    rows = identify(table(files, copies, "fake"), known, "train", SETTINGS)
+    target, source = (np.repeat([splits[f"person{pair[k]}"] for pair in pairs], 2) for k in (0, 1))
+    assert (rows["split"] == target).all()
+    assert (rows["objection"].isna() == (target == source)).all()
+
+
+def table(files: list[Path], digests: list[str], image_class: ImageClass) -> pd.DataFrame:
+    """Return images as `identify` takes them, without faces."""
+    faces = pd.Series([np.empty(0, np.float32)] * len(files), dtype=object)
+    described = pd.DataFrame({"file": files, "digest": digests, "embedding": faces})
+    return described.assign(**columns(shown(files, image_class)))
+
+
+def test_stills_called_after_a_pair_of_stills(tmp_path: Path) -> None:
+    for i in range(24):
+        draw(tmp_path / f"raw/{i:03d}.png", 0, i)
+        for j in range(0, 24, 4):
+            draw(tmp_path / f"fakes/{i:03d}_{j:03d}.png", 1, i, j)
+    build_domain("d", tmp_path / "raw", "train", "file", None, SETTINGS, tmp_path / "d")
+    rows, skipped = forged("g", tmp_path / "d", tmp_path / "out", images=str(tmp_path / "fakes"))
+    split_of = manifest.read(tmp_path / "d/manifest.parquet").groupby("identity")["split"].first()
+    names = rows["image_id"].str.split("/").str[1].str.split("_")
+    assert (rows["source_image"] == "d/" + names.str[0]).all()
+    assert (rows["split"] == names.str[0].map(split_of)).all()
+    assert (rows["split"] == names.str[1].map(split_of)).all()
+    assert skipped["reason"].str.contains("different splits").all()
+
+
+def test_a_video_name_of_several_people_makes_no_frame_theirs(tmp_path: Path) -> None:
+    for i in range(24):
+        draw_videos(tmp_path / f"raw/per{i:02d}", ["000"], i, frames=(i, 100 + i))
+    images = draw_videos(
+        tmp_path / "fakes", ["000", "001", "002"] + [f"x{i}" for i in range(60)], 99, tuple(range(24))
+    )
+    build_domain("d", tmp_path / "raw", "train", "folder", None, SETTINGS, tmp_path / "d", frames=True)
+    rows, _ = forged("g", tmp_path / "d", tmp_path / "out", images=str(images))
+    assert splits_of(rows, "video") == 1
+
+
+def test_what_is_left_out_is_told_when_too_little_is_left(
+    reals: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [f"{target}_{source}" for target, source in itertools.pairwise(VIDEOS[:4])]
+    images = draw_videos(tmp_path / "raw", pairs, 1)
+    with caplog.at_level("INFO"), pytest.raises(R2MError, match="usable images in the split"):
+        forged("g", reals, tmp_path / "out", images=str(images))
+    assert "g: " in caplog.text
 
 
 def test_own_reals_that_copy_the_domains_keep_its_people(reals: Path, tmp_path: Path) -> None:

@@ -237,6 +237,15 @@ def images_state(image_set):
 CONTENTS = threading.Thread(target=FOLDERS.read_contents, daemon=True)
 
 
+def trained_folders(generator):
+    """Manifests of the folders of fakes that are trained on, where an unseen one may show the same people."""
+    options = PARAMS.generators[generator]
+    if options.role == "train" or options.images is None:
+        return []
+    folders = [name for name in TRAIN_GENERATORS if PARAMS.generators[name].images]
+    return [manifest_of(name) for name in folders]
+
+
 def residuals_of(variant, seed):
     """Specialist → the file of its truncated residual."""
     return {

@@ -3,6 +3,7 @@ rule forge:
         manifests=expand("results/faces/{domain}/manifest.parquet", domain=DOMAINS),
         landmarks=expand("results/faces/{domain}/landmarks.parquet", domain=DOMAINS),
         detector=package_receipts(DETECTOR),
+        trained=lambda w: trained_folders(w.generator),
     output:
         manifest="results/forged/{generator}/manifest.parquet",
         skipped="results/forged/{generator}/skipped.csv",
@@ -16,6 +17,7 @@ rule forge:
     params:
         out=lambda w, output: Path(output.manifest).parent,
         faces=repeated("--faces", [f"results/faces/{name}" for name in DOMAINS]),
+        trained=lambda w, input: repeated("--trained", input.get("trained", [])),
         options=lambda w: as_json(
             PARAMS.generators[w.generator], exclude={"finetune", "label"}
         ),
@@ -28,5 +30,5 @@ rule forge:
     shell:
         "r2m forge --generator {wildcards.generator} --options {params.options:q}"
         " --faces-options {params.faces_options:q} --image-size {params.image_size}"
-        " --seed {params.seed} {params.faces} {params.detector} --threads {threads}"
+        " --seed {params.seed} {params.faces} {params.trained} {params.detector} --threads {threads}"
         " --out {params.out} >{log} 2>&1"

@@ -23,6 +23,12 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--faces", type=FILE, required=True, multiple=True, help="Folder of a domain; repeat the option."
 )
+@click.option(
+    "--trained",
+    type=FILE,
+    multiple=True,
+    help="Manifest of a folder of fakes that is trained on, for one that is not; repeat the option.",
+)
 @click.option("--detector", type=FILE, help="YuNet as ONNX, for a folder of fakes.")
 @click.option("--embedder", type=FILE, help="SFace as ONNX, for a folder of fakes.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
@@ -34,6 +40,7 @@ def command(
     image_size: int,
     seed: int,
     faces: tuple[Path, ...],
+    trained: tuple[Path, ...],
     detector: Path | None,
     embedder: Path | None,
     threads: int,
@@ -41,4 +48,4 @@ def command(
 ) -> None:
     """Forge the reals of all domains, or align and encode a folder of fakes."""
     settings = Settings(faces_options, image_size, seed, detector, embedder, threads)
-    build_generator(generator, options, faces, settings, out)
+    build_generator(generator, options, faces, settings, out, trained)

@@ -57,20 +57,26 @@ def _check_folders_apart(params: Params) -> None:
     taken: dict[str, str | PackageSource] = {}
     for key, source in (domains | fakes).items():
         for other, earlier in taken.items():
-            if _overlap(source, earlier, nested=other in domains):
+            if _overlap(source, earlier):
                 where = source if isinstance(source, str) else source.package
                 raise R2MError(
                     f"params.yaml: {key}: {where}: the same images as {other}, or a folder inside the other;"
                     " expected images of its own"
                 )
         taken[key] = source
+    for name, generator in params.generators.items():
+        if generator.reals and Path(generator.reals).resolve() == Path(generator.images or "").resolve():
+            raise R2MError(
+                f"params.yaml: generators.{name}.reals: {generator.reals}: the same folder as `images`;"
+                " expected one of reals"
+            )
 
 
-def _overlap(one: str | PackageSource, other: str | PackageSource, *, nested: bool) -> bool:
+def _overlap(one: str | PackageSource, other: str | PackageSource) -> bool:
     if not (isinstance(one, str) and isinstance(other, str)):
         return one == other
     first, second = Path(one).resolve(), Path(other).resolve()
-    return first == second or (nested and (first in second.parents or second in first.parents))
+    return first == second or first in second.parents or second in first.parents
 
 
 def _check_folder(key: str, folder: str, least: int, count: Callable[[str], int]) -> None:

@@ -19,7 +19,7 @@ from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
 from r2m.data.encode import Image, encode
 from r2m.data.images import read_image, write_png
 from r2m.data.intake import Skipped, intake, reason_of
-from r2m.data.naming import Shown, shown
+from r2m.data.naming import Shown, person_of_folder, shown
 from r2m.data.parallel import thread_map
 from r2m.data.people import first_of_group, linked
 from r2m.data.split import require_images, split_by_identity
@@ -140,7 +140,7 @@ def extract(
     aligner = Aligner(settings)
 
     def one(file: Path) -> tuple[Landmarks, Embedding, str] | str:
-        stem = file.with_suffix("").as_posix()
+        stem = stem_of(file)
         try:
             image, digest = read_image(source / file)
             crop, landmarks, embedding = aligner(image)
@@ -151,14 +151,25 @@ def extract(
         write_encoded(images / f"{stem}.jpg", crop, f"{prefix}/{stem}", settings)
         return landmarks, embedding, digest
 
-    unique, namesakes = _distinct(files)
-    faces = Faces(skipped=[((source / file).as_posix(), reason) for file, reason in namesakes])
+    def first_usable(namesakes: Sequence[Path]) -> list[tuple[Landmarks, Embedding, str] | str]:
+        results: list[tuple[Landmarks, Embedding, str] | str] = []
+        for file in namesakes:
+            results.append(one(file))
+            if not isinstance(results[-1], str):
+                break
+        used = namesakes[len(results) - 1].as_posix()
+        reason = f"named like another image but for the suffix: {used}"
+        return results + [reason] * (len(namesakes) - len(results))
+
+    groups = _by_stem(files)
+    faces = Faces()
     landmarks, embeddings = [], []
-    for file, result in zip(unique, thread_map(one, unique, settings.threads), strict=True):
+    tried = zip(groups, thread_map(first_usable, groups, settings.threads), strict=True)
+    for file, result in (pair for group, results in tried for pair in zip(group, results, strict=True)):
         if isinstance(result, str):
             faces.skipped.append(((source / file).as_posix(), result))
             continue
-        faces.image_id.append(f"{prefix}/{file.with_suffix('').as_posix()}")
+        faces.image_id.append(f"{prefix}/{stem_of(file)}")
         faces.file.append(file)
         landmarks.append(result[0])
         embeddings.append(result[1])
@@ -265,7 +276,7 @@ def people_of_reals(faces: Faces, shows: Sequence[Shown], identity: str, similar
 
     Groups of `cluster` are numbered by their first member, other identities go by the name of theirs.
     """
-    videos = [show.video for show in shows]
+    videos = [show.video and person_of_folder(Path(show.video)) for show in shows]
     if identity == "cluster":
         groups = identities.cluster(faces.embedding, similarity)
         return [identities.pseudo(group) for group in linked(groups, videos, faces.digest).tolist()]
@@ -321,15 +332,12 @@ def stem_of(file: Path) -> str:
     return file.with_suffix("").as_posix()
 
 
-def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Return the files of distinct stems, and the others with the reason for skipping them."""
-    first: dict[str, Path] = {}
-    namesakes = []
+def _by_stem(files: Sequence[Path]) -> list[list[Path]]:
+    """Return the files in groups of one name but for the suffix."""
+    groups: dict[str, list[Path]] = {}
     for file in files:
-        other = first.setdefault(stem_of(file), file)
-        if other is not file:
-            namesakes.append((file, f"named like another image but for the suffix: {other.as_posix()}"))
-    return list(first.values()), namesakes
+        groups.setdefault(stem_of(file), []).append(file)
+    return list(groups.values())
 
 
 def read_landmarks(path: Path) -> pd.DataFrame:

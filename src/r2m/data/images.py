@@ -34,6 +34,10 @@ _DAMAGE = (
 )
 
 
+class _Unfit(ValueError):
+    """A whole image, but none that can be taken in."""
+
+
 def read_image(path: Path) -> tuple[Image, str]:
     """Return a photograph as BGR (H, W, 3), turned upright by its EXIF tag, and the digest of the file.
 
@@ -50,6 +54,8 @@ def read_image(path: Path) -> tuple[Image, str]:
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
             with Pillow.open(BytesIO(content)) as file:
                 rgb = _rgb(ImageOps.exif_transpose(file))
+    except _Unfit as error:
+        raise ValueError(str(error)) from error
     except _DAMAGE as error:
         raise ValueError(f"cannot be read: {_why(content, error)}") from error
     _check(rgb)
@@ -57,19 +63,19 @@ def read_image(path: Path) -> tuple[Image, str]:
 
 
 def _rgb(image: Pillow.Image) -> Image:
-    """Return RGB (H, W, 3) in 8 bits; raises ValueError for pixels of unknown range."""
+    """Return RGB (H, W, 3) in 8 bits; raises _Unfit for pixels of unknown range or transparent ones."""
     if image.mode.startswith("I;16") or image.mode == "I":
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("32-bit grey levels, expected 8 or 16 bits")
+            raise _Unfit("grey levels of 32 bits, expected 8 or 16 bits")
         grey = np.rint(levels / 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise ValueError("grey levels in floating point, expected 8 or 16 bits")
+        raise _Unfit("grey levels in floating point, expected 8 or 16 bits")
     if image.has_transparency_data:
         share = float((np.asarray(image.convert("RGBA"))[:, :, 3] < 128).mean())
         if share > MOST_TRANSPARENT:
-            raise ValueError(f"{share:.0%} of the pixels are transparent; lay it on a background")
+            raise _Unfit(f"transparent: {share:.0%} of its pixels; lay it on a background")
     return np.asarray(image.convert("RGB"))
 
 

@@ -1,6 +1,7 @@
 """Which files of a folder are taken in as images of one class, and why the others are not."""
 
 import logging
+import os
 from pathlib import Path
 
 from r2m.data.listing import list_images, other_files
@@ -20,11 +21,17 @@ def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
     Raises:
         R2MError: the folder is missing, or holds no image or masks only.
     """
-    images = list_images(folder)
+    listed = list_images(folder)
+    images = [file for file in listed if _is_usable(file)]
     files = [file for file in images if not is_mask(file)]
     if not files:
-        raise R2MError(f"{folder}: holds nothing but masks; expected images")
-    left_out = [((folder / file).as_posix(), "a mask, by its name") for file in images if is_mask(file)]
+        raise R2MError(f"{folder}: holds nothing but masks or unusable names; expected images")
+    left_out = [
+        ((folder / file).as_posix(), "a name with a backslash or not in UTF-8")
+        for file in listed
+        if not _is_usable(file)
+    ]
+    left_out += [((folder / file).as_posix(), "a mask, by its name") for file in images if is_mask(file)]
     other: ImageClass = "fake" if expected == "real" else "real"
     wrong = [file for file in files if class_of(file) == other]
     if wrong:
@@ -38,7 +45,18 @@ def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
             reason = f"in a folder named after {other} images"
             left_out += [((folder / file).as_posix(), reason) for file in wrong]
             files = [file for file in files if class_of(file) != other]
-    return files, left_out + other_files(folder)
+    return files, [(_written(path), reason) for path, reason in left_out + other_files(folder)]
+
+
+def _is_usable(file: Path) -> bool:
+    """Tell whether tables can hold a file's name."""
+    name = file.as_posix()
+    return "\\" not in name and _written(name) == name
+
+
+def _written(path: str) -> str:
+    """Return a path with those bytes written out that are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def reason_of(reason: str) -> str:

@@ -1,7 +1,7 @@
 """What the names of folders and files say of images: real or fake, which video, and who is on it."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,10 @@ FAKE_WORDS = frozenset(
     | {"deepfake", "deepfakes"}
 )
 
-# A frame's number, and the number of the face on it where there are several.
-FRAME = re.compile(r"(?:frame|image|img|f)?[-_ ]?(?P<frame>\d+)(?:[-_](?:face)?\d{1,2})?", re.IGNORECASE)
+# A word, a frame's number, and perhaps that of a face on it. Words in capitals are those of cameras.
+FRAME = re.compile(
+    r"(?P<word>(?:[a-z]+|[A-Z][a-z]+)?)[-_ ]?(?P<frame>\d+)(?:[-_ .@]?[A-Za-z]*[-_ ]?\d{0,2}x?)"
+)
 CELEB_DF = re.compile(r"id(?P<target>\d+)(?:_id(?P<source>\d+))?_(?P<number>\d{4})")
 # The two people of DeepFakeDetection's fakes, the scene, and a random tag.
 DFD = re.compile(r"(?P<target>\d{2})(?:_(?P<source>\d{2}))?__(?P<scene>.+?)(?:__[A-Z0-9]{8})?")
@@ -34,6 +36,10 @@ PAIR = re.compile(r"(?P<target>\d{2,})_(?P<source>\d{2,})")
 FLAT = re.compile(
     r"(?P<video>id\d+(?:_id\d+)?_\d{4}|\d{3}_\d{3})[-_](?:frame)?_?(?P<frame>\d+)", re.IGNORECASE
 )
+
+
+# Frames in a flat folder that the user says to be of videos: VIDEO_FRAME, whatever the video is called.
+ANY_FLAT = re.compile(r"(?P<video>.+)[-_](?:frame)?_?(?P<frame>\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -101,20 +107,21 @@ def people_of(name: str, image_class: ImageClass) -> tuple[tuple[str, ...], str]
 def shown(files: Sequence[Path], image_class: ImageClass, frames: bool | None = None) -> list[Shown]:
     """Return what each of the `files` of one folder (relative paths) shows by its name.
 
-    A sub-folder is a video if all its images are numbered and their numbers start anew in another sub-folder:
-    frames do so, photographs that are merely spread over folders do not. `frames` True takes every sub-folder
-    for a video, False none. In a flat folder, names of known data sets such as `id0_id1_0002_15` say as much.
+    A sub-folder is a video if most of its images are numbered and numbers start anew in another sub-folder:
+    frames do so, photographs that are merely spread over folders do not. It is one, too, if it and others are
+    called as known data sets call videos, such as `003_007`; so is what an image in a flat folder is called
+    after, such as `id0_id1_0002_15`. `frames` True takes every sub-folder for a video, and in a flat folder
+    what stands before the last number; False takes none.
     """
-    videos = _video_folders(files, frames)
-    return [_shown(file, image_class, file.parent in videos, frames is not False) for file in files]
+    videos = _video_folders(files, image_class, frames)
+    return [_shown(file, image_class, file.parent in videos, frames) for file in files]
 
 
 def of_video(video: str, stem: str, image_class: ImageClass) -> Shown:
     """Return what the frame with the file name `stem` of the video `video` (a path) shows."""
     people, source = people_of(meaningful(Path(video))[-1], image_class)
-    match = FRAME.fullmatch(stem) or FLAT.fullmatch(stem)
-    number = match and match["frame"]
-    return Shown(video, people, source, int(number) if number else None)
+    match = FRAME.fullmatch(stem) or FLAT.fullmatch(stem) or ANY_FLAT.fullmatch(stem)
+    return Shown(video, people, source, int(match["frame"]) if match else None)
 
 
 def person_of_folder(folder: Path) -> str:
@@ -130,29 +137,47 @@ def _people(prefix: str, *names: str | None) -> tuple[str, ...]:
     return tuple(f"{prefix}{name}" for name in dict.fromkeys(names) if name is not None)
 
 
-def _video_folders(files: Sequence[Path], frames: bool | None) -> set[Path]:
+def _video_folders(files: Sequence[Path], image_class: ImageClass, frames: bool | None) -> set[Path]:
     if frames is False:
         return set()
-    numbers: dict[Path, list[int | None]] = defaultdict(list)
+    stems: dict[Path, list[str]] = defaultdict(list)
     for file in files:
-        match = FRAME.fullmatch(file.stem)
-        numbers[file.parent].append(int(match["frame"]) if match else None)
-    named = {folder: found for folder, found in numbers.items() if meaningful(folder)}
+        stems[file.parent].append(file.stem)
+    named = {folder: inside for folder, inside in stems.items() if meaningful(folder)}
     if frames:
         return set(named)
-    numbered = {folder: set(found) for folder, found in named.items() if None not in found}
-    folders_of: dict[int | None, int] = defaultdict(int)
-    for found in numbered.values():
-        for number in found:
-            folders_of[number] += 1
-    return {folder for folder, found in numbered.items() if any(folders_of[number] > 1 for number in found)}
+    numbers = {folder: _numbers(inside) for folder, inside in named.items()}
+    times = Counter(number for found in numbers.values() for number in found)
+    numbered = {folder for folder, found in numbers.items() if any(times[number] > 1 for number in found)}
+    called = {folder for folder in named if _is_video_name(meaningful(folder)[-1], image_class)}
+    return numbered | (called if len(called) > 1 else set())
 
 
-def _shown(file: Path, image_class: ImageClass, in_video: bool, may_be_flat: bool) -> Shown:
+def _numbers(stems: Sequence[str]) -> set[tuple[str, int]]:
+    """Return the numbers, with the words before them, in the names of a folder of which most are numbered."""
+    matches = [match for match in map(FRAME.fullmatch, stems) if match]
+    if 2 * len(matches) <= len(stems):
+        return set()
+    return {(match["word"], int(match["frame"])) for match in matches}
+
+
+def _is_video_name(name: str, image_class: ImageClass) -> bool:
+    """Tell whether a known data set calls its videos so."""
+    if CELEB_DF.fullmatch(name) or DFD.fullmatch(name):
+        return True
+    match = PAIR.fullmatch(name)
+    return bool(match) and image_class == "fake" and len(people_of(name, "fake")[0]) > 1 and len(name) >= 7
+
+
+def _shown(file: Path, image_class: ImageClass, in_video: bool, frames: bool | None) -> Shown:
     if in_video:
         return of_video(file.parent.as_posix(), file.stem, image_class)
-    match = FLAT.fullmatch(file.stem) if may_be_flat else None
+    if frames is False:
+        return Shown()
+    if CELEB_DF.fullmatch(file.stem) or DFD.fullmatch(file.stem):
+        return of_video(file.with_suffix("").as_posix(), "", image_class)
+    match = (ANY_FLAT if frames else FLAT).fullmatch(file.stem)
     # Of a real, 003_012_5 may as well be the 12th face of a video 003.
-    if match and (image_class == "fake" or CELEB_DF.fullmatch(match["video"])):
+    if match and (frames or image_class == "fake" or CELEB_DF.fullmatch(match["video"])):
         return of_video((file.parent / match["video"]).as_posix(), file.stem, image_class)
     return Shown()

@@ -24,12 +24,18 @@ from r2m.seeding import rng
 
 
 def build_generator(
-    name: str, options: GeneratorOptions, domains: Sequence[Path], settings: Settings, out: Path
+    name: str,
+    options: GeneratorOptions,
+    domains: Sequence[Path],
+    settings: Settings,
+    out: Path,
+    trained: Sequence[Path] = (),
 ) -> None:
     """Write the fakes of the generator `name` into the folder `out`, complete or not at all.
 
     A forgery makes a fake of every real of the `domains` (folders `results/faces/<domain>`), of the split
-    `test` only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were.
+    `test` only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were; of
+    the people on them the manifests of `trained` generators may know some.
 
     Raises:
         R2MError: unknown forgery or option, missing reals, or a folder of fakes that cannot be used.
@@ -40,8 +46,7 @@ def build_generator(
         if options.forge is not None:
             rows, skipped = forged_rows(name, options, reals, settings, folder)
         else:
-            rows, skipped = own_rows(name, options, reals, settings, folder)
-        report(name, len(rows), skipped)
+            rows, skipped = own_rows(name, options, reals, settings, folder, trained)
         keep_only(folder / "images", {path.removeprefix("images/") for path in rows["path"]})
         rows["path"] = [f"{out.as_posix()}/{path}" for path in rows["path"]]
         manifest.write(rows, folder / "manifest.parquet")
@@ -91,6 +96,7 @@ def forged_rows(
         pass
     lonely = sources["path"][np.setdiff1d(np.arange(len(sources)), usable)]
     skipped = [(path, "no donor of another identity in its split") for path in lonely]
+    report(name, len(rows), skipped)
     return rows, skipped
 
 

@@ -1,6 +1,6 @@
 """Who is on images that the user brings: people who are known already, and strangers."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from r2m.data.detect import Embedding
 from r2m.data.faces import Settings
 from r2m.data.identity import cluster, nearest
-from r2m.data.naming import meaningful, person_of_folder
+from r2m.data.naming import meaningful, people_of, person_of_folder
 from r2m.data.people import linked
 from r2m.data.split import split_by_hash
 from r2m.seeding import derive
@@ -23,45 +23,49 @@ Label = TypeVar("Label", bound=Hashable)
 def identify(rows: pd.DataFrame, known: pd.DataFrame, role: str, settings: Settings) -> pd.DataFrame:
     """Add source_image, identity, split and `objection` (why an image cannot be used, else None) to `rows`.
 
-    Both tables have the columns file, video, people, source, frame, digest and embedding; `known` also has
-    image_id, identity, split and `named` (whether names may link to it).
+    Both tables have the columns file, video, people, source, frame, digest and embedding (empty where it is
+    not known); `known` also has image_id, identity, split and `named` (whether names may link to it).
 
     Who is known keeps identity and split: the person of the real video or photograph that an image is called
-    after, of a copy of the file, or of the nearest face above the threshold (for a video, the person whom
-    most of its frames are near to). The split of strangers is a hash of their name alone, so that every
-    generator has them in the same one. There is an objection to images of people in different splits, and to
-    those of an unseen generator that show anybody outside of `test`.
+    after, of a copy of the file, or of the nearest face above the threshold (for a person by name, the face
+    that most of the images are near to). The split of strangers is a hash of their name alone, so that every
+    generator has them in the same one; those of an unseen generator are tested on. There is an objection to
+    images of people in different splits, and to those of an unseen generator that show anybody outside of
+    `test`.
     """
     named = np.flatnonzero(known["named"].to_numpy(bool))
-    people, videos = known_people(known, named), known_videos(known, named)
-    source = made_from(rows, known, named)
+    videos, stills = known_videos(known, named), known_stills(known, named)
+    people = stills | known_people(known, named)
+    rows = rows.assign(people=people_of_pairs(rows, stills))
+    source = made_from(rows, known, named, videos, stills)
     shown_first = [
-        videos.get(source_video, people.get(names[0] if names else person_of_folder(file.parent), -1))
+        videos.get(source_video, people.get(names[0], -1) if names else people.get(_folder(file), -1))
         for source_video, names, file in zip(rows["source"], rows["people"], rows["file"], strict=True)
     ]
     like = first_known(np.array(shown_first, dtype=np.int64), source, alike(rows, known, settings))
     keys = stranger_keys(rows, like, settings)
-    key_of = {names[0]: key for names, key in zip(rows["people"], keys, strict=True) if names and key}
 
     def split_of_stranger(key: str) -> str:
         if role == "unseen":
             return "test"
         return split_by_hash(key, settings.options.split.model_dump(), settings.seed)
 
+    split = taken(known["split"], like, [split_of_stranger(key) for key in keys])
+    split_of_first = {names[0]: own for names, own in zip(rows["people"], split, strict=True) if names}
+
     def split_of(person: str) -> str:
         if person in people:
             return str(known["split"].iloc[people[person]])
-        return split_of_stranger(key_of.get(person, person))
+        return split_of_first.get(person) or split_of_stranger(person)
 
-    strangers = [f"stranger {key}" for key in keys]
-    rows = rows.assign(
-        source_image=taken(known["image_id"], source, [None] * len(rows)),
-        identity=taken(known["identity"], like, strangers),
-        split=taken(known["split"], like, [split_of_stranger(key) for key in keys]),
-    )
     others = [{name: split_of(name) for name in names[1:]} for names in rows["people"]]
-    objections = [objection(split, other, role) for split, other in zip(rows["split"], others, strict=True)]
-    return rows.assign(objection=pd.Series(objections, index=rows.index, dtype=object))
+    objections = [objection(own, other, role) for own, other in zip(split, others, strict=True)]
+    return rows.assign(
+        source_image=taken(known["image_id"], source, [None] * len(rows)),
+        identity=taken(known["identity"], like, [f"stranger {key}" for key in keys]),
+        split=split,
+        objection=pd.Series(objections, index=rows.index, dtype=object),
+    )
 
 
 def objection(split: str, others: dict[str, str], role: str) -> str | None:
@@ -92,6 +96,21 @@ def known_videos(known: pd.DataFrame, named: Indices) -> dict[str, int]:
     return unambiguous(list(known["source"].iloc[named]), named, known["identity"])
 
 
+def known_stills(known: pd.DataFrame, named: Indices) -> dict[str, int]:
+    """Return the name of a photograph → its index in `known`; without names of several identities."""
+    stills = named[known["video"].iloc[named].isna().to_numpy()]
+    return unambiguous([file.stem for file in known["file"].iloc[stills]], stills, known["identity"])
+
+
+def people_of_pairs(rows: pd.DataFrame, stills: Mapping[str, int]) -> pd.Series:
+    """Return the people on each image; on a photograph `003_007` those of the photographs `003` and `007`."""
+    people = []
+    for names, video, file in zip(rows["people"], rows["video"], rows["file"], strict=True):
+        pair = () if names or video is not None else people_of(file.stem, "fake")[0]
+        people.append(pair if pair and pair[0] != file.stem and pair[0] in stills else names)
+    return pd.Series(people, index=rows.index, dtype=object)
+
+
 def unambiguous(labels: Iterable[Label | None], places: Indices, values: pd.Series) -> dict[Label, int]:
     """Return label → the first of its `places`, for labels whose places all have one of the `values`."""
     value = values.tolist()
@@ -103,20 +122,31 @@ def unambiguous(labels: Iterable[Label | None], places: Indices, values: pd.Seri
     return {label: place for label, place in first.items() if label not in differs}
 
 
-def made_from(rows: pd.DataFrame, known: pd.DataFrame, named: Indices) -> Indices:
+def made_from(
+    rows: pd.DataFrame,
+    known: pd.DataFrame,
+    named: Indices,
+    videos: Mapping[str, int],
+    stills: Mapping[str, int],
+) -> Indices:
     """Return the index in `known` of the real that each image was made from, by name; −1 for none (N,).
 
-    A frame is made from the frame of the same number of its real video; a photograph from that of its name.
+    A frame is made from the frame of the same number of its real video, a photograph from that of its name,
+    or of the first one in a pair of names.
     """
-    frames = unambiguous(_frames(known.iloc[named]), named, known["identity"])
-    source = np.array([-1 if f is None else frames.get(f, -1) for f in _frames(rows)], dtype=np.int64)
-    stills = named[known["video"].iloc[named].isna().to_numpy()]
+    frames = unambiguous(_frames(known.iloc[named], videos), named, known["identity"])
+    source = np.array([-1 if f is None else frames.get(f, -1) for f in _frames(rows, videos)], dtype=np.int64)
     photographs = np.flatnonzero(rows["video"].isna().to_numpy())
-    places = by_name(
+    places = named[known["video"].iloc[named].isna().to_numpy()]
+    found = by_name(
         [_stem(file) for file in rows["file"].iloc[photographs]],
-        [_stem(f) for f in known["file"].iloc[stills]],
+        [_stem(file) for file in known["file"].iloc[places]],
     )
-    source[photographs] = np.where(places >= 0, stills[places] if len(stills) else -1, -1)
+    targets = [stills.get(names[0], -1) if names else -1 for names in rows["people"].iloc[photographs]]
+    source[photographs] = np.array(
+        [places[i] if i >= 0 else target for i, target in zip(found.tolist(), targets, strict=True)],
+        dtype=np.int64,
+    )
     return source
 
 
@@ -140,17 +170,23 @@ def by_name(stems: Sequence[str], known: Sequence[str]) -> Indices:
 
 
 def alike(rows: pd.DataFrame, known: pd.DataFrame, settings: Settings) -> Indices:
-    """Return the index in `known` of the same person, by a copy of the file or the face; −1 for none (N,)."""
+    """Return the index in `known` of the same person, by a copy of the file or the face; −1 for none (N,).
+
+    Images of one person by name are all alike to the person whom most of them are alike to.
+    """
     copies = dict(zip(known["digest"], range(len(known)), strict=True))
     like = np.array([copies.get(digest, -1) for digest in rows["digest"]], dtype=np.int64)
-    if settings.embedder is not None:
-        faces = nearest(_stacked(rows), _stacked(known), settings.options.identity_similarity)
-        like = first_known(like, faces)
-    for frames in rows.groupby("video").indices.values():
-        seen = like[frames][like[frames] >= 0]
+    faces = np.flatnonzero([len(one) > 0 for one in known["embedding"]])
+    if settings.embedder is not None and len(faces):
+        near = nearest(_stacked(rows), _stacked(known.iloc[faces]), settings.options.identity_similarity)
+        like = first_known(like, np.where(near >= 0, faces[near], -1))
+    person = pd.Series([names[0] if names else None for names in rows["people"]], dtype=object)
+    identity = known["identity"].to_numpy(object)
+    for images in person.groupby(person).indices.values():
+        seen = like[images][like[images] >= 0]
         if len(seen):
-            identity = known["identity"].iloc[seen].mode().iloc[0]
-            like[frames] = seen[(known["identity"].iloc[seen] == identity).to_numpy().argmax()]
+            most = pd.Series(identity[seen]).mode().iloc[0]
+            like[images] = seen[(identity[seen] == most).argmax()]
     return like
 
 
@@ -197,11 +233,16 @@ def taken(values: pd.Series, places: Indices, otherwise: Sequence[object]) -> ND
     return chosen
 
 
-def _frames(rows: pd.DataFrame) -> list[tuple[str, int] | None]:
+def _frames(rows: pd.DataFrame, videos: Mapping[str, int]) -> list[tuple[str, int] | None]:
+    """Return video and number of every frame of one of `videos`."""
     return [
-        (source, int(frame)) if source is not None and frame is not None else None
+        (source, int(frame)) if source in videos and frame is not None else None
         for source, frame in zip(rows["source"], rows["frame"], strict=True)
     ]
+
+
+def _folder(file: Path) -> str:
+    return person_of_folder(file.parent)
 
 
 def _folder_identity(file: Path, identity: str) -> str | None:

@@ -1,12 +1,14 @@
 """A folder of the user's own fakes, and of the reals that they were made from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from r2m import manifest
-from r2m.data.faces import Faces, Settings, extract, stem_of
+from r2m.data.faces import Faces, Settings, extract, report, stem_of
 from r2m.data.intake import Skipped, intake
 from r2m.data.naming import ImageClass, Shown, of_video, shown
 from r2m.data.split import require_images
@@ -16,12 +18,18 @@ from r2m.params import GeneratorOptions
 
 
 def own_rows(
-    name: str, options: GeneratorOptions, reals: pd.DataFrame, settings: Settings, folder: Path
+    name: str,
+    options: GeneratorOptions,
+    reals: pd.DataFrame,
+    settings: Settings,
+    folder: Path,
+    trained: Sequence[Path] = (),
 ) -> tuple[pd.DataFrame, Skipped]:
     """Align and encode the user's fakes (and reals) of the generator `name` into `folder/images`.
 
     `identify` says who is on them, and what is left out for that. With reals of their own the fakes are
-    called after those, and are a domain of their own. A fake that is a copy of a real is left out.
+    called after those, and are a domain of their own. A fake that is a copy of a real is left out. `trained`
+    are manifests of generators that are trained on; whom they show keeps the split that it has there.
 
     Returns:
         Manifest rows (paths relative to `folder`) and the skipped files.
@@ -30,7 +38,7 @@ def own_rows(
         R2MError: a folder is missing or empty, there is no training domain, or a split has too few images.
     """
     assert options.images is not None
-    known = known_reals(reals)
+    known = pd.concat([known_reals(reals), *map(known_elsewhere, trained)], ignore_index=True)
     copies = dict(zip(reals["digest"], reals["image_id"], strict=True))
     parts: list[pd.DataFrame] = []
     skipped: Skipped = []
@@ -49,15 +57,16 @@ def own_rows(
         return rows[rows["objection"].isna()]
 
     if options.reals is not None:
-        known = known.assign(named=False)
+        known["named"] &= known["elsewhere"]
         own = take_in(Path(options.reals), "real", "real").assign(source_image=None)
         parts.append(own.assign(label=0, generator=manifest.REAL, family=manifest.REAL))
-        known = pd.concat([known, own.assign(named=True)], ignore_index=True)
+        known = pd.concat([known, own.assign(named=True, elsewhere=False)], ignore_index=True)
         copies |= dict(zip(own["digest"], own["image_id"], strict=True))
     fakes = take_in(Path(options.images), "fake", "fake" if options.reals else "")
     parts.append(fakes.assign(label=1, generator=name, family=options.family))
     rows = pd.concat(parts, ignore_index=True)
     rows["domain"] = name if options.reals else str(reals_of_training(reals)["domain"].iloc[0])
+    report(name, len(rows), skipped)
     expected = manifest.SPLITS if options.role == "train" else ("test",)
     for label, what in ((0, "reals"), (1, "fakes")):
         if label == 1 or options.reals is not None:
@@ -82,8 +91,28 @@ def known_reals(reals: pd.DataFrame) -> pd.DataFrame:
         of_video(video, file.stem, "real") if isinstance(video, str) else Shown()
         for video, file in zip(known["video"], files, strict=True)
     ]
-    known = known.assign(named=True).reset_index(drop=True)
+    known = known.assign(named=True, elsewhere=False).reset_index(drop=True)
     return known.assign(file=pd.Series(files, dtype=object), **columns(shows))
+
+
+def known_elsewhere(path: Path) -> pd.DataFrame:
+    """Return what another generator shows as `identify` takes it: people by the names of videos, and copies.
+
+    No image is made from its images, and names of photographs, often mere numbers, link to nobody.
+    """
+    images = manifest.read(path)
+    images = images[images["digest"].notna()].reset_index(drop=True)
+    shows = [
+        replace(of_video(video, "", "fake" if label else "real"), source=None)
+        if isinstance(video, str)
+        else Shown()
+        for video, label in zip(images["video"], images["label"], strict=True)
+    ]
+    images = images[["image_id", "identity", "split", "digest", "video"]].assign(elsewhere=True)
+    images["named"] = images["video"].notna()
+    images["file"] = pd.Series([Path(image_id) for image_id in images["image_id"]], dtype=object)
+    images["embedding"] = pd.Series([np.empty(0, np.float32)] * len(images), dtype=object)
+    return images.assign(**columns(shows))
 
 
 def imported(

@@ -43,6 +43,7 @@ from r2m.models.digests import digest_of, weights_digest
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
 from r2m.params import Section
+from r2m.weight_files import ADAPTER_CONFIG
 
 logger = logging.getLogger(__name__)
 
@@ -408,6 +409,7 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
 def _check_overlap(recipe: Recipe, inputs: Inputs) -> None:
     """Refuse an output that would replace a file that is read, a shard for instance."""
     read = {path.resolve() for file in inputs.files for path in file.files}
+    read |= {file.path.with_name(ADAPTER_CONFIG).resolve() for file in inputs.files if file.computed}
     for path in recipe.outputs:
         if path.resolve() in read:
             raise R2MError(f"{path}: is one of the inputs; expected another name for the output")

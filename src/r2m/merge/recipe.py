@@ -92,7 +92,10 @@ def read(path: Path, **changes: Any) -> Recipe:
     given = content.get("options")
     if isinstance(given, dict):
         changes["options"] = {**given, **changes.get("options", {})}
-    return build({**content, **changes}, str(path))
+    recipe = build({**content, **changes}, str(path))
+    if path.resolve() in {output.resolve() for output in recipe.outputs}:
+        raise R2MError(f"{path}: is the recipe itself; expected another name for the output")
+    return recipe
 
 
 def build(content: dict[str, Any], source: str) -> Recipe:

@@ -45,7 +45,7 @@ class DomainOptions(Section):
     limit: PositiveInt | None = Field(
         default=None, description="about so many images, evenly over identities"
     )
-    frames: bool | None = Field(default=None, description=FRAMES)
+    frames: bool | None = Field(default=None, strict=True, description=FRAMES)
     label: str | None = Field(default=None, description="name for readers")
 
 
@@ -89,7 +89,7 @@ class GeneratorOptions(Section):
     forge: str | None = Field(default=None, description="built-in classical forgery")
     images: str | None = Field(default=None, description="folder of fakes")
     reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
-    frames: bool | None = Field(default=None, description=FRAMES)
+    frames: bool | None = Field(default=None, strict=True, description=FRAMES)
     options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
     finetune: FinetuneOverrides = FinetuneOverrides()
     label: str | None = Field(default=None, description="name for readers")
