@@ -118,6 +118,7 @@ def test_recipe(folder, tmp_path_factory, monkeypatch):
             {"dtype": "int8"},
             "recipe.yaml: dtype: Input should be 'float32', 'float16' or 'bfloat16' (got 'int8')",
         ),
+        ({"report": "recipe.yaml"}, "recipe.yaml: is the recipe itself; expected another name"),
     ],
 )
 def test_mistakes_in_a_recipe(folder, change, message):

@@ -206,6 +206,14 @@ def test_adapters_merge_as_the_models_that_they_make(tmp_path, method, threads):
     assert report["base"]["digest"] == other["base"]["digest"]
 
 
+def test_an_adapters_config_is_an_input(tmp_path):
+    save_file(weights(0), tmp_path / "base.safetensors")
+    write_adapter(tmp_path / "a", 1)
+    report = tmp_path / "a" / "adapter_config.json"
+    with pytest.raises(R2MError, match=r"adapter_config\.json: is one of the inputs"):
+        merge(tmp_path, "base.safetensors", {"a": "a"}, "--report", report, "--force")
+
+
 def test_an_adapter_of_a_base_in_half_precision(tmp_path):
     save_file({name: one.bfloat16() for name, one in weights(0).items()}, tmp_path / "base.safetensors")
     write_adapter(tmp_path / "a", 1)

@@ -19,21 +19,24 @@ CARD = "results/model_card.md"
 
 @pytest.fixture(scope="module")
 def run(module_copy: Callable[[str], Project]) -> Project:
-    """All blocks trained; families FS (a forgery, and a folder named like the reals) and EFS (own reals)."""
+    """All blocks trained; families FS (a forgery, and a folder named like the reals) and EFS (own videos)."""
     project = module_copy("families")
     rng = np.random.default_rng(2)
     draw(project / "own/named", [f"p{i // 2:02}/{i:02}" for i in range(24)], rng)
-    draw(project / "own/fakes", [f"{i:02}" for i in range(18)], rng)
-    draw(project / "own/reals", [f"{i:02}" for i in range(18)], rng)
+    draw(project / "own/fakes", [f"{i:02}/{frame}" for i in range(18) for frame in (0, 9)], rng)
+    draw(project / "own/reals", [f"{i:02}/{frame}" for i in range(18) for frame in (0, 9)], rng)
+    draw(project / "own/others", [f"{i:02}/{frame}" for i in range(22) for frame in (0, 5)], rng)
     project.edit("backbone.trainable_blocks", "all")
     project.edit("specialists.per", "family")
     project.edit("generators.up", None)
     project.edit("generators.inp", None)
     project.edit("generators.named", {"family": "FS", "images": "own/named"})
     project.edit("generators.apart", {"family": "EFS", "images": "own/fakes", "reals": "own/reals"})
+    others = {"role": "unseen", "images": "own/others", "reals": "own/reals"}
+    project.edit("generators.others", {"family": "EFS", **others})
     project.edit("merge.methods", {"weight_averaging": {}})
     project.edit("experiments", {})
-    project.snakemake("--", "results/tables/auc.csv", SCORES, CARD)
+    project.snakemake("--", "results/tables/auc.csv", SCORES, CARD, "results/data_card.md")
     return project
 
 
@@ -78,15 +81,32 @@ def test_own_fakes_take_the_split_of_the_real_of_their_name(run: Project) -> Non
 def test_own_reals_are_a_domain_of_their_own(run: Project) -> None:
     own = rows(run, "apart")
     assert set(own["domain"]) == {"apart"}
-    assert own["label"].value_counts().to_dict() == {0: 18, 1: 18}
+    assert own["label"].value_counts().to_dict() == {0: 36, 1: 36}
     people = own.groupby("identity")["split"].nunique()
     assert (people == 1).all(), "a person is in two splits"
+
+
+def test_nobody_that_is_trained_on_is_unseen(run: Project) -> None:
+    trained, unseen = rows(run, "apart"), rows(run, "others")
+    assert set(unseen["split"]) == {"test"}
+    splits = pd.concat([trained, unseen]).groupby("identity")["split"].nunique()
+    assert (splits == 1).all()
+    assert {f"{i:02}" for i in range(18, 22)} < set(unseen["video"])
+    card = (run / "results/data_card.md").read_text()
+    assert card.split("## The same file in several splits")[1].split("##")[0].strip() == "None."
+
+
+def test_videos_have_metrics_of_their_own(run: Project) -> None:
+    table = pd.read_csv(run / "results/tables/video.csv", keep_default_na=False)
+    assert set(table["test_set"]) == {"apart/apart", "others/others"}
+    assert (table["frames_most"] == 2).all()
 
 
 def test_table_has_the_own_generators(run: Project) -> None:
     table = pd.read_csv(run / "results/tables/auc.csv", keep_default_na=False)
     assert set(table["model"]) == {"base", "FS", "EFS", "joint", "joint_multiclass", "weight_averaging"}
-    assert set(table["test_set"]) == {"drawn/swap", "sketch/swap", "drawn/named", "apart/apart"}
+    own = {"drawn/named", "apart/apart", "others/others"}
+    assert set(table["test_set"]) == {"drawn/swap", "sketch/swap", *own}
     protocols = table.drop_duplicates("test_set").set_index("test_set")["protocol"].to_dict()
     assert protocols["apart/apart"] == protocols["drawn/named"] == "in_distribution"
 
@@ -94,7 +114,7 @@ def test_table_has_the_own_generators(run: Project) -> None:
 def test_scores_hold_the_own_reals(run: Project) -> None:
     scores = pd.read_parquet(run / SCORES)
     assert set(scores.loc[scores["domain"] == "apart", "label"]) == {0, 1}
-    assert set(scores["set"]) == {"drawn", "sketch", "swap", "named", "apart"}
+    assert set(scores["set"]) == {"drawn", "sketch", "swap", "named", "apart", "others"}
 
 
 def test_model_card_is_of_the_only_merge(run: Project) -> None:
