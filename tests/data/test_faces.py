@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,3 +119,23 @@ def test_a_damaged_file_does_not_take_its_namesake_along(photographs: Photograph
     skipped = pd.read_csv(tmp_path / "a" / "skipped.csv")
     assert [Path(path).name for path in skipped["path"]] == ["001.jpg"]
     assert len(manifest.read(tmp_path / "a" / "manifest.parquet")) == 20
+
+
+def test_an_image_that_opencv_refuses_ends_nothing(
+    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resize of the third image fails as OpenCV does."""
+    calls = iter(range(100))
+    resize = cv2.resize
+
+    def failing(*arguments: object, **options: object) -> object:
+        if next(calls) == 4:
+            return resize(np.zeros((0, 0, 3), np.uint8), (8, 8))
+        return resize(*arguments, **options)
+
+    raw = photographs("raw", 20)
+    monkeypatch.setattr(cv2, "resize", failing)
+    build_domain("a", raw, "test", "file", None, SETTINGS, tmp_path / "a")
+    skipped = pd.read_csv(tmp_path / "a" / "skipped.csv")
+    assert len(skipped) == 1
+    assert skipped["reason"].iloc[0].startswith("cannot be aligned")

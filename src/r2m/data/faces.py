@@ -146,6 +146,8 @@ def extract(
             crop, landmarks, embedding = aligner(image)
         except ValueError as error:
             return str(error)
+        except cv2.error as error:  # OpenCV refuses shapes that nobody thinks of
+            return f"cannot be aligned: {error.err}"
         if crops is not None:
             write_png(crops / f"{stem}.png", crop)
         write_encoded(images / f"{stem}.jpg", crop, f"{prefix}/{stem}", settings)

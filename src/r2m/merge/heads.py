@@ -28,7 +28,10 @@ def merge_heads(heads: Mapping[str, Tensors], rule: str, initial: Tensors | None
         return dict(sorted(heads[name].items()))
     if kind != "average":
         raise R2MError(f"head {rule!r}: expected average, base or specialist:NAME")
-    keys = check(heads)
+    try:
+        keys = check(heads)
+    except R2MError as error:
+        raise R2MError(f"heads of different shapes or not finite: {error}") from error
     for one, tensors in heads.items():
         if tensors.keys() != keys.keys():
             raise R2MError(f"head of {one!r}: expected the tensors {sorted(keys)}, got {sorted(tensors)}")

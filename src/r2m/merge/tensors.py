@@ -68,9 +68,9 @@ def check(task_vectors: TaskVectors) -> dict[str, Tensor]:
                 first[key] = name
             elif zeros[key].shape != tensor.shape:
                 raise R2MError(
-                    f"{key}: shape {tuple(tensor.shape)} in task vector {name!r},"
-                    f" but {tuple(zeros[key].shape)} in {first[key]!r}"
+                    f"{key}: shape {tuple(tensor.shape)} of {name!r},"
+                    f" but {tuple(zeros[key].shape)} of {first[key]!r}"
                 )
             if not torch.isfinite(tensor).all():
-                raise R2MError(f"{key}: task vector {name!r} holds NaN or infinite values")
+                raise R2MError(f"{key}: {name!r} holds NaN or infinite values")
     return dict(sorted(zeros.items()))
