@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -311,13 +311,6 @@ def real_rows(
             "digest": faces.digest,
         }
     )
-
-
-def keep_only(folder: Path, names: Collection[str]) -> None:
-    """Remove the files below `folder` that are not among `names` (POSIX paths relative to it)."""
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in names:
-            path.unlink()
 
 
 def landmark_table(faces: Faces, crops: Sequence[str]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The image set of one generator: a forgery applied to the reals, or a folder of the user's own fakes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from r2m import manifest
 from r2m.data.align import Landmarks
 from r2m.data.encode import Image
-from r2m.data.faces import Settings, keep_only, read_landmarks, report, write_encoded, write_skipped
+from r2m.data.faces import Settings, read_landmarks, report, write_encoded, write_skipped
 from r2m.data.images import read_crop
 from r2m.data.intake import Skipped
 from r2m.data.parallel import thread_map
@@ -51,6 +51,13 @@ def build_generator(
         rows["path"] = [f"{out.as_posix()}/{path}" for path in rows["path"]]
         manifest.write(rows, folder / "manifest.parquet")
         write_skipped(folder / "skipped.csv", skipped)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove the files below `folder` that are not among `names` (POSIX paths relative to it)."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
 
 
 def read_reals(domains: Sequence[Path]) -> pd.DataFrame:
