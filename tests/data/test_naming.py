@@ -2,7 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from r2m.data.naming import class_of, is_mask, meaningful, people_of, person_of_folder, shown
+from r2m.data.naming import ImageClass, Shown, class_of, is_mask, meaningful, people_of, person_of_folder
+from r2m.data.naming import shown as shown_by_file
+
+
+def shown(files: list[Path], image_class: ImageClass, frames: bool | None = None) -> list[Shown]:
+    return [image for image in shown_by_file(files, image_class, frames).values()]
 
 
 def paths(*names: str) -> list[Path]:

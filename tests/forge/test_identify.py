@@ -136,16 +136,29 @@ def test_an_unseen_generator_shows_nobody_that_another_is_trained_on(
     assert skipped["reason"].str.contains("tested only").all()
 
 
+def test_the_second_on_a_trained_fake_is_unseen_by_nobody(reals: Path, tmp_path: Path) -> None:
+    """Whom a trained fake shows second, and no video of her own, is not tested on by another generator."""
+    one = draw_videos(tmp_path / "one", [f"{500 + i}_{600 + i}" for i in range(80)], 1)
+    two = draw_videos(tmp_path / "two", [f"{600 + i}_{600 + i}" for i in range(80)], 2)
+    trained, _ = forged("one", reals, tmp_path / "a", images=str(one))
+    unseen, _ = forged("two", reals, tmp_path / "b", (tmp_path / "a",), role="unseen", images=str(two))
+    second = set(video_name(trained[trained["split"] != "test"]).str.split("_").str[1])
+    assert second
+    assert not second & set(video_name(unseen).str.split("_").str[0])
+    assert splits_of(pd.concat([trained, unseen]), "identity") == 1
+
+
 def test_stills_of_an_unseen_generator_may_have_numbers_that_another_has(reals: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2)):
         for i in range(60):
             draw(tmp_path / name / f"{i:05d}.png", seed, i)
-    forged("one", reals, tmp_path / "a", images=str(tmp_path / "one"))
+    trained, _ = forged("one", reals, tmp_path / "a", images=str(tmp_path / "one"))
     unseen, skipped = forged(
         "two", reals, tmp_path / "b", (tmp_path / "a",), role="unseen", images=str(tmp_path / "two")
     )
     assert len(unseen) == 60
     assert skipped.empty
+    assert splits_of(pd.concat([trained, unseen]), "identity") == 1
 
 
 def test_all_videos_of_a_person_by_name_are_of_the_one_whom_some_frames_show(
@@ -184,7 +197,8 @@ def table(files: list[Path], digests: list[str], image_class: ImageClass) -> pd.
     """Return images as `identify` takes them, without faces."""
     faces = pd.Series([np.empty(0, np.float32)] * len(files), dtype=object)
     described = pd.DataFrame({"file": files, "digest": digests, "embedding": faces})
-    return described.assign(**columns(shown(files, image_class)))
+    described["image_id"] = [f"g/{file}" for file in files]
+    return described.assign(**columns(list(shown(files, image_class).values())))
 
 
 def test_stills_called_after_a_pair_of_stills(tmp_path: Path) -> None:
@@ -279,6 +293,17 @@ def test_two_compressions_of_a_video_are_one_person(tmp_path: Path) -> None:
 def test_frames_of_forged_videos_name_their_video(reals: Path, tmp_path: Path) -> None:
     rows, _ = forged("sbi", reals, tmp_path / "out", forge="sbi")
     assert sorted(set(rows["video"])) == VIDEOS
+
+
+@pytest.mark.parametrize("identity", ["file", "folder"])
+def test_a_limited_choice_of_frames_is_still_of_videos(tmp_path: Path, identity: str) -> None:
+    for i, video in enumerate(VIDEOS):
+        draw_videos(tmp_path / "raw", [video], i, frames=(0, 10 * i + 5, 10 * i + 7))
+    build_domain("d", tmp_path / "raw", "train", identity, 30, SETTINGS, tmp_path / "d")
+    rows = manifest.read(tmp_path / "d/manifest.parquet")
+    assert len(rows) == 30
+    assert rows["video"].notna().all()
+    assert splits_of(rows, "video") == 1
 
 
 def test_the_users_word_on_frames(tmp_path: Path) -> None:

@@ -242,7 +242,9 @@ def build_domain(
     with atomic_path(out) as folder:
         folder.mkdir()
         faces = extract(images, files, name, settings, folder / "images", folder / "crops")
-        shows = shown(faces.file, "real", frames)
+        # Of a limited choice, numbers would not show what are videos.
+        of_file = shown(usable, "real", frames)
+        shows = [of_file[file] for file in faces.file]
         people = people_of_reals(faces, shows, identity, settings.options.identity_similarity)
         table = real_rows(name, faces, [show.video for show in shows], people, role, settings)
         skipped = left_out + misplaced + faces.skipped

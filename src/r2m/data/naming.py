@@ -104,8 +104,8 @@ def people_of(name: str, image_class: ImageClass) -> tuple[tuple[str, ...], str]
     return (name,), name
 
 
-def shown(files: Sequence[Path], image_class: ImageClass, frames: bool | None = None) -> list[Shown]:
-    """Return what each of the `files` of one folder (relative paths) shows by its name.
+def shown(files: Sequence[Path], image_class: ImageClass, frames: bool | None = None) -> dict[Path, Shown]:
+    """Return what each of the files of one folder (relative paths, all that there are) shows by its name.
 
     A sub-folder is a video if most of its images are numbered and numbers start anew in another sub-folder:
     frames do so, photographs that are merely spread over folders do not. It is one, too, if it and others are
@@ -114,7 +114,7 @@ def shown(files: Sequence[Path], image_class: ImageClass, frames: bool | None = 
     what stands before the last number; False takes none.
     """
     videos = _video_folders(files, image_class, frames)
-    return [_shown(file, image_class, file.parent in videos, frames) for file in files]
+    return {file: _shown(file, image_class, file.parent in videos, frames) for file in files}
 
 
 def of_video(video: str, stem: str, image_class: ImageClass) -> Shown:

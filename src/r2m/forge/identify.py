@@ -23,8 +23,8 @@ Label = TypeVar("Label", bound=Hashable)
 def identify(rows: pd.DataFrame, known: pd.DataFrame, role: str, settings: Settings) -> pd.DataFrame:
     """Add source_image, identity, split and `objection` (why an image cannot be used, else None) to `rows`.
 
-    Both tables have the columns file, video, people, source, frame, digest and embedding (empty where it is
-    not known); `known` also has image_id, identity, split and `named` (whether names may link to it).
+    Both tables have the columns image_id, file, video, people, source, frame, digest and embedding (empty
+    where it is not known); `known` also has identity, split and `named` (whether names may link to it).
 
     Who is known keeps identity and split: the person of the real video or photograph that an image is called
     after, of a copy of the file, or of the nearest face above the threshold (for a person by name, the face
@@ -58,11 +58,18 @@ def identify(rows: pd.DataFrame, known: pd.DataFrame, role: str, settings: Setti
             return str(known["split"].iloc[people[person]])
         return split_of_first.get(person) or split_of_stranger(person)
 
+    # Who has the name of somebody that another generator shows, and is not that person, gets another one.
+    taken_names = set(known["identity"])
+    strangers = [f"stranger {key}" for key in keys]
+    strangers = [
+        f"{name} of {image_id.split('/')[0]}" if name in taken_names else name
+        for name, image_id in zip(strangers, rows["image_id"], strict=True)
+    ]
     others = [{name: split_of(name) for name in names[1:]} for names in rows["people"]]
     objections = [objection(own, other, role) for own, other in zip(split, others, strict=True)]
     return rows.assign(
         source_image=taken(known["image_id"], source, [None] * len(rows)),
-        identity=taken(known["identity"], like, [f"stranger {key}" for key in keys]),
+        identity=taken(known["identity"], like, strangers),
         split=split,
         objection=pd.Series(objections, index=rows.index, dtype=object),
     )

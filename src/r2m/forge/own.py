@@ -112,7 +112,17 @@ def known_elsewhere(path: Path) -> pd.DataFrame:
     images["named"] = images["video"].notna()
     images["file"] = pd.Series([Path(image_id) for image_id in images["image_id"]], dtype=object)
     images["embedding"] = pd.Series([np.empty(0, np.float32)] * len(images), dtype=object)
-    return images.assign(**columns(shows))
+    images = images.assign(**columns(shows))
+    return pd.concat([images, _second_people(images)], ignore_index=True)
+
+
+def _second_people(images: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for everybody who is second on images only; both people of an image are of one split."""
+    seen = {names[0] for names in images["people"] if names}
+    places = {name: i for i, names in enumerate(images["people"]) for name in names[1:] if name not in seen}
+    rows = images.iloc[list(places.values())].reset_index(drop=True)
+    rows["people"] = pd.Series([(name,) for name in places], dtype=object)
+    return rows.assign(identity=[f"stranger {name}" for name in places], digest=None)
 
 
 def imported(
@@ -142,7 +152,8 @@ def imported(
     if not faces.image_id:
         path, reason = faces.skipped[0]
         raise R2MError(f"{source}: no usable image; first: {path}: {reason}")
-    return faces, shown(faces.file, image_class, frames), left_out + faces.skipped
+    of_file = shown(files, image_class, frames)
+    return faces, [of_file[file] for file in faces.file], left_out + faces.skipped
 
 
 def described(faces: Faces, shows: list[Shown], below: str) -> pd.DataFrame:
