@@ -64,6 +64,13 @@ def splits_of(rows: pd.DataFrame, by: str) -> int:
     return int(rows.groupby(by)["split"].nunique().max())
 
 
+def test_the_log_tells_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        images = draw_videos(tmp_path / "raw", VIDEOS[:5], 0)
+        build_domain("d", images, "test", "folder", None, SETTINGS, tmp_path / "d")
+    assert "d: 15 images are frames of 5 videos by their names" in caplog.text
+
+
 def test_frames_name_their_video(reals: Path) -> None:
     rows = manifest.read(reals / "manifest.parquet")
     assert sorted(set(rows["video"])) == VIDEOS

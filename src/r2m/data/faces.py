@@ -202,6 +202,16 @@ def report(name: str, used: int, skipped: Skipped) -> None:
         log.info("%s: skipped %d: %s; first: %s", name, count, reason, first[reason])
 
 
+def report_videos(name: str, shows: Sequence[Shown]) -> None:
+    """Log how many videos the images were taken to be of, for that is told from names alone."""
+    images = Counter(show.video for show in shows if show.video is not None)
+    if images:
+        log.info(
+            "%s: %d images are frames of %d videos by their names; `frames: false` if they are not",
+            *(name, images.total(), len(images)),
+        )
+
+
 def write_skipped(path: Path, skipped: Skipped) -> None:
     """Write skipped.csv: path, reason."""
     pd.DataFrame(list(skipped), columns=["path", "reason"]).to_csv(path, index=False)
@@ -245,6 +255,7 @@ def build_domain(
         # Of a limited choice, numbers would not show what are videos.
         of_file = shown(usable, "real", frames)
         shows = [of_file[file] for file in faces.file]
+        report_videos(name, shows)
         people = people_of_reals(faces, shows, identity, settings.options.identity_similarity)
         table = real_rows(name, faces, [show.video for show in shows], people, role, settings)
         skipped = left_out + misplaced + faces.skipped

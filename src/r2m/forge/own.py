@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from r2m import manifest
-from r2m.data.faces import Faces, Settings, extract, report, stem_of
+from r2m.data.faces import Faces, Settings, extract, report, report_videos, stem_of
 from r2m.data.intake import Skipped, intake
 from r2m.data.naming import ImageClass, Shown, of_video, shown
 from r2m.data.split import require_images
@@ -153,7 +153,9 @@ def imported(
         path, reason = faces.skipped[0]
         raise R2MError(f"{source}: no usable image; first: {path}: {reason}")
     of_file = shown(files, image_class, frames)
-    return faces, [of_file[file] for file in faces.file], left_out + faces.skipped
+    shows = [of_file[file] for file in faces.file]
+    report_videos(prefix, shows)
+    return faces, shows, left_out + faces.skipped
 
 
 def described(faces: Faces, shows: list[Shown], below: str) -> pd.DataFrame:
