@@ -17,7 +17,7 @@ from r2m.merge.integers import changed_buffers, describe
 from r2m.merge.kinds import is_running_statistic
 from r2m.merge.recipe import resolve
 from r2m.merge.running import trained
-from r2m.merge.survey import NO_UPDATE, compare, is_finite, running_warning, survey, total
+from r2m.merge.survey import NO_RESIDUAL, NO_UPDATE, compare, is_finite, running_warning, survey, total
 from r2m.merge.task_vector import apply, task_vector
 from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes, norm
 
@@ -70,7 +70,7 @@ def merge(
         else ({}, {})
     )
     if described.get("lambda") == 0:
-        logger.warning("no residual is left of any specialist: the merge is the Real component alone")
+        logger.warning("%s", NO_RESIDUAL)
     if any(task_vectors.values()) and not any(change.any() for change in update.values()):
         logger.warning("%s", NO_UPDATE)
     if any(map(is_running_statistic, averaged)):

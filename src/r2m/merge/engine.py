@@ -30,6 +30,7 @@ from r2m.merge.merging import check_count, updater
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
 from r2m.merge.survey import (
+    NO_RESIDUAL,
     NO_UPDATE,
     Comparison,
     Survey,
@@ -205,7 +206,7 @@ class _Merge:
         describe = self.method.describe if state is not None else None
         described = describe(state) if describe is not None else {}
         if described.get("lambda") == 0:
-            self._note("no residual is left of any specialist: the merge is the Real component alone")
+            self._note(NO_RESIDUAL)
         if update_norm == 0 and any(comparison.norms()):
             self._note(NO_UPDATE)
         if running:

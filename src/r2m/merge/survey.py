@@ -16,6 +16,7 @@ NORM_FACTOR = 10.0
 # Fine-tuning moves weights by a few per cent of their norm.
 BASE_SHARE = 0.5
 
+NO_RESIDUAL = "no residual is left of any specialist: the merge is the Real component alone"
 NO_UPDATE = "nothing is left of the task vectors: the merged weights are the base's"
 
 
