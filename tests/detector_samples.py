@@ -10,7 +10,8 @@ import torch
 from r2m import manifest
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector, create_backbone, initial_head
-from r2m.params import BackboneOptions, FileSource
+from r2m.models.options import BackboneOptions
+from r2m.options import FileSource
 from r2m.seeding import rng
 
 SIZE = 32

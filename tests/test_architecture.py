@@ -20,25 +20,24 @@ ORDER = [
     "train",
     "merge",
     "evaluate",
+    "report",
     "experiments",
     "tables",
     "figures",
+    "params",
     "cli",
 ]
-# Beside the packages; these know no package, but for the names of plug-ins that params are checked against.
+# Beside the packages; these know no package.
 SHARED = {
     "errors",
     "files",
-    "weight_files",
     "seeding",
-    "dotted",
     "digest",
     "manifest",
-    "params",
+    "options",
     "__main__",
     "__init__",
 }
-PLUG_IN_NAMES = {("params", "r2m.forge.registry"), ("params", "r2m.merge.registry")}
 # Modules of `merge` that read and write weights; the others are functions on tensors.
 FILES_OF_MERGES = {"scratch", "engine", "file_source", "gram_cache", "inputs", "inspection"}
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -72,7 +71,7 @@ def test_imports_go_backwards(path):
             continue
         other = imported.split(".")[1]
         if own in SHARED:
-            allowed = other not in ORDER or (own, imported) in PLUG_IN_NAMES or own == "__main__"
+            allowed = other not in ORDER or own == "__main__"
         else:
             allowed = other not in ORDER or ORDER.index(other) <= ORDER.index(own)
         assert allowed, f"{name_of(path)} imports {imported}"
@@ -80,15 +79,8 @@ def test_imports_go_backwards(path):
 
 def test_every_package_is_in_the_order():
     packages = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert packages == {*ORDER, "params"}
-    assert {path.stem for path in SOURCE.glob("*.py")} == SHARED - {"params"}
-
-
-def test_params_are_imported_as_a_whole():
-    """`r2m.digest` leaves out `r2m.params` by this name."""
-    for path in MODULES:
-        if "params" not in path.relative_to(SOURCE).parts[:-1]:
-            assert not [one for one in imports(path) if one.startswith("r2m.params.")], path
+    assert packages == set(ORDER)
+    assert {path.stem for path in SOURCE.glob("*.py")} == SHARED
 
 
 def test_packages_hold_a_docstring_only():

@@ -21,8 +21,9 @@ from detector_samples import CONVNET, VIT, random_weights
 from r2m.cli import r2m as group
 from r2m.digest import closure
 from r2m.errors import R2MError
+from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
-from r2m.params import FinetuneOptions, MergeVariant
+from r2m.train.options import FinetuneOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,7 +97,7 @@ def test_checking_params_does_not_import_torch():
     code = (
         "import sys\n"
         "from r2m.params import load\n"
-        "import r2m.data.check, r2m.digest\n"
+        "import r2m.params.files, r2m.digest\n"
         "load('params.yaml')\n"
         "print('torch' in sys.modules)"
     )

@@ -7,7 +7,10 @@ import yaml
 
 from r2m.errors import R2MError
 from r2m.merge import registry
-from r2m.params import FinetuneOptions, MergeVariant, load, nearest, parse, read_yaml, with_floats
+from r2m.merge.variants import MergeVariant
+from r2m.options import nearest, read_yaml, with_floats
+from r2m.params import load, parse
+from r2m.train.options import FinetuneOptions
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = yaml.safe_load(

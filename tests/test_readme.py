@@ -32,7 +32,7 @@ def test_links_lead_to_files():
 def test_generator_example_is_valid_and_three_lines():
     import yaml
 
-    from r2m.params import GeneratorOptions
+    from r2m.forge.options import GeneratorOptions
 
     example = re.search(r"```yaml\n(  mygan:.*?)```", README, re.DOTALL)
     assert example is not None

@@ -9,7 +9,19 @@ from pathlib import Path
 SOURCE = Path(__file__).parent
 
 # They check and carry values that the rules pass in full, so a change there cannot change a result by itself.
-_CARRIERS = frozenset({"r2m.params", "r2m.errors", "r2m.cli.json_type"})
+_CARRIERS = frozenset(
+    {
+        "r2m.errors",
+        "r2m.options",
+        "r2m.params",
+        "r2m.merge.variants",
+        "r2m.cli.json_type",
+        *(
+            f"r2m.{package}.options"
+            for package in ("data", "forge", "models", "trunk", "train", "evaluate", "experiments")
+        ),
+    }
+)
 
 
 def code_digest(modules: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from r2m import manifest
 from r2m.data.faces import Settings, build_domain, read_landmarks
+from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
-from r2m.params import FacesOptions
 
 Photographs = Callable[..., Path]
 SETTINGS = Settings(FacesOptions(detector="none", crop_size=64, min_images=2), image_size=48, seed=0)

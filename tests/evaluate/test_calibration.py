@@ -13,7 +13,7 @@ from r2m.evaluate.calibration import (
     reliability_table,
 )
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.evaluate.tables import evaluate, read_scores
+from r2m.report.tables import evaluate, read_scores
 
 images = st.lists(
     st.tuples(st.integers(0, 1), st.one_of(st.floats(0, 1), st.integers(0, 4).map(lambda k: k / 4))),

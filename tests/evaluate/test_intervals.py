@@ -9,9 +9,9 @@ import pytest
 from r2m.evaluate.delong import comparisons
 from r2m.evaluate.evaluation import Evaluation
 from r2m.evaluate.intervals import MEAN_COLUMNS, interval_table, mean_intervals
-from r2m.evaluate.main_table import main_table
 from r2m.evaluate.protocols import EvaluationContext, describe, mean_columns
-from r2m.evaluate.tables import evaluate, read_scores
+from r2m.report.main_table import main_table
+from r2m.report.tables import evaluate, read_scores
 
 
 @pytest.fixture

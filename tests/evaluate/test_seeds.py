@@ -12,9 +12,9 @@ import pytest
 
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.evaluate.rendered import Rendered, over_seeds
 from r2m.evaluate.seeds import mean_over_seeds
-from r2m.evaluate.tables import by_seed, write_tables
+from r2m.report.rendered import Rendered, over_seeds
+from r2m.report.tables import by_seed, write_tables
 
 SETTINGS = {"resamples": 100, "seed": 0, "reference": "r2m"}
 

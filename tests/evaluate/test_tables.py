@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from r2m.cli.tables import command
 from r2m.errors import R2MError
 from r2m.evaluate.cross import CROSS_COLUMNS, cross_auc
-from r2m.evaluate.main_table import MainTable, escape, main_table
 from r2m.evaluate.protocols import AUC_COLUMNS, EvaluationContext, read_table
-from r2m.evaluate.tables import SCORE_COLUMNS, evaluate, group_means, read_scores, write_tables
+from r2m.report.main_table import MainTable, escape, main_table
+from r2m.report.tables import SCORE_COLUMNS, evaluate, group_means, read_scores, write_tables
 
 FILES = [
     *("auc.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv", "main.md", "main.tex"),

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from detector_samples import CONVNET, VIT, load_detector
-from r2m.dotted import combinations, with_dotted
 from r2m.errors import R2MError
 from r2m.evaluate.tune import tune
 from r2m.merge import merging, registry
 from r2m.merge.task_vector import apply
+from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
-from r2m.params import MergeVariant
+from r2m.options import combinations, with_dotted
 from r2m.train.pairs import rows_of
 from r2m.train.predict import mean_auc, predict
 from r2m.trunk.inputs import Inputs

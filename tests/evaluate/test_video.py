@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from r2m.evaluate.evaluation import Evaluation
 from r2m.evaluate.protocols import EvaluationContext, read_table
-from r2m.evaluate.tables import evaluate, read_scores, write_tables
 from r2m.evaluate.video import VIDEO_COLUMNS, sets_of_videos, video_table, videos
+from r2m.report.tables import evaluate, read_scores, write_tables
 
 SETTINGS = {"resamples": 100, "seed": 0}
 

@@ -4,7 +4,7 @@ import torch
 
 from r2m.experiments.orders import subsets
 from r2m.models import checkpoint
-from r2m.params import FinetuneOptions
+from r2m.train.options import FinetuneOptions
 
 # `third` has no images of its own on the bench.
 GENERATORS = {"swap": "swap", "up": "up", "third": "swap"}

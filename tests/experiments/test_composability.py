@@ -19,8 +19,8 @@ from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments import composability
 from r2m.experiments.orders import random_orders, subset_name, subsets
 from r2m.merge import registry
+from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
-from r2m.params import MergeVariant
 from r2m.tables import composability as composability_tables
 from r2m.train.pairs import rows_of
 from r2m.train.predict import mean_auc, predict

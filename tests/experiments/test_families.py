@@ -17,7 +17,8 @@ from r2m.evaluate.scores import write
 from r2m.experiments.families import family_scores
 from r2m.experiments.plans import FamiliesPlan
 from r2m.merge.heads import merge_heads
-from r2m.params import parse, read_yaml
+from r2m.options import read_yaml
+from r2m.params import parse
 from r2m.tables.families import table
 
 SCALINGS = [0.2, 1.0, 3.0]

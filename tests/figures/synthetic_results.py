@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from r2m.dotted import with_dotted
 from r2m.evaluate.calibration import reliability
 from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
-from r2m.evaluate.tables import group_means
-from r2m.figures.style import METHOD_COLOURS
 from r2m.merge.options import R2M
+from r2m.options import with_dotted
+from r2m.report.figures.style import METHOD_COLOURS
+from r2m.report.tables import group_means
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 

@@ -8,7 +8,7 @@ import jinja2
 import pytest
 from docutils.core import publish_parts
 
-from r2m.params import ExperimentsOptions
+from r2m.experiments.options import ExperimentsOptions
 
 ROOT = Path(__file__).parents[2]
 CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))

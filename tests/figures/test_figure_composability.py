@@ -7,7 +7,7 @@ from layout import check_layout
 
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.figures.composability import PARTS, figure
-from r2m.figures.style import KIND_COLOURS, METHOD_COLOURS
+from r2m.report.figures.style import KIND_COLOURS, METHOD_COLOURS
 
 LABELS = {
     "weight_averaging": "Weight averaging",

@@ -25,12 +25,12 @@ from r2m.cli import (
 from r2m.errors import R2MError
 from r2m.evaluate.calibration import expected_calibration_error
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.dumbbell import dumbbell
-from r2m.figures.heatmap import heatmap, number
-from r2m.figures.intervals import intervals
-from r2m.figures.reliability import reliability
-from r2m.figures.spectra import layer_type, read_report, spectra, spectra_by_type
-from r2m.figures.tune import read_candidates, tune, tuned_options
+from r2m.report.figures.dumbbell import dumbbell
+from r2m.report.figures.heatmap import heatmap, number
+from r2m.report.figures.intervals import intervals
+from r2m.report.figures.reliability import reliability
+from r2m.report.figures.spectra import layer_type, read_report, spectra, spectra_by_type
+from r2m.report.figures.tune import read_candidates, tune, tuned_options
 
 SIZES = {
     "least": (1, 0, 0, 1),

@@ -16,8 +16,8 @@ from synthetic_results import make_merge_report
 from r2m.cli.figure_pipeline import command
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.pipeline import pipeline, read_merge_report, read_tuned
-from r2m.figures.style import FAMILY_COLOURS
+from r2m.report.figures.pipeline import pipeline, read_merge_report, read_tuned
+from r2m.report.figures.style import FAMILY_COLOURS
 
 CONTEXT = EvaluationContext.model_validate(
     {

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.style import (
+from r2m.report.figures.style import (
     FAMILY_COLOURS,
     METHOD_COLOURS,
     add_axes,

@@ -9,11 +9,12 @@ from r2m import manifest
 from r2m.data.encode import encode
 from r2m.data.faces import Settings, build_domain
 from r2m.data.images import read_crop
+from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
-from r2m.figures.contact_sheet import from_files
 from r2m.forge import identify
 from r2m.forge.generate import build_generator, donors_within, read_reals
-from r2m.params import FacesOptions, GeneratorOptions
+from r2m.forge.options import GeneratorOptions
+from r2m.report.figures.contact_sheet import from_files
 from r2m.seeding import rng
 
 SETTINGS = Settings(FacesOptions(detector="none", crop_size=64, min_images=2), image_size=48, seed=0)

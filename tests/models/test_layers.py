@@ -7,7 +7,7 @@ from timm.models.vision_transformer import VisionTransformer
 from detector_samples import CONVNET, VIT, WEIGHTS, random_weights
 from r2m.models.backbone import Detector
 from r2m.models.layers import recorded_layers
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 
 WHOLE = VIT.model_copy(update={"trainable_blocks": "all"})
 AVERAGED = BackboneOptions(name="test_vit3", image_size=32, weights=WEIGHTS, trainable_blocks=2)

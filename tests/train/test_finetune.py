@@ -9,13 +9,14 @@ from detector_samples import BACKBONES, load_detector
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.backbone import initial_head
-from r2m.params import AugmentOptions, FinetuneOptions
 from r2m.train import finetune as module
 from r2m.train import state
 from r2m.train.finetune import finetune, learning_rate_factor, objective
+from r2m.train.options import FinetuneOptions
 from r2m.train.predict import generator_aucs, mean_auc, predict
 from r2m.train.state import Progress
 from r2m.trunk.inputs import Inputs
+from r2m.trunk.options import AugmentOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

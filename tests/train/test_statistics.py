@@ -8,7 +8,7 @@ from torch import nn
 
 from detector_samples import CONVNET, VIT, load_detector
 from r2m.errors import R2MError
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 from r2m.train.statistics import KINDS, compute, draw
 from r2m.trunk.inputs import Inputs
 

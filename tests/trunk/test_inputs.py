@@ -11,10 +11,10 @@ from r2m.models import checkpoint
 from r2m.models.images import load_images, normalization
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
-from r2m.params import AugmentOptions
 from r2m.trunk import activations
 from r2m.trunk.activations import write_activations
 from r2m.trunk.inputs import Inputs, groups, images_digest
+from r2m.trunk.options import AugmentOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,8 @@ from r2m import manifest
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.images import load_images, normalization
-from r2m.params import BackboneOptions, load
+from r2m.models.options import BackboneOptions
+from r2m.params import load
 
 pytestmark = pytest.mark.slow
 

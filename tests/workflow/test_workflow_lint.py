@@ -10,7 +10,7 @@ import pytest
 import yaml
 from workflow_project import REPOSITORY, Project
 
-from r2m.params import ExperimentsOptions
+from r2m.experiments.options import ExperimentsOptions
 
 RULES = REPOSITORY / "workflow/rules"
 

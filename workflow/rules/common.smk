@@ -11,22 +11,22 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from r2m import params as r2m_params
-from r2m.data.check import check_inputs
+from r2m import options, params
+from r2m.params.files import check_inputs
 from r2m.data.folder_state import ImageFolders
 from r2m.digest import code_digest
 from r2m.errors import R2MError
 from r2m.forge.registry import module_of
 from r2m.merge import registry
-from r2m.weight_files import locate
+from r2m.models.weight_files import locate
 
 # It lives and dies with Snakemake's record of the params that outputs were made with.
 FOLDERS = ImageFolders(Path(".snakemake/image_folders"))
 
 try:
     # Snakemake's own reader takes 1e-5 for text.
-    config = r2m_params.with_floats(config)
-    PARAMS = r2m_params.parse(config)
+    config = options.with_floats(config)
+    PARAMS = params.parse(config)
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
         check_inputs(PARAMS, FOLDERS.count)
@@ -487,7 +487,7 @@ ALL_SOURCES = [
 ALL_PACKAGES = sorted(
     {source.package for source in ALL_SOURCES if hasattr(source, "package")}
 )
-FAMILIES = r2m_params.FAMILIES
+FAMILIES = options.FAMILIES
 
 
 def bench_inputs(wildcards):

@@ -3,7 +3,7 @@
 from snakemake.exceptions import WorkflowError
 
 from r2m.errors import R2MError
-from r2m.params import read_yaml
+from r2m.options import read_yaml
 
 try:
     read_yaml("params.yaml")

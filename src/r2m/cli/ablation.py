@@ -7,7 +7,7 @@ import click
 
 from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
-from r2m.params import AblationOptions
+from r2m.experiments.options import AblationOptions
 
 
 @click.command()

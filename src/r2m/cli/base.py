@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from r2m.cli.json_type import Options
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 
 
 @click.command()

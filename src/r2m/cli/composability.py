@@ -9,7 +9,7 @@ import click
 from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
-from r2m.params import MergeOptions
+from r2m.merge.variants import MergeOptions
 
 
 @click.command()
@@ -32,11 +32,11 @@ def command(
     """Merge and score the specialists that have arrived at each step, beside joint training on the same."""
     from r2m.errors import R2MError
     from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.runtimes import cpu_seconds
     from r2m.evaluate.scores import write
     from r2m.experiments.composability import composability, read_trained
     from r2m.experiments.orders import subsets
     from r2m.files import atomic_path
+    from r2m.report.runtimes import cpu_seconds
 
     arrivals = [order.split(",") for order in orders]
     known = files["task_vector"].keys()

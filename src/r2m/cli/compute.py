@@ -8,7 +8,7 @@ import click
 
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -16,7 +16,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--out", type=FILE, required=True, help="Path without suffix, for .pdf, .svg and .png.")
 def command(path: Path, reals: tuple[Path, ...], seed: int, out: Path) -> None:
     """Draw some fakes of one generator, their reals and the differences."""
-    from r2m.figures.contact_sheet import from_files
-    from r2m.figures.style import save
+    from r2m.report.figures.contact_sheet import from_files
+    from r2m.report.figures.style import save
 
     save(from_files(path, list(reals), seed), out)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from r2m.cli.json_type import Options
-from r2m.evaluate.data_card import CardContext, write_data_card
+from r2m.report.data_card import CardContext, write_data_card
 
 
 @click.command()

@@ -8,7 +8,7 @@ import click
 from r2m.cli.json_type import Options
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext, read_table
-from r2m.params import ExperimentsOptions
+from r2m.experiments.options import ExperimentsOptions
 
 NAMES = list(ExperimentsOptions.model_fields)
 
@@ -20,7 +20,7 @@ NAMES = list(ExperimentsOptions.model_fields)
 @click.argument("table", type=click.Path(path_type=Path))
 def command(experiment: str, options: EvaluationContext, out: Path, table: Path) -> None:
     """Draw the figure of an experiment's table (CSV)."""
-    from r2m.figures.style import save
+    from r2m.report.figures.style import save
 
     try:
         figure = import_module(f"r2m.figures.{experiment}").figure(read_table(table), options)

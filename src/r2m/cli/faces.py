@@ -6,7 +6,7 @@ import click
 
 from r2m.cli.json_type import Options
 from r2m.data.faces import Settings, build_domain
-from r2m.params import FacesOptions
+from r2m.data.options import FacesOptions
 
 FILE = click.Path(path_type=Path)
 

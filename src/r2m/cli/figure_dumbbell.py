@@ -11,7 +11,7 @@ import click
 def command(means: Path, out: Path) -> None:
     """Draw the dumbbell plot."""
     from r2m.evaluate.protocols import read_table
-    from r2m.figures.dumbbell import dumbbell
-    from r2m.figures.style import save
+    from r2m.report.figures.dumbbell import dumbbell
+    from r2m.report.figures.style import save
 
     save(dumbbell(read_table(means)), out)

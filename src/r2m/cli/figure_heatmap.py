@@ -15,7 +15,7 @@ from r2m.evaluate.protocols import EvaluationContext, read_table
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(table: Path, models: Path, options: EvaluationContext, out: Path) -> None:
     """Draw the heat map."""
-    from r2m.figures.heatmap import heatmap
-    from r2m.figures.style import save
+    from r2m.report.figures.heatmap import heatmap
+    from r2m.report.figures.style import save
 
     save(heatmap(read_table(table), read_table(models), options), out)

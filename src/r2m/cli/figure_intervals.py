@@ -14,7 +14,7 @@ from r2m.evaluate.protocols import EvaluationContext, read_table
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(means: Path, options: EvaluationContext, out: Path) -> None:
     """Draw the forest plot."""
-    from r2m.figures.intervals import intervals
-    from r2m.figures.style import save
+    from r2m.report.figures.intervals import intervals
+    from r2m.report.figures.style import save
 
     save(intervals(read_table(means), options), out)

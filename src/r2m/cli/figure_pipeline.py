@@ -16,7 +16,7 @@ from r2m.evaluate.protocols import EvaluationContext
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(report: Path, tune: Path, options: EvaluationContext, title: str, out: Path) -> None:
     """Draw the pipeline diagram of a merge by R²M."""
-    from r2m.figures.pipeline import pipeline, read_merge_report, read_tuned
-    from r2m.figures.style import save
+    from r2m.report.figures.pipeline import pipeline, read_merge_report, read_tuned
+    from r2m.report.figures.style import save
 
     save(pipeline(read_merge_report(report), read_tuned(tune), options, title), out)

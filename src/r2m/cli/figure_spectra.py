@@ -15,7 +15,7 @@ from r2m.evaluate.protocols import EvaluationContext
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(reports: tuple[Path, ...], options: EvaluationContext, title: str, out: Path) -> None:
     """Draw the spectra in the reports of `r2m residual`, one file a specialist, named after it."""
-    from r2m.figures.spectra import read_report, spectra
-    from r2m.figures.style import save
+    from r2m.report.figures.spectra import read_report, spectra
+    from r2m.report.figures.style import save
 
     save(spectra({path.stem: read_report(path) for path in reports}, options, title), out)

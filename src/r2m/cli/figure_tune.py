@@ -15,7 +15,7 @@ from r2m.evaluate.protocols import EvaluationContext
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Path without .pdf, .svg, .png")
 def command(candidates: dict[str, Path], options: EvaluationContext, out: Path) -> None:
     """Draw the tables of `r2m tune`, one file a variant."""
-    from r2m.figures.style import save
-    from r2m.figures.tune import read_candidates, tune
+    from r2m.report.figures.style import save
+    from r2m.report.figures.tune import read_candidates, tune
 
     save(tune({name: read_candidates(path) for name, path in candidates.items()}, options), out)

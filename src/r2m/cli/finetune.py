@@ -9,7 +9,9 @@ import click
 
 from r2m.cli.compute import FILE, compute_options, inputs_options
 from r2m.cli.json_type import Options
-from r2m.params import AugmentOptions, BackboneOptions, FinetuneOptions
+from r2m.models.options import BackboneOptions
+from r2m.train.options import FinetuneOptions
+from r2m.trunk.options import AugmentOptions
 
 
 @click.command()

@@ -6,8 +6,9 @@ import click
 
 from r2m.cli.json_type import Options
 from r2m.data.faces import Settings
+from r2m.data.options import FacesOptions
 from r2m.forge.generate import build_generator
-from r2m.params import FacesOptions, GeneratorOptions
+from r2m.forge.options import GeneratorOptions
 
 FILE = click.Path(path_type=Path)
 

@@ -8,7 +8,7 @@ import click
 from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
-from r2m.params import HostileOptions
+from r2m.experiments.options import HostileOptions
 
 
 @click.command()

@@ -6,7 +6,7 @@ import click
 
 from r2m.cli.compute import FILE
 from r2m.cli.json_type import Options
-from r2m.params import HostileOptions
+from r2m.experiments.options import HostileOptions
 
 
 @click.command()

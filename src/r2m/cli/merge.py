@@ -12,7 +12,7 @@ import yaml
 from r2m.cli.named_file import named_files
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
-from r2m.params import with_floats
+from r2m.options import with_floats
 
 _PATH = click.Path(path_type=Path)
 # Of the options in these groups a merge takes one.

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from r2m.merge.kinds import MATRICES
 from r2m.merge.method import Method
-from r2m.params import Section
+from r2m.options import Section
 
 _OTHERS = {
     "alike": "all tensors alike",

@@ -7,8 +7,8 @@ import click
 from r2m.cli.compute import FILE
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
-from r2m.evaluate.data_card import CardContext
-from r2m.params import FacesOptions
+from r2m.data.options import FacesOptions
+from r2m.report.data_card import CardContext
 
 
 @click.command()
@@ -51,9 +51,9 @@ def command(
     out: Path,
 ) -> None:
     """Write the model card of one merge of the workflow."""
-    from r2m.evaluate.model_card import Files, write_model_card
-    from r2m.evaluate.settings import is_reduced
     from r2m.models.precision import resolve_device
+    from r2m.report.model_card import Files, write_model_card
+    from r2m.report.settings import is_reduced
 
     files = Files(
         model,

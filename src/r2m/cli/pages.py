@@ -10,6 +10,6 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for NAME.html.")
 def command(files: tuple[Path, ...], out: Path) -> None:
     """Write an HTML page for every Markdown and CSV file."""
-    from r2m.evaluate.pages import write_pages
+    from r2m.report.pages import write_pages
 
     write_pages(files, out)

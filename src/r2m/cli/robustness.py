@@ -7,7 +7,8 @@ import click
 from r2m.cli.compute import FILE, compute_options, image_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
-from r2m.params import BackboneOptions, RobustnessOptions
+from r2m.experiments.options import RobustnessOptions
+from r2m.models.options import BackboneOptions
 
 
 @click.command()

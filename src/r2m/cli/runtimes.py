@@ -10,6 +10,6 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
 def command(benchmarks: Path, out: Path) -> None:
     """Sum Snakemake's benchmark files below a folder by stage."""
-    from r2m.evaluate.runtimes import write_runtimes
+    from r2m.report.runtimes import write_runtimes
 
     write_runtimes(benchmarks, out)

@@ -14,6 +14,6 @@ from r2m.params import Params
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Markdown file.")
 def command(models: tuple[Path, ...], params: Params, out: Path) -> None:
     """Record what a run was made with; run it where the run was."""
-    from r2m.evaluate.settings import write_settings
+    from r2m.report.settings import write_settings
 
     write_settings(models, params, out)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from r2m.cli.compute import FILE, compute_options, inputs_options
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 
 
 @click.command()

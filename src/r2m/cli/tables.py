@@ -44,7 +44,7 @@ def command(
     out: Path,
 ) -> None:
     """Write the tables: CSV for programs, Markdown and LaTeX for readers, JSON for `dvc metrics`."""
-    from r2m.evaluate.tables import write_tables
+    from r2m.report.tables import write_tables
 
     paths = [*first, *more]
     write_tables(paths, options, out, resamples=resamples, seed=seed, reference=reference)

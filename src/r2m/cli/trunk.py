@@ -6,7 +6,7 @@ import click
 
 from r2m.cli.compute import FILE, compute_options
 from r2m.cli.json_type import Options
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 
 
 @click.command()

@@ -8,7 +8,8 @@ import click
 from r2m.cli.compute import FILE, compute_options, inputs_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
-from r2m.params import BackboneOptions, MergeVariant
+from r2m.merge.variants import MergeVariant
+from r2m.models.options import BackboneOptions
 
 
 @click.command()
@@ -45,7 +46,6 @@ def command(
     import pandas as pd
     import torch
 
-    from r2m.dotted import combinations
     from r2m.evaluate.tune import tune
     from r2m.files import atomic_path, write_text
     from r2m.merge.heads import merge_heads
@@ -54,6 +54,7 @@ def command(
     from r2m.models import checkpoint
     from r2m.models.backbone import Detector
     from r2m.models.precision import resolve_device
+    from r2m.options import combinations
     from r2m.trunk.inputs import Inputs
 
     torch.set_num_threads(threads)

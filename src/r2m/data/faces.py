@@ -20,12 +20,12 @@ from r2m.data.encode import Image, encode
 from r2m.data.images import read_image, write_png
 from r2m.data.intake import Skipped, intake, reason_of
 from r2m.data.naming import Shown, person_of_folder, shown
+from r2m.data.options import FacesOptions
 from r2m.data.parallel import thread_map
 from r2m.data.people import first_of_group, linked
 from r2m.data.split import require_images, split_by_identity
 from r2m.errors import R2MError
 from r2m.files import atomic_path
-from r2m.params import FacesOptions
 from r2m.seeding import rng
 
 log = logging.getLogger(__name__)

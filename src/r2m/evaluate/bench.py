@@ -19,8 +19,9 @@ from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.layers import recorded_layers
+from r2m.models.options import BackboneOptions
 from r2m.models.precision import resolve_device
-from r2m.params import BackboneOptions, Section
+from r2m.options import Section
 from r2m.train.probe import features
 from r2m.trunk.inputs import Inputs
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from r2m.evaluate.bootstrap import LEVEL, interval
 from r2m.evaluate.delong import ALPHA
 from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.main_table import MainTable, Markup
 from r2m.evaluate.protocols import FAMILIES, MODEL_KEYS, PROTOCOLS, mean_columns
+from r2m.report.main_table import MainTable, Markup
 
 MEAN_COLUMNS = [
     *MODEL_KEYS,

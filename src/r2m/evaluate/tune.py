@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r2m.dotted import with_dotted
 from r2m.errors import R2MError
 from r2m.merge import registry
 from r2m.merge.merging import Shapes, sweep
 from r2m.merge.tensors import TaskVectors
 from r2m.models.backbone import Detector
+from r2m.options import with_dotted
 from r2m.train.pairs import rows_of
 from r2m.train.predict import generator_aucs, predict
 from r2m.trunk.inputs import Inputs

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from r2m.dotted import with_dotted
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen
 from r2m.merge.tensors import Tensors
+from r2m.options import with_dotted
 
 CHOSEN, CORE, RESIDUAL = "as chosen", "core alone", "residual alone"
 

@@ -10,15 +10,16 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from r2m.dotted import combinations
 from r2m.errors import R2MError
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.evaluate.tune import tune
 from r2m.experiments.orders import subset_name, subsets
 from r2m.merge import registry
+from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
-from r2m.params import FinetuneOptions, MergeVariant
+from r2m.options import combinations
+from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import rows_of
 
 SETTING = ["subset", "kind", "model"]

@@ -11,7 +11,7 @@ from r2m.evaluate.scores import KEPT
 from r2m.experiments.plans import BOTH, FAMILIES, GENERATORS, JOINT, FamiliesPlan
 from r2m.experiments.tuned import TunedMerge, as_text, tuned_merge
 from r2m.merge.tensors import Tensors
-from r2m.params import MergeVariant
+from r2m.merge.variants import MergeVariant
 
 
 class Strategy(NamedTuple):

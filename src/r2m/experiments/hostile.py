@@ -16,6 +16,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.experiments.hostile_data import with_trigger
+from r2m.experiments.options import HostileOptions
 from r2m.merge.blocks import Blocks, MemorySource
 from r2m.merge.diagnostics import FEWEST
 from r2m.merge.gram import grams, total
@@ -24,7 +25,6 @@ from r2m.merge.stages.inputs import Chosen
 from r2m.merge.survey import Survey
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.models.precision import autocast
-from r2m.params import HostileOptions
 from r2m.seeding import derive, rng
 from r2m.trunk.fresh import detector_input
 

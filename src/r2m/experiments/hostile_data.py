@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from r2m import manifest
 from r2m.data.images import read_crop, write_png
 from r2m.errors import R2MError
+from r2m.experiments.options import HostileOptions
 from r2m.files import atomic_path
-from r2m.params import HostileOptions
 from r2m.seeding import rng
 
 TRAINED = ("undertrained", "flipped", "backdoor")

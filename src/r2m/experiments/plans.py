@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from r2m.params import MergeVariant, Section
+from r2m.merge.variants import MergeVariant
+from r2m.options import Section
 
 GENERATORS, FAMILIES, BOTH, JOINT = "generators", "families", "both", "joint"
 

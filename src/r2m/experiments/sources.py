@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from r2m.dotted import combinations, with_dotted
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.experiments.plans import SourcesPlan
@@ -17,6 +16,7 @@ from r2m.experiments.tuned import as_text, tuned_merge
 from r2m.merge import gram
 from r2m.merge.blocks import Blocks, MemorySource
 from r2m.merge.tensors import TaskVectors, dot
+from r2m.options import combinations, with_dotted
 
 ONE, TWO = "A", "A+B"
 BY = ["variant", "training", "core"]

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from r2m.dotted import combinations
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.tune import tune
 from r2m.merge import merging, registry
 from r2m.merge.heads import merge_heads
 from r2m.merge.tensors import TaskVectors
-from r2m.params import MergeVariant
+from r2m.merge.variants import MergeVariant
+from r2m.options import combinations
 
 
 class TunedMerge(NamedTuple):

@@ -10,7 +10,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.style import KIND_COLOURS, KIND_MARKERS, add_axes, method_colour, new_figure, styled, wrap
+from r2m.report.figures.style import (
+    KIND_COLOURS,
+    KIND_MARKERS,
+    add_axes,
+    method_colour,
+    new_figure,
+    styled,
+    wrap,
+)
 
 PARTS = {"seen": "Seen so far", "to_come": "Still to come", "unseen": "Unseen generators"}
 PANEL, HEIGHT, GAP, LEFT, RIGHT, TOP = 1.32, 1.75, 0.14, 0.5, 0.12, 0.3

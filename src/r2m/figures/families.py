@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.dots import dot_rows
 from r2m.figures.heads import protocol_series
+from r2m.report.figures.dots import dot_rows
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:

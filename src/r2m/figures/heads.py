@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from r2m.evaluate.experiment_means import TITLES
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.dots import PROTOCOL_COLOURS, PROTOCOL_MARKS, Series, dot_rows
+from r2m.report.figures.dots import PROTOCOL_COLOURS, PROTOCOL_MARKS, Series, dot_rows
 
 NAMES = {"average": "mean of the specialists'", "base": "initial", "retrain": "re-trained", "lda": "LDA"}
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.style import FAINT, INK, add_axes, method_colour, new_figure, styled, text_width, wrap
+from r2m.report.figures.style import FAINT, INK, add_axes, method_colour, new_figure, styled, text_width, wrap
 
 PANELS = {
     "in_distribution": "In distribution",

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.dots import Series, dot_rows
-from r2m.figures.style import INK, method_colour, new_figure, styled
+from r2m.report.figures.dots import Series, dot_rows
+from r2m.report.figures.style import INK, method_colour, new_figure, styled
 
 MARKS = "oDs^vP"
 

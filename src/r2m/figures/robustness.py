@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from r2m.evaluate.protocols import PROTOCOLS, EvaluationContext
-from r2m.figures.style import KIND_COLOURS, add_axes, method_colour, new_figure, styled, wrap
+from r2m.report.figures.style import KIND_COLOURS, add_axes, method_colour, new_figure, styled, wrap
 
 CLEAN = "clean"
 TITLES = {

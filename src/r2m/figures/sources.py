@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.figures.dots import PROTOCOL_COLOURS, PROTOCOL_MARKS, Series, dot_rows
+from r2m.report.figures.dots import PROTOCOL_COLOURS, PROTOCOL_MARKS, Series, dot_rows
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:

@@ -18,8 +18,8 @@ from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.forge import registry
 from r2m.forge.donors import nearest_donors
+from r2m.forge.options import GeneratorOptions
 from r2m.forge.own import own_rows
-from r2m.params import GeneratorOptions
 from r2m.seeding import rng
 
 

@@ -14,7 +14,7 @@ from r2m.data.naming import ImageClass, Shown, of_video, shown
 from r2m.data.split import require_images
 from r2m.errors import R2MError
 from r2m.forge.identify import identify
-from r2m.params import GeneratorOptions
+from r2m.forge.options import GeneratorOptions
 
 
 def own_rows(

@@ -41,10 +41,10 @@ from r2m.merge.survey import (
     total,
 )
 from r2m.models.digests import digest_of, weights_digest
+from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
-from r2m.params import Section
-from r2m.weight_files import ADAPTER_CONFIG
+from r2m.options import Section
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from r2m.merge.kinds import is_running_statistic
 from r2m.merge.method import Method
 from r2m.merge.running import averages, trained
 from r2m.merge.tensors import TaskVectors, Tensors
-from r2m.params import Section
+from r2m.options import Section
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from r2m.merge.kinds import MATRICES, Kind
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

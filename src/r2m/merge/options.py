@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from r2m.params import Section
+from r2m.options import Section
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

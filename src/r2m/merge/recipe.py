@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from r2m.dotted import with_dotted
 from r2m.errors import R2MError
 from r2m.merge import registry
 from r2m.merge.method import Method
 from r2m.merge.options import R2M
-from r2m.params import Section, read_yaml
+from r2m.options import Section, read_yaml, with_dotted
 
 Name = Annotated[str, Field(pattern=r"^[^=/\s]+$")]
 Dtype = Literal["float32", "float16", "bfloat16"]

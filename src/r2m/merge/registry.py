@@ -8,7 +8,7 @@ from functools import cache
 from r2m.errors import R2MError
 from r2m.merge import methods
 from r2m.merge.method import Method
-from r2m.params import nearest
+from r2m.options import nearest
 
 
 @cache

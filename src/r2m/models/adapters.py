@@ -16,8 +16,8 @@ from torch import Tensor
 from r2m.errors import R2MError
 from r2m.models.entries import Entry, Source
 from r2m.models.names import correspondence
+from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
-from r2m.weight_files import ADAPTER_CONFIG
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from r2m.errors import R2MError
-from r2m.params import BackboneOptions
+from r2m.models.options import BackboneOptions
 
 HEAD = "head."
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from r2m.errors import R2MError
 from r2m.models.entries import DTYPE_OF, Entry, raw_bytes
 from r2m.models.names import check_name
-from r2m.weight_files import LONGEST_HEADER
+from r2m.models.weight_files import LONGEST_HEADER
 
 
 @dataclass(frozen=True)

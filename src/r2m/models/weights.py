@@ -16,7 +16,7 @@ from r2m.models.entries import Entry, Source
 from r2m.models.names import canonical, correspondence
 from r2m.models.pickles import open_pickle
 from r2m.models.safetensors_file import json_object, open_safetensors
-from r2m.weight_files import Format, identify, locate
+from r2m.models.weight_files import Format, identify, locate
 
 logger = logging.getLogger(__name__)
 

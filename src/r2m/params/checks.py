@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from r2m.dotted import combinations, with_dotted
 from r2m.errors import R2MError
-from r2m.params.complaints import complaint
+from r2m.merge.variants import MergeVariant
+from r2m.options import combinations, complaint, nearest, with_dotted
 from r2m.params.experiment_checks import experiment_inconsistencies
 from r2m.params.merge_checks import not_enabled, rank_beyond
-from r2m.params.section import nearest
-from r2m.params.sections import FinetuneOverrides, MergeVariant
+from r2m.train.options import FinetuneOverrides
 
 if TYPE_CHECKING:
     from r2m.params.whole import Params

@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from r2m.dotted import combinations, with_dotted
 from r2m.errors import R2MError
-from r2m.params.complaints import complaint
+from r2m.options import combinations, complaint, nearest, with_dotted
 from r2m.params.merge_checks import not_enabled, rank_beyond
-from r2m.params.section import nearest
 
 if TYPE_CHECKING:
     from r2m.params.whole import Params

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from r2m.params.section import nearest
+from r2m.options import nearest
 
 if TYPE_CHECKING:
     from r2m.params.whole import Params

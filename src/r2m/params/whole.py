@@ -4,24 +4,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from r2m.data.options import DomainOptions, FacesOptions
+from r2m.evaluate.options import EvaluateOptions
+from r2m.experiments.options import ExperimentsOptions
+from r2m.forge.options import GeneratorOptions
+from r2m.merge.variants import MergeOptions
+from r2m.models.options import BackboneOptions
+from r2m.options import FAMILIES, Name, Section
 from r2m.params.checks import inconsistencies
-from r2m.params.experiments import ExperimentsOptions
-from r2m.params.section import FAMILIES, Name, Section
-from r2m.params.sections import (
-    AugmentOptions,
-    BackboneOptions,
-    DomainOptions,
-    EvaluateOptions,
-    FacesOptions,
-    FinetuneOptions,
-    GeneratorOptions,
-    JointOptions,
-    MergeOptions,
-    SpecialistsOptions,
-)
+from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
+from r2m.trunk.options import AugmentOptions
 
 # What torch and numpy both take.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Generator(GeneratorOptions):
+    """One generator: its fakes, and how its specialist is fine-tuned."""
+
+    finetune: FinetuneOverrides = FinetuneOverrides()
 
 
 class Params(Section):
@@ -40,7 +41,7 @@ class Params(Section):
     domains: dict[Name, DomainOptions] = Field(
         min_length=1, description="name → a collection of real photographs"
     )
-    generators: dict[Name, GeneratorOptions] = Field(min_length=1, description="name → a forgery generator")
+    generators: dict[Name, Generator] = Field(min_length=1, description="name → a forgery generator")
     faces: FacesOptions = FacesOptions()
     backbone: BackboneOptions = BackboneOptions()
     augment: AugmentOptions = AugmentOptions()

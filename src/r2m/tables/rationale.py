@@ -13,9 +13,9 @@ from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.image_kinds import IMAGE_KINDS, image_kind
 from r2m.evaluate.jackknife import interval, leave_one_out
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.evaluate.rendered import Rendered
 from r2m.experiments.rationale import BASE, BOTH, CORE, MEASURED, OF
 from r2m.manifest import REAL
+from r2m.report.rendered import Rendered
 
 TITLES = {
     "size": "Size",

@@ -9,10 +9,10 @@ from sklearn.metrics import roc_auc_score
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import LEVEL, interval, resampled_aucs
 from r2m.evaluate.protocols import PROTOCOLS, EvaluationContext, mean_columns
-from r2m.evaluate.rendered import Rendered
 from r2m.evaluate.score_matrix import people, set_rows
 from r2m.evaluate.scores import KEPT
 from r2m.experiments.robustness import CLEAN
+from r2m.report.rendered import Rendered
 
 TITLES = {
     CLEAN: "Clean",

@@ -12,13 +12,14 @@ from tqdm import tqdm
 from r2m.errors import R2MError
 from r2m.models.backbone import Detector
 from r2m.models.precision import autocast
-from r2m.params import AugmentOptions, FinetuneOptions
 from r2m.seeding import derive
 from r2m.train import state
+from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import PairSampler, rows_of
 from r2m.train.predict import mean_auc, predict
 from r2m.train.state import Progress
 from r2m.trunk.inputs import Inputs
+from r2m.trunk.options import AugmentOptions
 
 logger = logging.getLogger(__name__)
 

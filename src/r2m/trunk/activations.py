@@ -10,9 +10,9 @@ from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
+from r2m.models.options import BackboneOptions
 from r2m.models.precision import autocast, resolve_device
 from r2m.models.writer import WeightsWriter
-from r2m.params import BackboneOptions
 from r2m.trunk.inputs import Inputs, groups, images_digest
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2m.params import AugmentOptions
+from r2m.trunk.options import AugmentOptions
 
 
 def augment(images: Tensor, options: AugmentOptions, seed: int) -> Tensor:

@@ -15,9 +15,10 @@ from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.images import load_images, normalization
+from r2m.models.options import BackboneOptions
 from r2m.models.weights import open_weights
-from r2m.params import AugmentOptions, BackboneOptions
 from r2m.trunk.augment import augment
+from r2m.trunk.options import AugmentOptions
 
 _TRUNK_METADATA = {
     "images": "from other images than the manifest lists",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from r2m.merge.method import Method
 from r2m.merge.options import Share
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from r2m.merge.method import Method
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     import numpy as np

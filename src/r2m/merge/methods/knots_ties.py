@@ -11,7 +11,7 @@ from r2m.merge.kinds import MATRICES
 from r2m.merge.method import Method
 from r2m.merge.methods import ties
 from r2m.merge.options import Share
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

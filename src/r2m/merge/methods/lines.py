@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from r2m.merge.layers import depths
 from r2m.merge.method import Method
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from r2m.merge.method import Method
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

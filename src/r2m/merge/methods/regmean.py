@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from r2m.errors import R2MError
 from r2m.merge.method import Method
-from r2m.params import Section
+from r2m.options import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt
 from r2m.merge.kinds import Kind, place
 from r2m.merge.layers import depths
 from r2m.merge.method import Method
-from r2m.params import Positive, Section
+from r2m.options import Positive, Section
 
 if TYPE_CHECKING:
     from torch import Tensor

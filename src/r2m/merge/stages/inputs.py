@@ -14,7 +14,7 @@ from r2m.merge import registry
 from r2m.merge.method import Method
 from r2m.merge.options import R2M
 from r2m.models import checkpoint
-from r2m.params import Section
+from r2m.options import Section
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""Options of one generator's fakes."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from r2m.data.options import FRAMES
+from r2m.options import Family, Section
+
+
+class GeneratorOptions(Section):
+    """A built-in classical forgery (`forge`) or a folder of the user's own fakes (`images`)."""
+
+    family: Family = Field(description="face swapping, reenactment, entire synthesis, editing")
+    role: Literal["train", "unseen"] = Field(
+        default="train", description="train: gets a specialist; unseen: tested on only"
+    )
+    forge: str | None = Field(default=None, description="built-in classical forgery")
+    images: str | None = Field(default=None, description="folder of fakes")
+    reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
+    frames: bool | None = Field(default=None, strict=True, description=FRAMES)
+    options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
+    label: str | None = Field(default=None, description="name for readers")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "GeneratorOptions":
+        if (self.forge is None) == (self.images is None):
+            raise ValueError("expected exactly one of `forge: NAME` and `images: FOLDER`")
+        if self.reals is not None and self.images is None:
+            raise ValueError("`reals` belongs to `images`: expected both or neither")
+        if self.frames is not None and self.images is None:
+            raise ValueError("`frames` belongs to `images`: expected both or neither")
+        if self.options and self.forge is None:
+            raise ValueError("`options` belongs to `forge`")
+        return self

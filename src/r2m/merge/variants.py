@@ -1,0 +1,38 @@
+"""Merges by name: a method, its options, its head rule, and the grid that is tuned on val."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from r2m.options import Name, Section
+
+
+class MergeVariant(BaseModel):
+    """One merge: a method, its options beside it, its head rule, and the grid that is tuned on val."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    enabled: bool = Field(default=True, strict=True, description="false: checked, but not made")
+    method: str | None = Field(default=None, description="default: the variant's own name")
+    head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = Field(
+        default="average", description="average, base or specialist:NAME"
+    )
+    label: str | None = Field(default=None, description="name for readers")
+    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={},
+        description="dotted option → its values; every combination is a candidate, and val chooses",
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the method, as they stand beside the keys that every variant has."""
+        return dict(self.model_extra or {})
+
+
+class MergeOptions(Section):
+    """The merges to make and how many candidates each tunable one may try."""
+
+    candidates: PositiveInt = Field(default=9, description="how many every merge with `tune` has")
+    methods: dict[Name, MergeVariant] = Field(
+        description="name → a method's options, and enabled, method, head, label, tune"
+    )

@@ -1,0 +1,1 @@
+"""Figures of the default run, one module each, and the style that all figures share."""

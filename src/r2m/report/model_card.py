@@ -1,0 +1,390 @@
+"""The model card: what a merged detector is made of, how well it does, what it is for, and how to load it."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import timm
+
+from r2m import __version__, manifest
+from r2m.data.options import FacesOptions
+from r2m.errors import R2MError
+from r2m.evaluate.protocols import PROTOCOLS, read_table
+from r2m.files import write_text
+from r2m.merge import registry
+from r2m.models import checkpoint
+from r2m.models.digests import sha256_of
+from r2m.models.images import normalization
+from r2m.models.options import BackboneOptions
+from r2m.models.weights import open_weights
+from r2m.report.data_card import STAND_INS, CardContext, families_of, read_receipt
+from r2m.report.markdown import table
+from r2m.report.runtimes import TOTAL, read_benchmarks, runtimes
+
+SHARED_STAGES = ("finetune", "task_vector")
+OWN_STAGES = ("statistics", "tune", "real_component", "residual", "merge")
+METRICS = {
+    "ap": "AP",
+    "eer": "EER",
+    "tpr_at_fpr_1": "TPR at 1 % FPR",
+    "ece": "ECE",
+    "accuracy": "accuracy",
+}
+USE = (
+    "Research on merging detectors in weight space, and on how far detectors generalise to forgeries that "
+    "they were not trained on. It is not made for decisions about people: a score is no evidence that a "
+    "photograph is forged, or that it is not."
+)
+LOADING = '''\
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+tensors = load_file("{path}")
+backbone = timm.create_model("{name}", num_classes=0{size_argument}).eval()
+backbone.load_state_dict({{key: one for key, one in tensors.items() if not key.startswith("head.")}})
+mean = torch.tensor({mean}).view(3, 1, 1)
+std = torch.tensor({std}).view(3, 1, 1)
+
+
+def logits(images: torch.Tensor) -> torch.Tensor:
+    """Logits (B,) of "fake" for RGB images (B, 3, {size}, {size}) in [0, 1]."""
+    with torch.inference_mode(){autocast}:
+        features = backbone((images - mean) / std)
+        return F.linear(features, tensors["head.weight"], tensors["head.bias"]).squeeze(1).float()
+
+
+# sigmoid(logits) is the probability of "fake". For the accuracy above, logits over {threshold:.4f} are fake.
+'''
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the card is made from: `specialists` by name; `benchmarks` is a folder, which may be empty."""
+
+    model: Path
+    report: Path
+    tune: Path
+    base: Path
+    specialists: Mapping[str, Path]
+    manifests: Sequence[Path]
+    receipts: Sequence[Path]
+    auc: Path
+    models: Path
+    intervals: Path
+    benchmarks: Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """A checkpoint: its metadata, the hash of its tensors, and how many tensors and parameters it has."""
+
+    metadata: dict[str, str]
+    sha256: str
+    tensors: int
+    parameters: int
+
+
+def write_model_card(
+    files: Files, faces: FacesOptions, label: str, context: CardContext, reduced: bool, out: Path
+) -> None:
+    """Write the card of one merged model of the workflow, scored in bf16 autocast (`reduced`) or in fp32.
+
+    Raises:
+        R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
+    """
+    merged = read_part(files.model, "variant", "method", "head", "options")
+    base = read_part(files.base, "backbone")
+    specialists = {
+        name: read_part(path, "generators", "selected") for name, path in files.specialists.items()
+    }
+    variant = merged.metadata["variant"]
+    backbone = BackboneOptions.model_validate_json(base.metadata["backbone"])
+    images = manifest.concat(manifest.read(path) for path in files.manifests)
+    scores, models, means = (
+        read_metrics(path, variant) for path in (files.auc, files.models, files.intervals)
+    )
+    row = models.iloc[0]
+    report = _read_json(files.report, "update_norm", "the report of a merge")
+    chosen = _read_json(files.tune, "val_auc", "the chosen options")
+    sections = [
+        [f"# Model card: {label}", "", *_summary(merged, specialists, backbone)],
+        ["## What it is made of", "", *_parts(files, merged, base, specialists, images, chosen, context)],
+        ["## How it was merged", "", *_merging(merged, report, chosen, context)],
+        ["## Metrics", "", *_metrics(scores, row, means, context)],
+        ["## Intended use", "", USE],
+        ["## Limits", "", *_limits(scores, images, backbone, faces, context)],
+        ["## How to load it", "", *_loading(files.model, backbone, faces, row["threshold"], reduced)],
+        ["## What it took", "", *_cost(files.benchmarks, variant)],
+        ["## Versions", "", *_versions(merged)],
+        ["## Licences", "", *_licences(files.receipts)],
+    ]
+    write_text(out, "\n\n".join("\n".join(section) for section in sections) + "\n")
+
+
+def read_part(path: Path, *wanted: str) -> Part:
+    """Read a checkpoint's metadata and hash its tensors; raises R2MError if `wanted` metadata are missing."""
+    with open_weights(path) as weights:
+        known = checkpoint.read_metadata(path)
+        missing = [key for key in wanted if key not in known]
+        if missing:
+            raise R2MError(f"{path}: expected a checkpoint of the workflow; its metadata lack {missing[0]}")
+        count = sum(entry.numel for entry in weights.entries.values())
+        return Part(known, sha256_of(weights), len(weights.entries), count)
+
+
+def read_metrics(path: Path, variant: str) -> pd.DataFrame:
+    """Return a merge's rows of a table of `r2m tables`; raises R2MError if there are none."""
+    table = read_table(path)
+    rows = table[(table["model"] == variant) & (table["kind"] == "merge")]
+    if rows.empty:
+        raise R2MError(f"{path}: no merged model {variant!r}")
+    return rows
+
+
+def training_counts(images: pd.DataFrame, generators: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many fakes a generator, and reals a domain, a model of `generators` is trained on."""
+    train = images[images["split"] == "train"]
+    fakes = train[train["generator"].isin(generators) & (train["label"] == 1)]
+    reals = train[train["domain"].isin(set(fakes["domain"])) & (train["label"] == 0)]
+    by_generator = {name: int((fakes["generator"] == name).sum()) for name in generators}
+    return by_generator, {str(name): int(count) for name, count in reals["domain"].value_counts().items()}
+
+
+def _summary(merged: Part, specialists: Mapping[str, Part], backbone: BackboneOptions) -> list[str]:
+    method = registry.get(merged.metadata["method"])
+    return [
+        f"A detector of forged faces with one logit, that of “fake”. Backbone: `{backbone.name}` of timm at"
+        f" {backbone.image_size} px. Its weights are merged from {len(specialists)} specialists by"
+        f" {method.title}, without training on their generators together.",
+        "",
+        f"Method: {method.citation}.",
+    ]
+
+
+def _parts(
+    files: Files,
+    merged: Part,
+    base: Part,
+    specialists: Mapping[str, Part],
+    images: pd.DataFrame,
+    chosen: Mapping[str, Any],
+    context: CardContext,
+) -> list[str]:
+    rows = [(f"base, from `{base.metadata.get('source', files.base.name)}`", "–", "–", f"`{base.sha256}`")]
+    for name in sorted(specialists, key=_place(context)):
+        part = specialists[name]
+        fakes, reals = training_counts(images, json.loads(part.metadata["generators"]))
+        counted = [f"{count} fakes of {context.generator_label(one)}" for one, count in fakes.items()]
+        counted += [f"{count} reals of {context.domain_label(one)}" for one, count in reals.items()]
+        selected = json.loads(part.metadata["selected"])["val_auc"]
+        known = context.generators.get(name)
+        title = f"specialist {context.generator_label(name)}{f' ({known.family})' if known else ''}"
+        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{part.sha256}`"))
+    rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.sha256}`"))
+    with open(files.model, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [
+        *table(["part", "training images", "val AUC", "SHA-256 of the tensors"], rows, numbers=0),
+        "",
+        f"The merged model is `{files.model}`: {merged.tensors} tensors, {merged.parameters / 1e6:.1f}"
+        f" million parameters, {files.model.stat().st_size / 1e6:.1f} MB. SHA-256 of the file: `{digest}`."
+        " The hashes in the table are of names, types, shapes and values, whatever file holds them.",
+        "",
+        "Val AUC: of a specialist on its own generators, of the merged model the mean over all trained ones."
+        " The test split took part in neither. `results/data_card.md` says what the images are.",
+    ]
+
+
+def _merging(
+    merged: Part, report: Mapping[str, Any], chosen: Mapping[str, Any], context: CardContext
+) -> list[str]:
+    tuned = chosen.get("tuned", {})
+    options = _dotted(json.loads(merged.metadata["options"]))
+    rows = [
+        (f"`{name}`", value if isinstance(value, str) else json.dumps(value), "yes" if name in tuned else "")
+        for name, value in options.items()
+    ]
+    head, _, name = merged.metadata["head"].partition(":")
+    heads = {
+        "average": "the mean of the specialists' heads",
+        "base": "the initial head of all specialists",
+        "specialist": f"that of {context.generator_label(name)}",
+    }
+    lines = (
+        [*table(["option", "value", "chosen on val"], rows, numbers=0), ""] if rows else ["No options.", ""]
+    )
+    if "lambda" in report:
+        lines += [
+            f"The residuals are added with λ = {report['lambda']:.4g}. The Real component has the norm"
+            f" {report['core_norm']:.4g}, the mean residual {report['mean_residual_norm']:.4g}:"
+            f" {100 * report['remaining_share']:.0f} % of what the residuals have before averaging.",
+            "",
+        ]
+    return [*lines, f"Classifier head: {heads.get(head, head)}. It is no part of the merge of the weights."]
+
+
+def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context: CardContext) -> list[str]:
+    whole = means[means["part"] == "mean"].set_index("protocol")
+    rows = []
+    for protocol, title in PROTOCOLS.items():
+        part = scores[scores["protocol"] == protocol]
+        if len(part):
+            least = part.nsmallest(1, "auc").iloc[0]
+            where = f"{context.generator_label(least['generator'])}, {context.domain_label(least['domain'])}"
+            auc, low, high = (float(whole[column][protocol]) for column in ("auc", "low", "high"))
+            means_of = [f"{part[key].mean():.3f}" for key in METRICS]
+            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
+            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(part), *means_of))
+    header = ["protocol", "lowest AUC", "mean AUC", "test sets", *METRICS.values()]
+    return [
+        *table(header, rows, numbers=1 + len(METRICS)),
+        "",
+        "Means over the test sets of a protocol; a test set is the fakes of one generator against the reals"
+        " of the same domain. In brackets: 95 % intervals, from a bootstrap of people. Every model on every"
+        " set, and what the metrics are: `results/tables/auc.csv` and its caption. Accuracy is at one"
+        f" threshold for all sets, the logit {row['threshold']:.4f}, which has the greatest balanced accuracy"
+        f" on the val split ({row['val_balanced_accuracy']:.3f}).",
+    ]
+
+
+def _limits(
+    scores: pd.DataFrame,
+    images: pd.DataFrame,
+    backbone: BackboneOptions,
+    faces: FacesOptions,
+    context: CardContext,
+) -> list[str]:
+    known = [name for name, one in context.generators.items() if one.role == "train"]
+    _, reals = training_counts(images, known)
+    domains = " and ".join(context.domain_label(name) for name in reals)
+    low, high = faces.jpeg_quality
+    lines = []
+    if families := families_of(context):
+        lines.append(STAND_INS.format(families=families))
+    lines += [
+        f"Its specialists saw {len(known)} generators, and real photographs of {domains} alone. How it does"
+        " on others is what the protocols *unseen generators* and *cross-dataset* measure, and no more.",
+        f"It takes one aligned face at {backbone.image_size} px. All images were encoded as JPEG of quality"
+        f" {low} to {high}; the threshold holds for images like those of the val split.",
+        "The numbers are of one seed. How far they move between seeds is not in this card.",
+    ]
+    inverted = scores.loc[scores["auc"] < 0.5, ["generator", "domain"]].astype(str)
+    if len(inverted):
+        pairs = zip(inverted["generator"], inverted["domain"], strict=True)
+        sets = ", ".join(f"{context.generator_label(one)} ({context.domain_label(of)})" for one, of in pairs)
+        lines.append(f"On these test sets fakes look more real to it than the reals (AUC below 0.5): {sets}.")
+    return [f"- {line}" for line in lines]
+
+
+def _loading(
+    path: Path, backbone: BackboneOptions, faces: FacesOptions, threshold: float, reduced: bool
+) -> list[str]:
+    mean, std = ([round(float(one), 8) for one in part.flatten()] for part in normalization(backbone.name))
+    config = timm.get_pretrained_cfg(backbone.name)
+    fixed = config is not None and config.fixed_input_size
+    code = LOADING.format(
+        path=path,
+        name=backbone.name,
+        size_argument=f", img_size={backbone.image_size}" if fixed else "",
+        size=backbone.image_size,
+        mean=mean,
+        std=std,
+        threshold=threshold,
+        autocast=", torch.autocast(images.device.type, torch.bfloat16)" if reduced else "",
+    )
+    arithmetic = (
+        "The metrics are of scores in bf16 autocast, as in this code; in fp32 the logits differ."
+        if reduced
+        else "The metrics are of scores in fp32."
+    )
+    aligned = (
+        "as they are: no face detector was used"
+        if faces.detector == "none"
+        else f"YuNet finds the largest face, its five points are aligned by a similarity with a margin of"
+        f" {faces.margin:g}, cut at {faces.crop_size} px"
+    )
+    return [
+        "Tensors are named as in timm, those of the head `head.weight` (1, D) and `head.bias` (1,).",
+        "",
+        "```python",
+        *code.splitlines(),
+        "```",
+        "",
+        f"Images: {aligned}, then brought to {backbone.image_size} px (`r2m faces` does all of it).",
+        "",
+        arithmetic,
+    ]
+
+
+def _cost(folder: Path, variant: str) -> list[str]:
+    benchmarks = read_benchmarks(folder)
+    own = benchmarks["job"].map(lambda job: job.split("/")[0] == variant).astype(bool)
+    wanted = benchmarks["stage"].isin(SHARED_STAGES) | (benchmarks["stage"].isin(OWN_STAGES) & own)
+    if not wanted.any():
+        return ["Not measured: the model was made on another machine than this card."]
+    rows = [
+        (one.stage, one.jobs, f"{one.cpu_seconds:.0f}", f"{one.wall_seconds:.0f}", f"{one.peak_mib:.0f}")
+        for one in runtimes(benchmarks[wanted]).itertuples()
+    ]
+    return [
+        *table(["stage", "jobs", "CPU seconds", "wall-clock seconds", "peak MiB of a job"], rows, numbers=4),
+        "",
+        "From Snakemake's benchmark files: the specialists, which all merges share, and the stages of this"
+        f" merge; `{TOTAL}` is their sum. Data, trunk and scores are in `results/runtimes.csv`.",
+    ]
+
+
+def _versions(merged: Part) -> list[str]:
+    rows = [
+        ("r2m, of the merge", merged.metadata.get("r2m_version", "not recorded")),
+        ("r2m, of this card", __version__),
+        ("Python", platform.python_version()),
+        *((name, metadata.version(name)) for name in ("torch", "timm", "safetensors", "numpy")),
+    ]
+    return table(["package", "version"], rows, numbers=0)
+
+
+def _licences(receipts: Sequence[Path]) -> list[str]:
+    rows = [
+        (f"{one['package']} {one['version']}", one["licence"])
+        for one in (read_receipt(path) for path in receipts)
+    ]
+    lines = [*table(["made from", "licence and terms"], rows, numbers=0), ""] if rows else []
+    return [
+        *lines,
+        "The code is under the Apache License 2.0. Folders and files of one's own: their owner's terms.",
+    ]
+
+
+def _place(context: CardContext) -> Callable[[str], int]:
+    """Return the key that sorts specialists as their generators stand in params.yaml."""
+    known = list(context.generators)
+    return lambda name: known.index(name) if name in known else len(known)
+
+
+def _dotted(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested options as one mapping of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= (
+            _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
+    return flat
+
+
+def _read_json(path: Path, wanted: str, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise R2MError(f"{path}: cannot read {what}: {error}") from error
+    if wanted not in content:
+        raise R2MError(f"{path}: expected {what} with {wanted}")
+    return content

