@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 SOURCE = Path(__file__).parent
 
-# Their classes carry and check values that rules pass in full: a change there cannot change a result by itself.
+# Their classes carry and check values that rules pass in full, and change no result by themselves.
 _CARRIERS = frozenset(
     {
         *(
@@ -151,12 +151,9 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _bound(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
-    """Yield the names of r2m that an import binds, and what they stand for: `r2m.module` or `r2m.module.name`."""
+    """Yield the names that an import of r2m binds, and what they stand for: `r2m.module` or `r2m.module.name`."""
     for alias in statement.names:
-        if isinstance(statement, ast.Import):
-            whole = alias.name
-        else:
-            whole = f"{statement.module}.{alias.name}"
+        whole = alias.name if isinstance(statement, ast.Import) else f"{statement.module}.{alias.name}"
         if whole.startswith("r2m."):
             yield alias.asname or alias.name, whole
 

@@ -1,4 +1,4 @@
-"""The whole workflow that `params.yaml` asks for: the stages of the main run, of the experiments, and of DVC."""
+"""The whole workflow that `params.yaml` asks for: stages of the default run, of experiments, and of DVC."""
 
 from functools import cached_property
 from pathlib import Path
@@ -93,8 +93,9 @@ class Workflow:
         return [self.main["tables"], *self.reporting]
 
     def orphans(self, results: Path = RESULTS) -> list[Path]:
-        """Return the files below `results` that no job makes: of names that the params do not hold any more."""
-        files, folders = set(), set()
+        """Return the files below `results` that no job makes, such as those of names that the params lost."""
+        files: set[Path] = set()
+        folders: set[Path] = set()
         for stage in self.stages.values():
             for instance in stage.instances:
                 for key, path in stage.paths(**instance).items():

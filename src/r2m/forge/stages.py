@@ -23,7 +23,7 @@ def forge(
     out: Path,
     threads: int,
 ) -> None:
-    """Forge the reals of all domains, or align and encode a folder of fakes; raises as `build_generator` does.
+    """Forge the reals of all domains, or align and encode a folder of fakes; raises like `build_generator`.
 
     `faces` are folders of domains, `trained` manifests of folders of fakes that are trained on.
     """

@@ -1,4 +1,4 @@
-"""Stages up to the images and what the frozen trunk makes of them: sources, base, faces, fakes, activations."""
+"""Stages up to the cached activations: sources, base weights, faces, fakes, and the frozen trunk."""
 
 from pathlib import Path
 

@@ -117,7 +117,8 @@ def merge(plan: Plan) -> Stage:
 
     def job(variant: str, seed: str) -> Job:
         is_r2m = variant in plan.r2m_variants
-        residuals = RESULTS / f"residuals/{variant}/seed{seed}"
+        folder = RESULTS / f"residuals/{variant}/seed{seed}"
+        residuals = {name: folder / f"{name}.safetensors" for name in plan.members}
         return Job(
             "r2m.merge.stages:merge",
             {

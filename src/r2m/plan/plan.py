@@ -162,7 +162,7 @@ class Plan:
         return [folder for folder in (options.images, options.reals) if folder]
 
     def _trained_folders(self, generator: str) -> list[Path]:
-        """Return the manifests of users' fakes that are trained on: an unseen folder may show the same people."""
+        """Return the manifests of users' fakes that are trained on, whose people an unseen folder may show."""
         options = self.params.generators[generator]
         if options.role == "train" or options.images is None:
             return []
@@ -295,11 +295,11 @@ class Plan:
         )
         return {
             "generators": {
-                name: one.model_dump(mode="json", include=generator_keys)
+                name: one.model_dump(mode="json", include={"family", "role", "label", *generator_keys})
                 for name, one in self.params.generators.items()
             },
             "domains": {
-                name: one.model_dump(mode="json", include=domain_keys)
+                name: one.model_dump(mode="json", include={"role", "label", *domain_keys})
                 for name, one in self.params.domains.items()
             },
         }

@@ -55,11 +55,14 @@ def figure(
     values: Mapping[str, Any],
     category: str,
     result: str,
+    function: str = "",
 ) -> Stage:
-    """Return the stage of a figure that there is one of."""
+    """Return the stage of a figure that there is one of, drawn by the function of its name or another."""
 
     def job() -> Job:
-        return Job(f"r2m.report.stages:{name}", inputs, {"out": RESULTS / "figures" / name}, values)
+        return Job(
+            f"r2m.report.stages:{function or name}", inputs, {"out": RESULTS / "figures" / name}, values
+        )
 
     return Stage(
         f"figure_{name}",
@@ -110,7 +113,12 @@ def tuning(plan: Plan) -> Stage:
     }
     labels = {name: plan.label(name) for name in plan.variants}
     return figure(
-        "tune", {"candidates": candidates}, {"labels": labels}, "Method", "Val AUC of every candidate"
+        "tune",
+        {"candidates": candidates},
+        {"labels": labels},
+        "Method",
+        "Val AUC of every candidate",
+        "tuning",
     )
 
 

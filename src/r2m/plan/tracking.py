@@ -1,4 +1,4 @@
-"""What DVC tracks: the jobs behind each of its stages, digests of them, and of the images that models are trained on."""
+"""What DVC tracks: the jobs behind each of its stages, and digests of them and of training images."""
 
 import hashlib
 import json
@@ -74,13 +74,13 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
 
 
 def trained_on(plan: Plan) -> dict[str, list[str]]:
-    """Return model → the generators that it is trained on, for every model that a stage of dvc.yaml may make."""
+    """Return model → the generators that it is trained on, for all models that dvc.yaml knows."""
     members = {name: plan.members.get(name, []) for name in [*plan.generators, *FAMILIES]}
     return {**members, "joint": plan.trained}
 
 
 def members(plan: Plan) -> Stage:
-    """Digest the images that each model is trained on, so that a new image set retrains only what it belongs to."""
+    """Digest the images that each model is trained on: a new image set retrains only what it belongs to."""
 
     def training_images(generators: Iterable[str]) -> list[Path]:
         sets = plan.training_sets(generators)
@@ -102,7 +102,7 @@ def members(plan: Plan) -> Stage:
 
 
 def folders(plan: Plan) -> list[str]:
-    """Return the folders that stages of dvc.yaml put out although the params may leave nothing to be made there."""
+    """Return the folders that stages of dvc.yaml put out, where the params may leave nothing to be made."""
     trained = [*plan.generators, *FAMILIES]
     merged = ("statistics", "tune", "real", "residuals", "merged", "scores/merge")
     return [
