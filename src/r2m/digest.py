@@ -151,7 +151,7 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 def _bound(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
-    """Yield the names that an import of r2m binds, and what they stand for: `r2m.module` or `r2m.module.name`."""
+    """Yield the names that an import binds, with the `r2m.module` or `r2m.module.name` they stand for."""
     for alias in statement.names:
         whole = alias.name if isinstance(statement, ast.Import) else f"{statement.module}.{alias.name}"
         if whole.startswith("r2m."):

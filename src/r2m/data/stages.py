@@ -30,7 +30,7 @@ def faces(
     out: Path,
     threads: int,
 ) -> None:
-    """Find, align, group by identity, split and encode the faces of one domain; raises like `build_domain`."""
+    """Find, align, group, split and encode the faces of one domain; raises like `build_domain`."""
     settings = Settings(faces, image_size, seed, detector, embedder, threads)
     build_domain(domain, images, options.role, options.identity, options.limit, settings, out, options.frames)
 

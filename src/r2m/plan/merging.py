@@ -126,9 +126,7 @@ def merge(plan: Plan) -> Stage:
                 "base": BASE,
                 "task_vectors": {} if is_r2m else plan.specialists("task_vector", seed),
                 "core": RESULTS / f"real/{variant}/seed{seed}/core.safetensors" if is_r2m else None,
-                "residuals": {name: residuals / f"{name}.safetensors" for name in plan.members}
-                if is_r2m
-                else {},
+                "residuals": residuals if is_r2m else {},
                 "statistics": plan.statistics(variant, seed),
                 "heads": plan.specialists("head", seed),
                 "initial_head": INITIAL_HEAD,

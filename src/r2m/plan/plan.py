@@ -162,7 +162,7 @@ class Plan:
         return [folder for folder in (options.images, options.reals) if folder]
 
     def _trained_folders(self, generator: str) -> list[Path]:
-        """Return the manifests of users' fakes that are trained on, whose people an unseen folder may show."""
+        """Return the manifests of trained folders of fakes, whose people an unseen folder may show."""
         options = self.params.generators[generator]
         if options.role == "train" or options.images is None:
             return []
