@@ -13,6 +13,7 @@ container: "docker://python:3.11-slim"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/around.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/merging.smk"
@@ -29,8 +30,8 @@ rule all:
     default_target: True
     input:
         RUN.reported,
-        CODE.values(),
-        writes(S.members),
+        RUN.code.artifacts(),
+        S.members.artifacts(),
 
 
 rule paper:

@@ -54,7 +54,9 @@ def flagged(stage, key, pattern):
         return pattern
     shown = stage.report[key]
     caption = f"../report/{shown.caption}.rst"
-    return report(pattern, caption=caption, category=shown.category, labels=shown.labels)
+    return report(
+        pattern, caption=caption, category=shown.category, labels=shown.labels
+    )
 
 
 def call(stage):
