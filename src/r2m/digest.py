@@ -65,7 +65,7 @@ def closure(targets: Iterable[str]) -> set[str]:
         if node in reached or (module in _CARRIERS and _parsed(module).is_class(name)):
             continue
         reached.add(node)
-        pending += [f"{module}:", *_parsed(module).uses(name)]
+        pending += [f"{module}:", *_uses(module, name)]
     return reached
 
 
@@ -113,6 +113,11 @@ class _Module:
                         yield f"{self.name}:{node.id}"
                     elif node.id in self.imports:
                         yield from _resolved(self.imports[node.id])
+
+
+@cache
+def _uses(module: str, name: str) -> tuple[str, ...]:
+    return tuple(_parsed(module).uses(name))
 
 
 @cache
@@ -187,6 +192,7 @@ def _drop_docstrings(tree: ast.Module) -> None:
             del node.body[0]
 
 
+@cache
 def _file(name: str) -> Path | None:
     """Return the source file of the module or package `name`, None if there is none."""
     path = SOURCE.joinpath(*name.split(".")[1:])
