@@ -97,7 +97,7 @@ def test_checking_params_does_not_import_torch():
     code = (
         "import sys\n"
         "from r2m.params import load\n"
-        "import r2m.params.files, r2m.digest\n"
+        "import r2m.input_files, r2m.digest\n"
         "load('params.yaml')\n"
         "print('torch' in sys.modules)"
     )

@@ -13,6 +13,7 @@ _CARRIERS = frozenset(
     {
         "r2m.errors",
         "r2m.options",
+        "r2m.core_params",
         "r2m.params",
         "r2m.merge.variants",
         "r2m.cli.json_type",

@@ -1,17 +1,19 @@
-"""The whole of `params.yaml`, and what follows from it."""
+"""All of `params.yaml` but its experiments, and what follows from it."""
 
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from r2m.data import options as data_options
 from r2m.data.options import DomainOptions, FacesOptions
 from r2m.evaluate.options import EvaluateOptions
-from r2m.experiments.options import ExperimentsOptions
+from r2m.forge import registry as forgeries
 from r2m.forge.options import GeneratorOptions
+from r2m.merge import variants as merges
 from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
-from r2m.options import FAMILIES, Name, Section
-from r2m.params.checks import inconsistencies
+from r2m.options import FAMILIES, RESERVED, Name, Section, each_once
 from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
 from r2m.trunk.options import AugmentOptions
 
@@ -25,11 +27,11 @@ class Generator(GeneratorOptions):
     finetune: FinetuneOverrides = FinetuneOverrides()
 
 
-class Params(Section):
-    """The whole of params.yaml."""
+class CoreParams(Section):
+    """All of params.yaml but `experiments`."""
 
     seed: Seed = Field(default=0, description="of images, splits and resamples")
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)] = Field(
         default=[0], description="of training; with several, tables show mean ± standard deviation"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
@@ -50,11 +52,10 @@ class Params(Section):
     joint: JointOptions = JointOptions()
     merge: MergeOptions
     evaluate: EvaluateOptions = EvaluateOptions()
-    experiments: ExperimentsOptions = ExperimentsOptions()
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Params":
-        for problem in inconsistencies(self):
+    def _sections_fit(self) -> "CoreParams":
+        for problem in _inconsistencies(self):
             raise ValueError(problem)
         return self
 
@@ -71,7 +72,7 @@ class Params(Section):
     @property
     def variants(self) -> dict[str, str]:
         """Enabled merge variant → its method."""
-        return {name: one.method or name for name, one in self.merge.methods.items() if one.enabled}
+        return self.merge.enabled
 
     @property
     def reference(self) -> str | None:
@@ -83,7 +84,15 @@ class Params(Section):
         """Specialist → the generators that it is trained on."""
         if self.specialists.per == "generator":
             return {name: [name] for name in self.train_generators}
-        return self._by_family(self.train_generators)
+        return self.by_family(self.train_generators)
+
+    def by_family(self, generators: Collection[str]) -> dict[str, list[str]]:
+        """Return family → those of the generators that are of it, in the order of the params."""
+        families: dict[str, list[str]] = {family: [] for family in FAMILIES}
+        for name, generator in self.generators.items():
+            if name in generators:
+                families[generator.family].append(name)
+        return {family: names for family, names in families.items() if names}
 
     def finetune_options(self, specialist: str) -> FinetuneOptions:
         """Return the fine-tuning options of one specialist, its generator's overrides applied."""
@@ -102,49 +111,18 @@ class Params(Section):
         factor = share * self.joint.steps_factor + (1 - share)
         return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
 
-    @property
-    def family_generators(self) -> dict[str, list[str]]:
-        """Family → the generators that the experiment `families` trains on."""
-        trained = [*self.train_generators, *self.experiments.families.generators]
-        return self._by_family(trained)
 
-    def _by_family(self, trained: list[str]) -> dict[str, list[str]]:
-        """Return family → those of the generators that are of it, in the order of the params."""
-        families = {
-            family: [
-                name for name, one in self.generators.items() if name in trained and one.family == family
-            ]
-            for family in FAMILIES
-        }
-        return {family: names for family, names in families.items() if names}
-
-    @property
-    def family_members(self) -> dict[str, list[str]]:
-        """Specialist of the experiment `families` → its generators: one each, and families of several."""
-        families = self.family_generators
-        alone = {name: [name] for names in families.values() for name in names}
-        return alone | {family: names for family, names in families.items() if len(names) > 1}
-
-    def family_finetune_options(self, specialist: str) -> FinetuneOptions:
-        """Return the fine-tuning options of one specialist of the experiment `families`."""
-        if specialist in self.generators:
-            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
-        else:
-            factor = self.experiments.families.steps_factor
-            changed = {"steps": max(1, round(self.finetune.steps * factor))}
-        return self.finetune.model_copy(update=changed)
-
-    def family_reused(self) -> dict[str, str]:
-        """Specialist of the experiment `families` → that of the main run which is the same training."""
-        return {
-            name: other
-            for name, generators in self.family_members.items()
-            for other, others in self.specialist_members.items()
-            if generators == others and self.family_finetune_options(name) == self.finetune_options(other)
-        }
-
-    @property
-    def second_source(self) -> str | None:
-        """Domain whose reals the experiment `sources` trains on as well; None where there is no such."""
-        tests = [name for name, domain in self.domains.items() if domain.role == "test"]
-        return self.experiments.sources.domain or (tests[0] if tests else None)
+def _inconsistencies(params: CoreParams) -> Iterator[str]:
+    """Yield what single sections cannot show; each text begins with its key in params.yaml."""
+    yield from data_options.inconsistencies(params.domains, params.faces, params.backbone.image_size)
+    if not params.train_generators:
+        yield "generators: expected at least one with `role: train`"
+    for name, generator in params.generators.items():
+        if name in params.domains or name in RESERVED:
+            yield f"generators.{name}: the name is taken; expected no domain's and none of {RESERVED}"
+        yield from forgeries.inconsistencies(name, generator)
+        if generator.finetune != FinetuneOverrides() and name not in params.specialist_members:
+            yield f"generators.{name}.finetune: there is no specialist of this generator alone"
+    yield from merges.inconsistencies(params.merge, params.specialist_members)
+    if params.reference is not None and params.reference not in params.variants:
+        yield f"evaluate.reference: {params.merge.why_not(params.reference)}"
