@@ -1,4 +1,4 @@
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
 min_version("9.10")
 
@@ -6,19 +6,11 @@ min_version("9.10")
 include: "workflow/rules/params.smk"
 
 
-configfile: "params.yaml"
-
-
 container: "docker://python:3.11-slim"
 
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/dvc.smk"
-
-
-validate(config, "workflow/schemas/params.schema.yaml")
-
-
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/faces.smk"
 include: "workflow/rules/forge.smk"

@@ -180,7 +180,8 @@ def complaint(error: ValidationError, key: str = "") -> str:
         ]
         text = f"expected {' or '.join(alternatives)}, got {given!r}"
     elif path and not isinstance(given, Mapping):
-        text += f" (got {given!r})"
+        is_text = first["type"] in ("int_type", "float_type") and isinstance(given, str)
+        text += f"{', not text' * is_text} (got {given!r})"
     place = ".".join((key, *path) if key else path)
     return f"{place}: {text}" if place else text
 
@@ -191,9 +192,7 @@ def _path(details: Any) -> tuple[str, ...]:
 
 
 def _text(details: Any) -> str:
-    text = _PLAIN.get(details["type"], details["msg"].removeprefix("Value error, "))
-    is_text = details["type"] in ("int_type", "float_type") and isinstance(details["input"], str)
-    return f"{text}, not text" if is_text else text
+    return _PLAIN.get(details["type"], details["msg"].removeprefix("Value error, "))
 
 
 def with_dotted(options: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:

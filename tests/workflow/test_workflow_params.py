@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from workflow_project import REPOSITORY, Project, draw
 
 from r2m.errors import R2MError
+from r2m.input_files import check_inputs
 from r2m.options import combinations
 from r2m.params import load
-from r2m.input_files import check_inputs
 
 FORGED = {"family": "FR", "forge": "tps"}
 

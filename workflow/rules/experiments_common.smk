@@ -88,12 +88,15 @@ FAMILIES_FOLDER = "results/experiments/families"
 FAMILIES_OPTIONS = PARAMS.experiments.families
 # Unseen elsewhere, trained on here: their fakes are forged of all splits. Test images come out the same.
 PROMOTED = FAMILIES_OPTIONS.generators
-FAMILY_GENERATORS = [
-    name for names in PARAMS.family_generators.values() for name in names
-]
-FAMILY_MEMBERS = PARAMS.family_members
+FAMILIES = derived.family_generators(PARAMS, FAMILIES_OPTIONS)
+FAMILY_GENERATORS = [name for names in FAMILIES.values() for name in names]
+FAMILY_MEMBERS = derived.family_members(PARAMS, FAMILIES_OPTIONS)
 # Specialist → that of the main run which is the same training.
-REUSED = PARAMS.family_reused()
+REUSED = derived.family_reused(PARAMS, FAMILIES_OPTIONS)
+
+
+def family_finetune_options(name):
+    return derived.family_finetune_options(PARAMS, FAMILIES_OPTIONS, name)
 
 
 def family_specialist(name, kind, seed):
@@ -119,20 +122,12 @@ def family_inputs(image_sets):
 
 def families_plan():
     """Who is merged with what, as JSON."""
-    steps = {
-        name: PARAMS.family_finetune_options(name).steps for name in FAMILY_MEMBERS
-    }
-    alone = {
-        family: names[0]
-        for family, names in PARAMS.family_generators.items()
-        if len(names) == 1
-    }
+    steps = {name: family_finetune_options(name).steps for name in FAMILY_MEMBERS}
+    alone = {family: names[0] for family, names in FAMILIES.items() if len(names) == 1}
     return json.dumps(
         {
-            "families": PARAMS.family_generators,
-            "specialists": {
-                family: alone.get(family, family) for family in PARAMS.family_generators
-            },
+            "families": FAMILIES,
+            "specialists": {family: alone.get(family, family) for family in FAMILIES},
             "steps": {**steps, "joint": PARAMS.joint_options().steps},
             "variants": variant_options(FAMILIES_OPTIONS.variants),
         }
@@ -145,7 +140,7 @@ wildcard_constraints:
 
 SOURCES_FOLDER = "results/experiments/sources"
 SOURCES_OPTIONS = PARAMS.experiments.sources
-SECOND_SOURCE = PARAMS.second_source
+SECOND_SOURCE = derived.second_source(PARAMS, SOURCES_OPTIONS)
 TRAINED_DOMAINS = [PARAMS.train_domain, SECOND_SOURCE]
 SOURCE_VARIANTS = list(SOURCES_OPTIONS.cores)
 # Fakes in folders of the user's own show nobody of the second domain: they stay as they are.

@@ -43,7 +43,7 @@ use rule finetune as families_finetune with:
     params:
         name="{member}",
         generators=lambda w: repeated("--generator", FAMILY_MEMBERS[w.member]),
-        options=lambda w: as_json(PARAMS.family_finetune_options(w.member)),
+        options=lambda w: as_json(family_finetune_options(w.member)),
         state="results/.state/families/{member}/seed{seed}.safetensors",
 
 
