@@ -11,7 +11,7 @@ import r2m
 from r2m.digest import closure
 
 SOURCE = Path(r2m.__file__).parent
-# Every package imports from those before it, and never from those after it.
+# Every package or module imports from those before it, and never from those after it.
 ORDER = [
     "data",
     "forge",
@@ -21,6 +21,8 @@ ORDER = [
     "merge",
     "evaluate",
     "report",
+    "core_params",
+    "input_files",
     "experiments",
     "tables",
     "figures",
@@ -79,13 +81,12 @@ def test_imports_go_backwards(path):
 
 def test_every_package_is_in_the_order():
     packages = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert packages == set(ORDER)
-    assert {path.stem for path in SOURCE.glob("*.py")} == SHARED
+    assert packages | {path.stem for path in SOURCE.glob("*.py")} == set(ORDER) | SHARED
 
 
 def test_packages_hold_a_docstring_only():
     for path in SOURCE.rglob("__init__.py"):
-        if path.parent not in (SOURCE, SOURCE / "cli", SOURCE / "params"):
+        if path.parent not in (SOURCE, SOURCE / "cli"):
             body = ast.parse(path.read_text(encoding="utf-8")).body
             assert len(body) == 1, path
             assert isinstance(body[0], ast.Expr), path

@@ -19,7 +19,7 @@ from r2m.forge.registry import module_of
 from r2m.input_files import check_inputs
 from r2m.merge import registry
 from r2m.models.weight_files import locate
-from r2m.options import combinations
+from r2m.options import FAMILIES, combinations
 from r2m.params import parse
 
 # It lives and dies with Snakemake's record of the params that outputs were made with.
@@ -487,7 +487,6 @@ ALL_SOURCES = [
 ALL_PACKAGES = sorted(
     {source.package for source in ALL_SOURCES if hasattr(source, "package")}
 )
-FAMILIES = options.FAMILIES
 
 
 def bench_inputs(wildcards):

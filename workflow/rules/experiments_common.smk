@@ -88,8 +88,8 @@ FAMILIES_FOLDER = "results/experiments/families"
 FAMILIES_OPTIONS = PARAMS.experiments.families
 # Unseen elsewhere, trained on here: their fakes are forged of all splits. Test images come out the same.
 PROMOTED = FAMILIES_OPTIONS.generators
-FAMILIES = derived.family_generators(PARAMS, FAMILIES_OPTIONS)
-FAMILY_GENERATORS = [name for names in FAMILIES.values() for name in names]
+BY_FAMILY = derived.family_generators(PARAMS, FAMILIES_OPTIONS)
+FAMILY_GENERATORS = [name for names in BY_FAMILY.values() for name in names]
 FAMILY_MEMBERS = derived.family_members(PARAMS, FAMILIES_OPTIONS)
 # Specialist → that of the main run which is the same training.
 REUSED = derived.family_reused(PARAMS, FAMILIES_OPTIONS)
@@ -123,11 +123,11 @@ def family_inputs(image_sets):
 def families_plan():
     """Who is merged with what, as JSON."""
     steps = {name: family_finetune_options(name).steps for name in FAMILY_MEMBERS}
-    alone = {family: names[0] for family, names in FAMILIES.items() if len(names) == 1}
+    alone = {family: names[0] for family, names in BY_FAMILY.items() if len(names) == 1}
     return json.dumps(
         {
-            "families": FAMILIES,
-            "specialists": {family: alone.get(family, family) for family in FAMILIES},
+            "families": BY_FAMILY,
+            "specialists": {family: alone.get(family, family) for family in BY_FAMILY},
             "steps": {**steps, "joint": PARAMS.joint_options().steps},
             "variants": variant_options(FAMILIES_OPTIONS.variants),
         }
