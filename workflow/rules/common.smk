@@ -11,6 +11,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from r2m import params
 from r2m.data.folder_state import ImageFolders
 from r2m.digest import code_digest
 from r2m.errors import R2MError
@@ -20,13 +21,12 @@ from r2m.input_files import check_inputs
 from r2m.merge import registry
 from r2m.models.weight_files import locate
 from r2m.options import FAMILIES, combinations
-from r2m.params import parse
 
 # It lives and dies with Snakemake's record of the params that outputs were made with.
 FOLDERS = ImageFolders(Path(".snakemake/image_folders"))
 
 try:
-    PARAMS = parse(config)
+    PARAMS = params.parse(config)
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
         check_inputs(PARAMS, FOLDERS.count)
