@@ -26,6 +26,7 @@ ORDER = [
     "evaluate",
     "report",
     "core_params",
+    "input_files",
     "plan",
     "experiments",
     "params",
