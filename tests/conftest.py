@@ -17,6 +17,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if named and not folders else None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Processes start with the tests that take longest, so that they end together."""
     if "PYTEST_XDIST_WORKER" in os.environ:

@@ -11,6 +11,7 @@ from workflow_project import Project, create
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a copy run in one process."""
     for item in items:
