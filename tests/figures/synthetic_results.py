@@ -11,7 +11,7 @@ from r2m.evaluate.protocols import EvaluationContext, describe, order_models, or
 from r2m.merge.options import R2M
 from r2m.options import with_dotted
 from r2m.report.figures.style import METHOD_COLOURS
-from r2m.report.tables import group_means
+from r2m.evaluate.means import group_means
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 

@@ -6,11 +6,11 @@ from sklearn.metrics import roc_auc_score
 
 from r2m.evaluate.bootstrap import interval, resampled_aucs
 from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.protocols import MODEL_KEYS, EvaluationContext, model_columns
+from r2m.evaluate.protocols import MODEL_KEYS, SET_COLUMNS, EvaluationContext, model_columns
 from r2m.evaluate.score_matrix import SetRows, people, real_rows
 
 CROSS_COLUMNS = [
-    *(*MODEL_KEYS, "test_set", "generator", "family", "domain", "protocol", "real_domain"),
+    *(*MODEL_KEYS, *SET_COLUMNS, "real_domain"),
     *("n_real", "n_fake", "auc", "auc_low", "auc_high"),
 ]
 

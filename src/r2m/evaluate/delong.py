@@ -7,11 +7,11 @@ from scipy.stats import norm, rankdata
 
 from r2m.evaluate.bootstrap import interval
 from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.protocols import MODEL_KEYS, model_columns
+from r2m.evaluate.protocols import MODEL_KEYS, SET_COLUMNS, model_columns
 
 ALPHA = 0.05
 COMPARISON_COLUMNS = [
-    *("reference", *MODEL_KEYS, "test_set", "generator", "family", "domain", "protocol"),
+    *("reference", *MODEL_KEYS, *SET_COLUMNS),
     *("auc_reference", "auc", "difference", "difference_low", "difference_high"),
     *("se", "z", "p", "p_holm", "significance"),
 ]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from r2m.evaluate.bootstrap import resampled_aucs
-from r2m.evaluate.evaluation import Evaluation, metrics_table
-from r2m.evaluate.protocols import AUC_COLUMNS, EvaluationContext
+from r2m.evaluate.evaluation import AUC_COLUMNS, Evaluation, metrics_table
+from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
 
 logger = logging.getLogger(__name__)

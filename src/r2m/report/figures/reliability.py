@@ -26,7 +26,7 @@ DASHES = dict(zip(PROTOCOLS, ("-", (0, (3, 1.2)), (0, (1, 1.2))), strict=True))
 LEGEND = "ECE: expected calibration error, in the order of the legend."
 
 
-def reliability(curves: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> Figure:
+def draw_reliability(curves: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw `curves` (reliability.csv): a panel per model of `models` (models.csv), a curve per protocol."""
     protocols = [name for name in PROTOCOLS if (curves["protocol"] == name).any()]
     titles = [wrap(label, TITLE_SIZE, PANEL) for label in models["label"]]
