@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from r2m.evaluate.calibration import reliability
+from r2m.evaluate.means import group_means
 from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
 from r2m.merge.options import R2M
 from r2m.options import with_dotted
 from r2m.report.figures.style import METHOD_COLOURS
-from r2m.evaluate.means import group_means
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 

@@ -176,7 +176,7 @@ class Table:
 
     @property
     def _rows(self) -> pd.DataFrame:
-        return self.frame if self.shown is None else self.frame[list(self.shown)]
+        return self.frame if self.shown is None else self.frame[np.array(self.shown, dtype=bool)]
 
     @property
     def _columns(self) -> str:
