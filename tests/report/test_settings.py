@@ -23,7 +23,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def as_run(params: Params) -> dict[str, Any]:
-    return params.model_dump(mode="json", exclude_none=True)
+    return params.model_dump(mode="json")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_params_and_digests(model: Path, tmp_path: Path) -> None:
     params = load(ROOT / "params.yaml")
     base = tmp_path / "base.safetensors"
     base.write_bytes(b"base")
-    settings(base=base, models=[model], params=as_run(params), out=tmp_path / "settings.md")
+    settings(models=[base, model], params=as_run(params), out=tmp_path / "settings.md")
     text = (tmp_path / "settings.md").read_text(encoding="utf-8")
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     assert f"| `{model}` | `{digest}` | 0.7 |" in text
@@ -45,6 +45,7 @@ def test_params_and_digests(model: Path, tmp_path: Path) -> None:
     found = re.search(r"```yaml\n(.*)```", text, re.DOTALL)
     assert found
     assert parse(yaml.safe_load(found[1])) == params
+    assert "null" not in found[1]
     assert "| arithmetic | " in text
 
 
@@ -73,8 +74,7 @@ def test_git_commit(tmp_path: Path) -> None:
 def test_missing_model(tmp_path: Path) -> None:
     with pytest.raises(R2MError, match=r"gone\.safetensors: cannot be read \(No such file"):
         settings(
-            base=tmp_path / "gone.safetensors",
-            models=[],
+            models=[tmp_path / "gone.safetensors"],
             params=as_run(load(ROOT / "params.yaml")),
             out=tmp_path / "settings.md",
         )
@@ -83,5 +83,5 @@ def test_missing_model(tmp_path: Path) -> None:
 
 def test_params_of_a_small_run(model: Path, tmp_path: Path) -> None:
     params = load(ROOT / "tests/workflow/tiny.yaml")
-    settings(base=model, models=[], params=as_run(params), out=tmp_path / "settings.md")
+    settings(models=[model], params=as_run(params), out=tmp_path / "settings.md")
     assert "name: test_vit" in (tmp_path / "settings.md").read_text(encoding="utf-8")

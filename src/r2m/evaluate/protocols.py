@@ -28,6 +28,7 @@ GROUPS = {
 }
 MODEL_KEYS = ["model", "kind", "method"]
 SET_COLUMNS = ["test_set", "generator", "family", "domain", "protocol"]
+SPREAD = "_sd"  # behind the name of a column: its standard deviation over seeds of training
 _TEXT = (*MODEL_KEYS, *SET_COLUMNS, "label", "reference", "real_domain", "part", "group", "sampling")
 
 

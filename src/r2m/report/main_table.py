@@ -13,12 +13,12 @@ from r2m.evaluate.protocols import (
     FAMILIES,
     KINDS,
     PROTOCOLS,
+    SPREAD,
     EvaluationContext,
     describe,
     mean_columns,
     order_test_sets,
 )
-from r2m.evaluate.seeds import SPREAD
 from r2m.report.table import Heading, Table
 
 OWN = "†"

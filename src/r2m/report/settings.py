@@ -25,7 +25,7 @@ SOURCES = ("Snakefile", "workflow", "src", "params.yaml", "data/sources.txt")
 def compose_settings(models: Sequence[Path], params: Mapping[str, Any]) -> str:
     """Compose the record of the run that made `models` as Markdown.
 
-    `params` are those that ran, as by pydantic's `model_dump(mode="json", exclude_none=True)`.
+    `params` are those that ran, as by pydantic's `model_dump(mode="json")`; what is None is left out.
 
     Raises:
         R2MError: a model that cannot be read, or a device that is not here.
@@ -93,7 +93,14 @@ def file_row(path: Path) -> tuple[str, str, str]:
 
 
 def as_yaml(params: Mapping[str, Any]) -> str:
-    """Return the params as YAML, in their own order."""
+    """Return the params as YAML in their own order, without those that are None."""
     return yaml.safe_dump(
-        dict(params), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+        _without_none(params), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
     )
+
+
+def _without_none(value: Any) -> Any:
+    """Return nested mappings and lists as they are, but without keys whose value is None."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value

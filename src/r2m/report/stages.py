@@ -195,9 +195,9 @@ def model_card(
     write_text(out, compose_model_card(sources, faces, label, context, reduced))
 
 
-def settings(*, base: Path, models: Sequence[Path], params: Mapping[str, Any], out: Path) -> None:
+def settings(*, models: Sequence[Path], params: Mapping[str, Any], out: Path) -> None:
     """Write the record of the run that made `models`, with the params as they ran, defaults included."""
-    write_text(out, compose_settings([base, *models], params))
+    write_text(out, compose_settings(models, params))
 
 
 def runtimes(*, benchmarks: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from r2m.errors import R2MError
-from r2m.evaluate.seeds import SPREAD
+from r2m.evaluate.protocols import SPREAD
 from r2m.files import atomic_path, write_text
 
 MISSING = "–"
