@@ -54,7 +54,7 @@ class Evaluation:
     def estimates(self) -> NDArray[np.float64]:
         """The AUCs (M, S) on all test images."""
         table = self.auc.pivot_table(index="model", columns="test_set", values="auc", sort=False)
-        return table.loc[self.matrix.models, [one.item.name for one in self.sets]].to_numpy(float)
+        return table.loc[self.matrix.models, [test_set.item.name for test_set in self.sets]].to_numpy(float)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str 
     rows = split_of(scores, "val")
     logits = rows["logit"].to_numpy(float)
     sets = set_rows(rows, context, f"{scores.path}: split 'val'")
-    val_sets = [(logits[one.reals], logits[one.fakes]) for one in sets if one.item.role == "train"]
+    val_sets = [
+        (logits[test_set.reals], logits[test_set.fakes]) for test_set in sets if test_set.item.role == "train"
+    ]
     if not val_sets:
         raise R2MError(f"{scores.path}: split 'val' has no fakes of a generator with role train")
     threshold, val_accuracy = best_threshold(val_sets)
@@ -194,7 +196,10 @@ def _check_same_images(
     other_path: str,
 ) -> None:
     """Raise R2MError unless both models were scored on the same test images, those of the same sets."""
-    sizes = [{one.item.name: (len(one.reals), len(one.fakes)) for one in each} for each in (sets, other_sets)]
+    sizes = [
+        {test_set.item.name: (len(test_set.reals), len(test_set.fakes)) for test_set in scored}
+        for scored in (sets, other_sets)
+    ]
     for name in {**sizes[0], **sizes[1]}:
         (reals, fakes), (other_reals, other_fakes) = (size.get(name, (0, 0)) for size in sizes)
         if (reals, fakes) != (other_reals, other_fakes):
@@ -219,19 +224,19 @@ def metrics_table(
     """
     rows: list[dict[str, str | float]] = []
     for index, model in enumerate(model_columns(models)):
-        for one in sets:
+        for test_set in sets:
             predictions = Predictions(
-                one.labels,
-                matrix.scores[index, one.rows],
-                matrix.probabilities[index, one.rows],
+                test_set.labels,
+                matrix.scores[index, test_set.rows],
+                matrix.probabilities[index, test_set.rows],
                 float(thresholds[index]),
             )
             rows.append(
                 {
                     **model,
-                    **one.item.columns(),
-                    "n_real": len(one.reals),
-                    "n_fake": len(one.fakes),
+                    **test_set.item.columns(),
+                    "n_real": len(test_set.reals),
+                    "n_fake": len(test_set.fakes),
                     **measure(predictions),
                 }
             )

@@ -16,17 +16,17 @@ MEAN_COLUMNS = [
 ]
 
 
-def mean_intervals(made: Evaluation, reference: str | None) -> pd.DataFrame:
+def mean_intervals(evaluation: Evaluation, reference: str | None) -> pd.DataFrame:
     """Every mean of the main table with its interval (MEAN_COLUMNS); auc_sd, over seeds, is missing.
 
     `difference` is that of the reference minus the model, its interval from the same resamples. Without a
     reference, and for the reference itself, it is missing.
     """
-    models, estimates = made.models, made.estimates
-    own = None if reference is None else made.matrix.models.index(reference)
+    models, estimates = evaluation.models, evaluation.estimates
+    own = None if reference is None else evaluation.matrix.models.index(reference)
     parts = []
-    for (protocol, part), places in mean_columns([one.item for one in made.sets]).items():
-        mean, drawn = estimates[:, places].mean(axis=1), made.resampled[:, :, places].mean(axis=2)
+    for (protocol, part), places in mean_columns([test_set.item for test_set in evaluation.sets]).items():
+        mean, drawn = estimates[:, places].mean(axis=1), evaluation.resampled[:, :, places].mean(axis=2)
         low, high = interval(drawn, mean)
         table = models[[*MODEL_KEYS, "label"]].assign(
             protocol=protocol, part=part, n_sets=len(places), auc=mean, auc_sd=np.nan, low=low, high=high

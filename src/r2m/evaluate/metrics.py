@@ -81,12 +81,14 @@ def true_positive_rate(labels: ArrayLike, scores: ArrayLike, fpr: float) -> floa
     return float(true[false <= fpr].max())
 
 
-# Every column of metrics, in order; tables, means and cards follow from it.
+# The columns of metrics, in order: tables, means over seeds, videos and cards follow from them.
 METRICS = {
     "auc": Metric("AUC", area_under_curve),
     "ap": Metric("AP", average_precision),
-    "eer": Metric("EER", lambda one: equal_error_rate(one.labels, one.scores), greater_is_better=False),
-    "tpr_at_fpr_1": Metric("TPR at 1 % FPR", lambda one: true_positive_rate(one.labels, one.scores, 0.01)),
+    "eer": Metric("EER", lambda given: equal_error_rate(given.labels, given.scores), greater_is_better=False),
+    "tpr_at_fpr_1": Metric(
+        "TPR at 1 % FPR", lambda given: true_positive_rate(given.labels, given.scores, fpr=0.01)
+    ),
     "ece": Metric("ECE", calibration_error, greater_is_better=False),
     "accuracy": Metric("accuracy", accuracy),
 }

@@ -32,7 +32,7 @@ TOTAL = "all"
 
 
 def read_benchmarks(folder: str | Path) -> pd.DataFrame:
-    """Read all `STAGE/JOB.tsv` and `STAGE.tsv` below a folder: a row a job, NaN where nothing was measured.
+    """Read all `STAGE/JOB.tsv` and `STAGE.tsv` below a folder: one row per job, NaN where not measured.
 
     Columns are stage, job (path below the stage, without suffix), wall_seconds, cpu_seconds and peak_mib.
 

@@ -45,7 +45,7 @@ def escape(text: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], columns: str) -> list[str]:
-    """Lines of a Markdown table; `columns` has a letter a column, `l` or `r`, as LaTeX's `tabular`."""
+    """Lines of a Markdown table; `columns` has one letter per column, `l` or `r`, as LaTeX's `tabular`."""
     rules = ["---:" if side == "r" else "---" for side in columns]
     return [_markdown_row(header), f"|{'|'.join(rules)}|", *map(_markdown_row, rows)]
 

@@ -194,8 +194,8 @@ def _rank_lines(report: Mapping[str, Any], tuned: Collection[str]) -> list[str]:
     ((rule, value),) = rank.items()
     star = _star(f"residual.rank.{rule}", tuned)
     named = {"ratio": "ratio", "energy": "energy", "fixed": "fixed rank"}
-    matrices = [one for part in report["residuals"].values() for one in part["matrices"].values()]
-    ranks, full = [one["rank"] for one in matrices], [min(one["shape"]) for one in matrices]
+    matrices = [matrix for part in report["residuals"].values() for matrix in part["matrices"].values()]
+    ranks, full = [matrix["rank"] for matrix in matrices], [min(matrix["shape"]) for matrix in matrices]
     return [
         f"{named[rule]} {value:g}{star}" if rule in named else f"optimal threshold{star}",
         f"rank {_range(ranks)} of {_range(full)}" if matrices else "no matrices",

@@ -54,7 +54,7 @@ def draw_reliability(curves: pd.DataFrame, models: pd.DataFrame, context: Evalua
             own = curves[curves["model"] == model["model"]]
             parts = {name: own[own["protocol"] == name] for name in protocols}
             errors = " · ".join(
-                f"{expected_calibration_error(one):.2f}".lstrip("0") for one in parts.values()
+                f"{expected_calibration_error(curve):.2f}".lstrip("0") for curve in parts.values()
             )
             page.text(x, y - 0.2, title, size=TITLE_SIZE, va="bottom", linespacing=1.1)
             page.text(x, y - 0.05, f"ECE {errors}", size=NUMBER_SIZE, va="bottom", color=INK)

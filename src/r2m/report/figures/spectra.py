@@ -155,11 +155,11 @@ def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[
 def _limits(curves: Mapping[str, Mapping[str, Spectrum]]) -> tuple[float, float, float]:
     """Greatest index, and the range of values: from the greatest down to what is seen of four decades."""
     each = [spectrum for types in curves.values() for spectrum in types.values()]
-    values = np.concatenate([np.concatenate([one.task_vector, one.residual]) for one in each])
+    values = np.concatenate([np.concatenate([spectrum.task_vector, spectrum.residual]) for spectrum in each])
     high = float(values.max()) if values.size and values.max() > 0 else 1.0
     visible = values[values > high / 10**DECADES]
     low = float(visible.min()) if visible.size else high / 10
-    return max(len(one.task_vector) for one in each), low / 1.3, high * 1.5
+    return max(len(spectrum.task_vector) for spectrum in each), low / 1.3, high * 1.5
 
 
 def _draw(axes: Axes, spectrum: Spectrum, which: str, look: tuple[str, Any]) -> None:
