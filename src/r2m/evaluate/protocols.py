@@ -37,7 +37,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise R2MError(f"{path}: not a table of `r2m tables`: {error}") from error
+        raise R2MError(f"{path}: not a readable table of results: {error}") from error
 
 
 class _Strict(BaseModel):

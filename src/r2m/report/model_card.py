@@ -134,7 +134,7 @@ def read_part(path: Path, *wanted: str) -> Part:
 
 
 def read_metrics(path: Path, variant: str) -> pd.DataFrame:
-    """Return a merge's rows of a table of `r2m tables`; raises R2MError if there are none."""
+    """Return a merge's rows of one of results/tables; raises R2MError if there are none."""
     table = read_table(path)
     rows = table[(table["model"] == variant) & (table["kind"] == "merge")]
     if rows.empty:
