@@ -10,7 +10,7 @@ from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import IN_DISTRIBUTION, EvaluationContext
 from r2m.experiments.hostile import ALONE, HONEST, KINDS
 from r2m.merge.diagnostics import THRESHOLD
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 
 def table(source: Path, context: EvaluationContext) -> Rendered:

@@ -16,7 +16,7 @@ from r2m.evaluate.jackknife import interval
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments.similarity import BASE, EVERYONE, KEYS, MEASURES, MERGE, SPECIALIST
 from r2m.manifest import REAL
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 OTHERS, MEAN = "other specialists", "mean"
 FAKE = "fake_"
