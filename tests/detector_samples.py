@@ -83,7 +83,7 @@ def random_weights(
 def write_base(folder: Path, options: BackboneOptions) -> Path:
     """Write base.safetensors and initial_head.safetensors."""
     weights = random_weights(options)
-    metadata = {"base_hash": checkpoint.sha256(weights)}
+    metadata = {"base_hash": checkpoint.digest(weights)}
     checkpoint.save(folder / "base.safetensors", weights, metadata)
     head = initial_head(Detector(options).head.in_features, 0)
     checkpoint.save(folder / "initial_head.safetensors", head, metadata)

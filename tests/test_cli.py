@@ -208,7 +208,7 @@ def test_base(tmp_path):
         invoke("base", "--weights", tmp_path / "w.pt", *options, *outputs)
     tensors, metadata = checkpoint.load(tmp_path / "a.base")
     assert tensors["pos_embed"].shape == (1, 5, 64)
-    assert metadata["base_hash"] == checkpoint.sha256(tensors)
+    assert metadata["base_hash"] == checkpoint.digest(tensors)
     assert checkpoint.read_metadata(tmp_path / "a.head")["base_hash"] == metadata["base_hash"]
     for kind in ("base", "head"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
@@ -372,7 +372,7 @@ def test_methods_that_need_statistics(trained, tmp_path, method):
     assert metadata["kind"] == method
     assert metadata["count"] == "4"
     assert metadata["base_hash"] == specialist_metadata["base_hash"]
-    assert metadata["specialist_hash"] == checkpoint.sha256(specialist)
+    assert metadata["specialist_hash"] == checkpoint.digest(specialist)
     parts = [f"--task-vector={name}={folder / name}.tau" for name in ("swap", "up")]
     heads = [f"--head={name}={folder / name}.head" for name in ("swap", "up")] + ["--initial-head", head]
     arguments = ["--variant", method, "--options", "{}", *parts, *heads, "--generator", "swap"]

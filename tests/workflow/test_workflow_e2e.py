@@ -212,7 +212,7 @@ def test_a_method_that_needs_statistics(project: Project) -> None:
         statistics, metadata = checkpoint.load(path)
         specialist, _ = checkpoint.load(project / f"results/specialists/{name}/seed0/model.safetensors")
         assert metadata["count"] == "8"
-        assert metadata["specialist_hash"] == checkpoint.sha256(specialist)
+        assert metadata["specialist_hash"] == checkpoint.digest(specialist)
         assert statistics.keys() == {key for key in specialist if not key.startswith("head.")}
     merged, _ = checkpoint.load(project / "results/merged/fisher/seed0/model.safetensors")
     average, _ = checkpoint.load(project / "results/merged/weight_averaging/seed0/model.safetensors")

@@ -27,7 +27,7 @@ def command(weights: Path, backbone: BackboneOptions, seed: int, head: Path, out
     detector = Detector(backbone)
     tensors = convert(weights) if weights.suffix == ".onnx" else checkpoint.load_weights(weights)
     state = resized_base(tensors, backbone)
-    provenance = {"backbone": backbone.model_dump(), "base_hash": checkpoint.sha256(state)}
+    provenance = {"backbone": backbone.model_dump(), "base_hash": checkpoint.digest(state)}
     checkpoint.save(out, state, {"content": "base", "source": weights.name, **provenance})
     first_head = initial_head(detector.head.in_features, seed)
     checkpoint.save(head, first_head, {"content": "head", "seed": seed, **provenance})

@@ -62,7 +62,7 @@ def command(
         "name": name,
         "generators": list(generators),
         "base_hash": base_hash,
-        "specialist_hash": checkpoint.sha256(tensors),
+        "specialist_hash": checkpoint.digest(tensors),
         "backbone": backbone.model_dump(),
         "count": len(rows),
         "seed": seed,

@@ -40,7 +40,7 @@ def write_activations(
     metadata = {
         "content": "trunk",
         "images": images_digest(frame),
-        "base_hash": checkpoint.sha256(weights),
+        "base_hash": checkpoint.digest(weights),
         "backbone": backbone.model_dump(),
     }
     del weights
