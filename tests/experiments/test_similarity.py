@@ -12,7 +12,7 @@ from test_experiments import arguments, chosen_file
 from r2m.cli import experiment_figure, experiment_table
 from r2m.cli import similarity as command
 from r2m.errors import R2MError
-from r2m.evaluate.bench import POOLED
+from r2m.session import POOLED
 from r2m.evaluate.image_kinds import image_kind
 from r2m.evaluate.jackknife import interval
 from r2m.experiments import similarity

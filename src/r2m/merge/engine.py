@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import discard, publish_together, temporary_path
 from r2m.merge.blocks import Block, Blocks, Progress
@@ -45,6 +44,7 @@ from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
 from r2m.options import Section
+from r2m.version import __version__
 
 logger = logging.getLogger(__name__)
 

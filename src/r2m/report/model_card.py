@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import timm
 
-from r2m import __version__, manifest
+from r2m import manifest
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import PROTOCOLS, read_table
@@ -20,12 +20,13 @@ from r2m.files import write_text
 from r2m.merge import registry
 from r2m.models import checkpoint
 from r2m.models.digests import weights_digest
-from r2m.models.images import normalization
 from r2m.models.options import BackboneOptions
+from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
 from r2m.report.data_card import STAND_INS, CardContext, families_of, read_receipt
 from r2m.report.markdown import table
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtimes
+from r2m.version import __version__
 
 SHARED_STAGES = ("finetune", "task_vector")
 OWN_STAGES = ("statistics", "tune", "real_component", "residual", "merge")
