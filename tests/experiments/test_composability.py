@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from composability_samples import trained_models
 from experiment_context import CONTEXT
+from r2m.train.predict import mean_auc, predict
 from sklearn.metrics import roc_auc_score
 from test_experiments import arguments, invoke
 
@@ -23,7 +24,6 @@ from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.tables import composability as composability_tables
 from r2m.train.pairs import rows_of
-from r2m.train.predict import mean_auc, predict
 
 ORDERS = [["up", "swap", "third"], ["up", "third", "swap"]]
 GRID = [0.2, 1.0]

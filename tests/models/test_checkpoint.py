@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r2m.version import __version__
 from r2m.errors import R2MError
 from r2m.models import checkpoint
+from r2m.version import __version__
 
 
 @pytest.fixture
