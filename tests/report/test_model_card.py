@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from r2m.models.images import normalization
 
 from detector_samples import BACKBONES, IDENTITIES, SIZE, load_detector
 from r2m.cli.model_card import command
@@ -20,6 +19,7 @@ from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.precision import autocast
+from r2m.models.preprocess import normalization
 from r2m.report.data_card import CardContext
 from r2m.report.model_card import Files, training_counts, write_model_card
 

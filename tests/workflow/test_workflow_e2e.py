@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from r2m.models.images import load_images, normalization
 from sklearn.metrics import roc_auc_score
 from workflow_project import Project
 
@@ -18,6 +17,7 @@ from r2m import manifest
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.options import BackboneOptions
+from r2m.models.preprocess import load_images, normalization
 from r2m.params import load
 
 pytestmark = pytest.mark.slow
