@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import click
 
-from r2m import __version__
 from r2m.errors import R2MError
+from r2m.version import __version__
 
 _SHARED = {"compute", "json_type", "named_file", "progress"}
 
