@@ -17,8 +17,8 @@ from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.evaluate.metrics import METRICS, Metric
 from r2m.models import checkpoint
-from r2m.models.images import normalization
 from r2m.models.precision import autocast
+from r2m.models.preprocess import normalization
 from r2m.report.data_card import CardContext
 from r2m.report.model_card import Sources, training_counts
 from r2m.report.stages import model_card
@@ -150,13 +150,13 @@ def test_parts_and_their_hashes(files: Sources, tmp_path: Path) -> None:
     assert text.startswith("# Model card: R²M, matrix space\n")
     train = IDENTITIES["train"]
     for name, title, auc in (("swap", "Face swap", "0.910"), ("up", "Upsampler", "0.820")):
-        digest = checkpoint.sha256(checkpoint.load(tmp_path / f"{name}.safetensors")[0])
+        digest = checkpoint.digest(checkpoint.load(tmp_path / f"{name}.safetensors")[0])
         counts = f"{train} fakes of {title}, {train} reals of Drawn"
         assert re.search(rf"\| specialist {title} \(\w+\) \| {counts} \| {auc} \| `{digest}` \|", text)
     assert text.index("specialist Upsampler") < text.index("specialist Face swap"), "as in params.yaml"
-    assert checkpoint.sha256(checkpoint.load(tmp_path / "base.safetensors")[0]) in text
+    assert checkpoint.digest(checkpoint.load(tmp_path / "base.safetensors")[0]) in text
     assert (
-        f"| **merged model** | – | 0.876 | `{checkpoint.sha256(checkpoint.load(files.model)[0])}` |" in text
+        f"| **merged model** | – | 0.876 | `{checkpoint.digest(checkpoint.load(files.model)[0])}` |" in text
     )
     assert hashlib.sha256(files.model.read_bytes()).hexdigest() in text
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_options
+from r2m.cli.compute import FILE, bench_of, bench_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
 from r2m.experiments.plans import SourcesPlan
@@ -29,7 +29,6 @@ def command(
     **files: Any,
 ) -> None:
     """Merge both groups of specialists with every core, and score every val and test image."""
-    from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
     from r2m.experiments.sources import source_scores
     from r2m.merge.stages.inputs import read_same_base
@@ -40,6 +39,6 @@ def command(
         "task_vectors": read_same_base(second_task_vector, base_hash)[0],
         "heads": read_same_base(second_head, base_hash)[0],
     }
-    scores = source_scores(open_bench(**files), two, plan)
+    scores = source_scores(bench_of(**files), two, plan)
     notes = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
     write(scores, {"experiment": "sources", **notes}, out)
