@@ -12,7 +12,7 @@ import click
 from r2m.errors import R2MError
 from r2m.version import __version__
 
-_SHARED = {"compute", "json_type", "named_file", "progress"}
+_SHARED = {"bench", "compute", "json_type", "named_file", "progress"}
 
 
 class LazyCommands(click.Group):
