@@ -20,7 +20,6 @@ from r2m.evaluate.cross import cross_auc
 from r2m.evaluate.delong import comparisons
 from r2m.evaluate.evaluation import Evaluation, metrics_table
 from r2m.evaluate.intervals import interval_table, mean_intervals
-from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import (
     GROUPS,
     KINDS,
@@ -35,6 +34,7 @@ from r2m.evaluate.seeds import mean_over_seeds, pooled
 from r2m.evaluate.video import video_table
 from r2m.files import atomic_path, write_text
 from r2m.report.main_table import main_table
+from r2m.train.validation import best_threshold
 
 UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
 SCORE_COLUMNS = [*UNIT_COLUMNS, "set", "split", "logit"]
