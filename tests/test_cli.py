@@ -155,6 +155,7 @@ def test_prune(tmp_path):
         "faces",
         "faces/a",
         "faces/.gitignore",
+        "tune",
         "tune/ties.json",
         "other",
         "other/x",

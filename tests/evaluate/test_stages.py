@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from detector_samples import VIT
@@ -24,6 +25,7 @@ from r2m.models.heads import initial_head
 from r2m.session_files import Compute, MergeParts, SessionFiles
 from r2m.train import stages as training
 from r2m.train.options import FinetuneOptions
+from r2m.train.validation import best_threshold
 from r2m.trunk.options import AugmentOptions
 from r2m.trunk.stages import trunk
 
@@ -126,13 +128,32 @@ def test_finetune_writes_model_and_history(trained):
 
 
 def test_what_is_trained_describes_its_detector(trained, tmp_path):
-    base = checkpoint.read_metadata(trained.files.base)["detector"]
+    base = read_config(checkpoint.read_metadata(trained.files.base), trained.files.base)
     for name in ("swap", "swap.tau", "swap.head"):
-        assert checkpoint.read_metadata(trained.folder / name)["detector"] == base
+        config = read_config(checkpoint.read_metadata(trained.folder / name), trained.folder / name)
+        assert config == base.model_copy(update={"threshold": config.threshold})
     finetune(tmp_path, trained.files, trained.initial_head, "joint", list(NAMES), objective="multiclass")
     tensors, metadata = checkpoint.load(tmp_path / "joint")
     assert tensors["head.weight"].shape == (3, 64)
     assert read_config(metadata, tmp_path / "joint").labels == ("real", "swap", "up")
+
+
+def val_threshold(scores_file, generators):
+    val = pd.read_parquet(scores_file).query("split == 'val'")
+    logits = {name: part["logit"].to_numpy(float) for name, part in val.groupby("generator")}
+    return expit(best_threshold([(logits["real"], logits[name]) for name in generators])[0])
+
+
+def test_thresholds_are_those_of_the_val_split(trained, tmp_path):
+    score(trained.files, trained.folder / "swap", tmp_path / "s.parquet")
+    metadata = checkpoint.read_metadata(trained.folder / "swap")
+    expected = val_threshold(tmp_path / "s.parquet", ["swap"])
+    assert read_config(metadata, tmp_path).threshold == pytest.approx(expected, abs=1e-6)
+    training.probe(files=trained.files, generators=list(NAMES), compute=COMPUTE, head=tmp_path / "head")
+    score(trained.files, tmp_path / "head", tmp_path / "s.parquet")
+    expected = val_threshold(tmp_path / "s.parquet", NAMES)
+    config = read_config(checkpoint.read_metadata(tmp_path / "head"), tmp_path)
+    assert config.threshold == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_unknown_objective_is_refused(trained, tmp_path):
@@ -238,6 +259,7 @@ def test_tune_and_merge_agree(trained, tmp_path):
     assert tune(trained, tmp_path, "mine", variant, parts=swapped) == chosen
     merged(trained, tmp_path)
     score(trained.files, tmp_path / "m", tmp_path / "s.parquet", kind="merge", name="mine", method="ties")
+    assert chosen["threshold"] == pytest.approx(val_threshold(tmp_path / "s.parquet", NAMES), abs=1e-6)
     scores = pd.read_parquet(tmp_path / "s.parquet")
     val = scores[scores["split"] == "val"]
     aucs = [

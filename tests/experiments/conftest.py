@@ -5,7 +5,7 @@ import torch
 from experiment_context import CONTEXT
 
 from detector_samples import VIT
-from r2m.cli.compute import bench_of
+from r2m.cli.bench import bench_of
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.models import checkpoint

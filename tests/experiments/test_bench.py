@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from detector_samples import VIT, load_detector, session_of
-from r2m.cli.compute import bench_of
+from r2m.cli.bench import bench_of
 from r2m.errors import R2MError
 from r2m.evaluate.scores import score
 from r2m.merge import merging, registry

@@ -23,6 +23,7 @@ from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.tables import composability as composability_tables
 from r2m.train.pairs import rows_of
+from r2m.train.validation import generator_aucs
 
 ORDERS = [["up", "swap", "third"], ["up", "third", "swap"]]
 GRID = [0.2, 1.0]

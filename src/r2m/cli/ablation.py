@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.experiments.options import AblationOptions
 
@@ -17,6 +17,7 @@ from r2m.experiments.options import AblationOptions
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(tune: tuple[Path, ...], options: AblationOptions, out: Path, **files: Any) -> None:
     """Score every val and test image with R²M as it was chosen, and one change away from that."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.ablation import ablation_scores
     from r2m.merge.stages.inputs import read_chosen

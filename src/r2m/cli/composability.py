@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
 from r2m.merge.variants import MergeOptions
@@ -30,6 +30,7 @@ def command(
     **files: Any,
 ) -> None:
     """Merge and score the specialists that have arrived at each step, beside joint training on the same."""
+    from r2m.cli.bench import bench_of
     from r2m.errors import R2MError
     from r2m.evaluate.scores import write
     from r2m.experiments.composability import composability, read_trained

@@ -1,18 +1,14 @@
 """Options that several commands share: where and how precisely to compute, and on which images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
 from r2m.models.options import BackboneOptions
-from r2m.session_files import Compute, MergeParts, SessionFiles
-
-if TYPE_CHECKING:
-    from r2m.evaluate.bench import Bench
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,33 +27,13 @@ def compute_options(command: Command) -> Command:
 
 
 def bench_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what `bench_of` takes: images, base, task vectors and heads."""
+    """Add what `r2m.cli.bench.bench_of` takes: images, base, task vectors and heads."""
     command = click.option("--initial-head", type=FILE, required=True, help="What all heads started from.")(
         command
     )
     command = named_files("--head", required=True, help="A specialist's head.")(command)
     command = named_files("--task-vector", required=True, help="A specialist's task vector.")(command)
     return inputs_options(compute_options(command))
-
-
-def bench_of(
-    manifests: Sequence[Path],
-    trunks: Sequence[Path],
-    base: Path,
-    backbone: BackboneOptions,
-    task_vector: Mapping[str, Path],
-    head: Mapping[str, Path],
-    initial_head: Path,
-    device: str,
-    precision: str,
-    threads: int,
-) -> "Bench":
-    """Open what `bench_options` name."""
-    from r2m.evaluate.bench import open_bench
-
-    files = SessionFiles(tuple(manifests), tuple(trunks), base)
-    parts = MergeParts(task_vector, head, initial_head)
-    return open_bench(files, Compute(backbone, device, precision), parts, threads)
 
 
 def inputs_options(command: Command) -> Command:

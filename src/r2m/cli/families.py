@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.experiments.plans import FamiliesPlan
 
@@ -17,6 +17,7 @@ from r2m.experiments.plans import FamiliesPlan
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(plan: FamiliesPlan, joint: Path | None, out: Path, **files: Any) -> None:
     """Merge by every strategy with options chosen on val, and score every val and test image."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.families import family_scores
     from r2m.models import checkpoint

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 
 
 @click.command()
@@ -15,6 +15,7 @@ from r2m.cli.compute import FILE, bench_of, bench_options
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(tune: tuple[Path, ...], generators: tuple[str, ...], out: Path, **files: Any) -> None:
     """Score every val and test image with the heads of the specialists, their mean, and fitted ones."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.heads import head_scores
     from r2m.merge.stages.inputs import read_chosen

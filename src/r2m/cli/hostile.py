@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
 from r2m.experiments.options import HostileOptions
@@ -37,6 +37,7 @@ def command(
     **files: Any,
 ) -> None:
     """Score every val and test image with the honest merges, and with one specialist replaced."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.hostile import HONEST, KINDS, Specialist, diagnoses, hostile_scores, untrained
     from r2m.merge.stages.inputs import read_chosen, read_same_base

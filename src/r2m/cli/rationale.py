@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 
 
 @click.command()
@@ -18,6 +18,7 @@ def command(
     tune: tuple[Path, ...], domain: str, generators: tuple[str, ...], out: Path, **files: Any
 ) -> None:
     """Measure how R²M's Real component and residuals shift every test image's features."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.rationale import shifts
     from r2m.merge.stages.inputs import read_chosen

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.experiments.options import SimilarityOptions
 
@@ -20,6 +20,7 @@ from r2m.experiments.options import SimilarityOptions
 @click.option("--out", type=FILE, required=True, help="Similarities to write (Parquet).")
 def command(tune: tuple[Path, ...], options: SimilarityOptions, domain: str, out: Path, **files: Any) -> None:
     """Compare every specialist's features with those of the base, other specialists and merges, by layer."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.similarity import similarities
     from r2m.merge.stages.inputs import read_chosen

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.compute import FILE, bench_of, bench_options
+from r2m.cli.compute import FILE, bench_options
 from r2m.cli.json_type import Options
 from r2m.cli.named_file import named_files
 from r2m.experiments.plans import SourcesPlan
@@ -29,6 +29,7 @@ def command(
     **files: Any,
 ) -> None:
     """Merge both groups of specialists with every core, and score every val and test image."""
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.sources import source_scores
     from r2m.merge.stages.inputs import read_same_base

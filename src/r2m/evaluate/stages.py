@@ -50,7 +50,7 @@ def tune(
         statistics=read_same_base(statistics, bench.base_hash)[0] or None,
     )
     with atomic_path(candidates) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows).drop(columns="threshold").to_csv(temporary, index=False)
     best = next(row for row in rows if row["chosen"])
     description = {
         "variant": variant,
@@ -59,6 +59,7 @@ def tune(
         "options": best_options,
         "tuned": {key: best[key] for key in options.tune},
         "val_auc": best["val_auc"],
+        "threshold": best["threshold"],
     }
     write_text(chosen, json.dumps(description, indent=2, sort_keys=True) + "\n")
 

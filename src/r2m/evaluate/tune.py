@@ -12,7 +12,7 @@ from r2m.merge.merging import sweep
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.options import Section, with_dotted
 from r2m.train.pairs import rows_of
-from r2m.train.validation import generator_aucs
+from r2m.train.validation import aucs, threshold
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def tune(
 
     A candidate maps dotted option names to values. Best is the greatest mean over `generators` of val AUC; of
     equals, the first; one whose logits are not finite is never chosen. Rows hold `candidate`, the options,
-    `val_auc`, `val_auc.<generator>` and `chosen`.
+    `val_auc`, `val_auc.<generator>`, `chosen`, and the `threshold` of probability that is best on val.
 
     Raises:
         R2MError: no images in the val split, or no candidate gives finite logits.
@@ -39,7 +39,7 @@ def tune(
     chosen_method = registry.get(method)
     complete = [chosen_method.options.model_validate(with_dotted(options, values)) for values in candidates]
     fakes, reals = rows_of(bench.inputs, generators, "val")
-    aucs: dict[Section, dict[str, float]] = {}
+    measured: dict[Section, tuple[dict[str, float], float]] = {}
     updates = sweep(
         chosen_method,
         bench.task_vectors,
@@ -51,21 +51,27 @@ def tune(
     for candidate, update in updates:
         # A tensor that no task vector holds must be the base's, not an earlier merge's.
         bench.detector.load_tensors({**bench.updated(update), **head})
-        aucs[candidate] = generator_aucs(bench, fakes, reals)
-        logger.info("%s: val AUC %s", candidate.model_dump_json(exclude_none=True), aucs[candidate])
-    rows = [
-        {
-            "candidate": place,
-            **values,
-            "val_auc": sum(aucs[candidate].values()) / len(aucs[candidate]),
-            **{f"val_auc.{generator}": auc for generator, auc in aucs[candidate].items()},
-            "chosen": False,
-        }
-        for place, (values, candidate) in enumerate(zip(candidates, complete, strict=True))
-    ]
-    finite = [row for row in rows if not math.isnan(row["val_auc"])]
-    if not finite:
+        logits = fakes, bench.predict(fakes), reals, bench.predict(reals)
+        by_generator = aucs(*logits)
+        finite = not any(map(math.isnan, by_generator.values()))
+        measured[candidate] = by_generator, threshold(*logits) if finite else math.nan
+        logger.info("%s: val AUC %s", candidate.model_dump_json(exclude_none=True), by_generator)
+    rows = []
+    for place, (values, candidate) in enumerate(zip(candidates, complete, strict=True)):
+        by_generator, cut = measured[candidate]
+        rows.append(
+            {
+                "candidate": place,
+                **values,
+                "val_auc": sum(by_generator.values()) / len(by_generator),
+                **{f"val_auc.{generator}": auc for generator, auc in by_generator.items()},
+                "threshold": cut,
+                "chosen": False,
+            }
+        )
+    usable = [row for row in rows if not math.isnan(row["val_auc"])]
+    if not usable:
         raise R2MError(f"{method}: no candidate gives finite logits on the val split")
-    best = max(finite, key=lambda row: row["val_auc"])
+    best = max(usable, key=lambda row: row["val_auc"])
     best["chosen"] = True
     return complete[best["candidate"]].model_dump(mode="json"), rows

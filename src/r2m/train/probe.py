@@ -35,7 +35,7 @@ def fit_lda_head(x: np.ndarray, label: np.ndarray, head: str = "linear") -> dict
 
 def _seen(x: np.ndarray, head: str) -> np.ndarray:
     """Return the features in which a head of this type is linear."""
-    return head_type(head).seen(torch.from_numpy(x)).numpy()
+    return head_type(head).seen(torch.tensor(x)).numpy()
 
 
 def _fitted(weight: np.ndarray, bias: np.ndarray, head: str) -> dict[str, Tensor]:

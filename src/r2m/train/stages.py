@@ -21,6 +21,7 @@ from r2m.train.finetune import finetune as train
 from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
+from r2m.train.validation import val_threshold
 from r2m.trunk.inputs import images_digest
 from r2m.trunk.options import AugmentOptions
 
@@ -76,7 +77,6 @@ def finetune(
         "precision": compute.precision,
         "images": images_digest(session.inputs.rows),
         "code": code_digest([__name__]),
-        **inherited(checkpoint.read_metadata(files.base), files.base, **classes),
     }
     progress = train(
         session,
@@ -93,7 +93,10 @@ def finetune(
         writer.writeheader()
         writer.writerows(progress.history)
     selected = {"step": progress.best_step, "val_auc": progress.best_auc}
-    checkpoint.save(model, progress.best, {**provenance, "selected": selected})
+    session.detector.load_tensors(progress.best)
+    cut = val_threshold(session, generators)
+    described = inherited(checkpoint.read_metadata(files.base), files.base, **classes, threshold=cut)
+    checkpoint.save(model, progress.best, {**provenance, "selected": selected, **described})
     state.unlink(missing_ok=True)
 
 
@@ -108,12 +111,14 @@ def probe(
     session = open_session(files, compute, threads)
     rows = pd.concat(rows_of(session.inputs, generators, "train"), ignore_index=True)
     fitted = fit_head(session.pooled(rows), rows["label"].to_numpy(), compute.backbone.head)
+    session.detector.load_tensors(fitted)
+    cut = val_threshold(session, generators)
     provenance = {
         "content": "head",
         "base_hash": session.base_hash,
         "generators": list(generators),
         "code": code_digest([__name__]),
-        **inherited(checkpoint.read_metadata(files.base), files.base),
+        **inherited(checkpoint.read_metadata(files.base), files.base, threshold=cut),
     }
     checkpoint.save(head, fitted, provenance)
 
