@@ -10,11 +10,11 @@ from scipy.special import expit
 from r2m.evaluate.metrics import (
     METRICS,
     Predictions,
-    best_threshold,
     equal_error_rate,
     measure,
     true_positive_rate,
 )
+from r2m.train.threshold import best_threshold
 
 # Few distinct values, so that ties within and between the classes are common.
 scores = st.lists(st.integers(-4, 4).map(lambda x: x / 2), min_size=1, max_size=12)
