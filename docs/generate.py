@@ -1,25 +1,28 @@
-"""Write what follows from the code into the pages: tables of params, commands and merging methods.
+"""Write what follows from code and results into the pages: params, commands, methods, numbers of the run.
 
 `python docs/generate.py` rewrites the text between `<!-- generated: NAME -->` and `<!-- end: NAME -->`.
 """
 
+import csv
 import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], columns: str = "") -> str:
+    """Return a Markdown table; `columns` has a letter per column, `l` or `r`, by default all `l`."""
+    rules = ["---:" if side == "r" else "---" for side in columns or "l" * len(header)]
+    lines = [header, rules, *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
@@ -124,7 +127,7 @@ class Params:
             return code(part["const"])
         if "properties" in part:
             return "`{" + ", ".join(f"{key}: …" for key in part["properties"]) + "}`"
-        kind = part.get("type", "any")
+        kind = str(part.get("type", "any"))
         if kind == "array":
             items = part.get("items") or part.get("prefixItems", [{}])[0]
             return f"list of: {self._values(items)}" if items else "list"
@@ -229,17 +232,53 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".?" else ".")
 
 
+# Results
+
+SHOWN = ("Model", "In distribution", "Unseen generators", "Cross-dataset")
+
+
+def results() -> str:
+    """Return mean AUCs from results/tables/main.md, of all models but the specialists."""
+    lines = (RESULTS / "tables/main.md").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    columns = [header.index(name) for name in SHOWN]
+    section, kept = "", []
+    for row in rows:
+        section = row[0] if row[0].startswith("*") and not any(row[1:]) else section
+        if section != "*Specialists*":
+            kept.append([row[column] for column in columns])
+    return table(SHOWN, kept, "lrrr")
+
+
+def costs() -> str:
+    """Return what the stages of the run took, from results/runtimes.csv."""
+    with open(RESULTS / "runtimes.csv", newline="", encoding="utf-8") as file:
+        stages = list(csv.DictReader(file))
+    rows = [
+        [
+            one["stage"] if one["stage"] == "all" else f"`{one['stage']}`",
+            one["jobs"],
+            f"{float(one['cpu_seconds']):.0f} s",
+            f"{float(one['peak_mib']) * 2**20 / 1e9:.1f} GB",
+        ]
+        for one in stages
+    ]
+    return table(("Stage", "Jobs", "CPU time", "Peak memory of a job"), rows, "lrrr")
+
+
 # Pages
 
-GENERATED = {
-    "reference.md": {"params": params, "commands": commands},
-    "merging.md": {"methods": methods, "options of r2m": r2m_options},
+GENERATED: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"results": results},
+    "docs/experiments.md": {"costs": costs},
+    "docs/merging.md": {"methods": methods, "options of r2m": r2m_options},
+    "docs/reference.md": {"params": params, "commands": commands},
 }
 
 
 def renewed(page: str) -> str:
     """Return the text of a page with its generated parts as they should be."""
-    text = (DOCS / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     for name, make in GENERATED[page].items():
         start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         before, _, rest = text.partition(start)
@@ -251,7 +290,7 @@ def renewed(page: str) -> str:
 def main() -> None:
     """Rewrite the generated parts of all pages."""
     for page in GENERATED:
-        (DOCS / page).write_text(renewed(page), encoding="utf-8")
+        (ROOT / page).write_text(renewed(page), encoding="utf-8")
 
 
 if __name__ == "__main__":
