@@ -62,10 +62,10 @@ def anchors(text: str) -> set[str]:
 
 
 def updated(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested `params` with `changes` put in."""
+    """Return nested `params` with `changes` put in; a source of images or weights is replaced whole."""
     result = dict(params)
     for key, value in changes.items():
         old = result.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping) and "package" not in old
         result[key] = updated(old, value) if both else value
     return result
