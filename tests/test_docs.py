@@ -348,12 +348,13 @@ def test_perturbation_example_perturbs(tmp_path, monkeypatch):
 
     text = example(EXTENDING, "python", "@perturbation")
     monkeypatch.setattr(perturbations, "PERTURBATIONS", dict(perturbations.PERTURBATIONS))
-    exec(text, dict(vars(perturbations)))
+    code = f"from __future__ import annotations\n{text}"
+    exec(code, dict(vars(perturbations)))
     image = np.full((4, 4, 3), 64, np.uint8)
     darker = perturbations.perturbed(image, "gamma", 2.0, 0, "a")
     assert darker.dtype == np.uint8
     assert (darker == 16).all()
-    before = f"from r2m.data import perturbations\nexec({text!r}, vars(perturbations))"
+    before = f"from r2m.data import perturbations\nexec({code!r}, vars(perturbations))"
     made = stages_with(before, params_of_example("gamma", "experiments:"), tmp_path)
     assert "results/experiments/robustness/seed0/scores.parquet" in made["robustness"]
 
