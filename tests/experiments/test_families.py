@@ -14,6 +14,7 @@ from r2m.cli import families as families_command
 from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import set_aucs
 from r2m.evaluate.scores import write
+from r2m.experiments import derived
 from r2m.experiments.families import family_scores
 from r2m.experiments.plans import FamiliesPlan
 from r2m.merge.heads import merge_heads
@@ -159,23 +160,26 @@ def test_specialists_of_the_main_run_are_used_again(request):
     def params(**changes):
         return parse(config | {"experiments": {"families": experiment}} | changes)
 
-    made = params()
-    assert made.family_generators == {
+    def of(function, *arguments, **changes):
+        checked = params(**changes)
+        return function(checked, checked.experiments.families, *arguments)
+
+    assert of(derived.family_generators) == {
         "FS": ["swap", "poisson"],
         "FR": ["lip", "tps"],
         "EFS": ["up", "ae"],
         "FE": ["inp", "attr"],
     }
-    assert made.family_reused() == {name: name for name in ("swap", "lip", "up", "inp")}
-    assert set(made.family_members) - set(made.family_reused()) == {
+    assert of(derived.family_reused) == {name: name for name in ("swap", "lip", "up", "inp")}
+    assert set(of(derived.family_members)) - set(of(derived.family_reused)) == {
         *("poisson", "tps", "ae", "attr"),
         *("FS", "FR", "EFS", "FE"),
     }
     experiment["generators"] = ["poisson"]
-    assert set(params().family_members) == {"swap", "lip", "up", "inp", "poisson", "FS"}
+    assert set(of(derived.family_members)) == {"swap", "lip", "up", "inp", "poisson", "FS"}
     # A family of one generator has that one's specialist, whatever its name.
-    by_family = params(specialists={"per": "family"})
-    assert by_family.family_reused() == {"swap": "FS", "lip": "FR", "up": "EFS", "inp": "FE"}
+    per_family = {"specialists": {"per": "family"}}
+    assert of(derived.family_reused, **per_family) == {"swap": "FS", "lip": "FR", "up": "EFS", "inp": "FE"}
     experiment["steps_factor"] = 2
-    assert params().family_finetune_options("FS").steps == 240
-    assert params().family_finetune_options("poisson").steps == 120
+    assert of(derived.family_finetune_options, "FS").steps == 240
+    assert of(derived.family_finetune_options, "poisson").steps == 120

@@ -1,19 +1,10 @@
 """The section `experiments` of `params.yaml`: what `snakemake paper` adds to the default run."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, Strict, model_validator
 
-from r2m.options import Fraction, Name, Positive, Section
-
-Value = TypeVar("Value")
-
-
-def _each_once(values: list[Value]) -> list[Value]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands there twice; expected each once")
-    return values
+from r2m.options import Fraction, Name, Positive, Section, Value, each_once
 
 
 def _at_least_one(names: list[str]) -> list[str]:
@@ -22,11 +13,11 @@ def _at_least_one(names: list[str]) -> list[str]:
     return names
 
 
-Names = Annotated[list[Name], AfterValidator(_each_once)]
+Names = Annotated[list[Name], AfterValidator(each_once)]
 Variants = Annotated[Names, AfterValidator(_at_least_one)]
-Levels = Annotated[list[Value], AfterValidator(_each_once)]
+Levels = Annotated[list[Value], AfterValidator(each_once)]
 # Dotted option → its values.
-Factors = dict[str, Annotated[list[Any], Field(min_length=1), AfterValidator(_each_once)]]
+Factors = dict[str, Annotated[list[Any], Field(min_length=1), AfterValidator(each_once)]]
 
 
 class Experiment(Section):
@@ -94,7 +85,7 @@ class RobustnessOptions(Experiment):
         default=1.0, description="share of the people whose test images are taken"
     )
     jpeg: Levels[Annotated[int, Field(ge=1, le=100)]] = Field(default=[], description="qualities")
-    blur: Levels[tuple[Annotated[int, Field(ge=1)], Positive]] = Field(
+    blur: Levels[Annotated[tuple[PositiveInt, Positive], Strict(False)]] = Field(
         default=[], description="[odd size of the kernel, σ] in pixels"
     )
     noise: Levels[Positive] = Field(default=[], description="σ as a share of the range of values")
