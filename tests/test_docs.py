@@ -210,7 +210,8 @@ def test_examples_of_merging_run(page, tmp_path, monkeypatch):
         save_file(near(shared, 0.03), f"{name}.safetensors")
     torch.save({"state_dict": near(shared, 0.03)}, "up.pt")
     for block in fences(page, "yaml"):
-        Path("recipe.yaml").write_text(block, encoding="utf-8")
+        if block.startswith("method:"):
+            Path("recipe.yaml").write_text(block, encoding="utf-8")
     merges = 0
     for line in commands(page):
         words = line.split()
