@@ -5,7 +5,8 @@ import torch
 from experiment_context import CONTEXT
 
 from detector_samples import VIT
-from r2m.evaluate.bench import Bench, open_bench
+from r2m.cli.bench import bench_of
+from r2m.evaluate.bench import Bench
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.models import checkpoint
 
@@ -14,7 +15,7 @@ NAMES = ("drawn", "sketch", "swap", "up")
 
 @pytest.fixture(scope="session")
 def bench_files(tmp_path_factory, image_sets, trunk_files, base_files):
-    """What `open_bench` takes."""
+    """What `bench_of` takes."""
     folder = tmp_path_factory.mktemp("bench")
     base, metadata = checkpoint.load(base_files["vit"])
     generator = torch.Generator().manual_seed(0)
@@ -44,7 +45,7 @@ def bench_files(tmp_path_factory, image_sets, trunk_files, base_files):
 
 @pytest.fixture
 def bench(bench_files, one_thread) -> Bench:
-    return open_bench(**bench_files)
+    return bench_of(**bench_files)
 
 
 @pytest.fixture

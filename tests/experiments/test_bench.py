@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from detector_samples import VIT, load_detector
+from detector_samples import VIT, load_detector, session_of
+from r2m.cli.bench import bench_of
 from r2m.errors import R2MError
-from r2m.evaluate.bench import open_bench
 from r2m.evaluate.scores import score
 from r2m.merge import merging, registry
 from r2m.merge.heads import merge_heads
@@ -23,7 +23,7 @@ def test_scores_are_those_of_a_merged_detector(bench, bench_files):
     update, _ = merging.merge(method, task_vectors, options)
     detector = load_detector(bench_files["base"], VIT)
     detector.load_tensors(apply(base, update) | merge_heads(heads, "average"))
-    expected = score(detector, bench.inputs, torch.device("cpu"), "fp32")
+    expected = score(session_of(detector, bench.inputs))
     assert found["image_id"].tolist() == expected["image_id"].tolist()
     np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-5)
 
@@ -65,4 +65,4 @@ def test_files_of_another_base_are_refused(bench_files, tmp_path):
     other = tmp_path / "other.safetensors"
     checkpoint.save(other, tensors, {"base_hash": "another"})
     with pytest.raises(R2MError, match=r"other\.safetensors: made from base another"):
-        open_bench(**{**bench_files, "task_vector": {"swap": other}})
+        bench_of(**{**bench_files, "task_vector": {"swap": other}})

@@ -10,7 +10,7 @@ from experiment_context import CONTEXT
 from sklearn.metrics import roc_auc_score
 from test_experiments import invoke
 
-from detector_samples import VIT, load_detector
+from detector_samples import VIT, load_detector, session_of
 from r2m import manifest
 from r2m.cli import experiment_figure, experiment_table
 from r2m.cli import robustness as robustness_command
@@ -69,7 +69,7 @@ def test_clean_scores_are_those_of_each_model(image_sets, trunk_files, base_file
     for name in models:
         detector = load_detector(base_files["vit"], VIT)
         detector.load_tensors(models[name])
-        expected = score(detector, inputs, torch.device("cpu"), "fp32").set_index("image_id")["logit"]
+        expected = score(session_of(detector, inputs)).set_index("image_id")["logit"]
         found = scores.query("model == @name and perturbation == 'clean'")
         np.testing.assert_allclose(found["logit"], expected.loc[found["image_id"]], atol=5e-3)
 

@@ -12,13 +12,13 @@ from test_experiments import arguments, chosen_file
 from r2m.cli import experiment_figure, experiment_table
 from r2m.cli import similarity as command
 from r2m.errors import R2MError
-from r2m.evaluate.bench import POOLED
 from r2m.evaluate.image_kinds import image_kind
 from r2m.evaluate.jackknife import interval
 from r2m.experiments import similarity
 from r2m.merge import registry
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen
+from r2m.session import POOLED
 from r2m.tables import similarity as similarity_tables
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]

@@ -17,11 +17,11 @@ from r2m.experiments.options import AblationOptions
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(tune: tuple[Path, ...], options: AblationOptions, out: Path, **files: Any) -> None:
     """Score every val and test image with R²M as it was chosen, and one change away from that."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.ablation import ablation_scores
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in tune]
-    scores = ablation_scores(open_bench(**files), variants, options.factors)
+    scores = ablation_scores(bench_of(**files), variants, options.factors)
     write(scores, {"experiment": "ablation", "variants": ",".join(one.variant for one in variants)}, out)

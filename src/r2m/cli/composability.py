@@ -30,8 +30,8 @@ def command(
     **files: Any,
 ) -> None:
     """Merge and score the specialists that have arrived at each step, beside joint training on the same."""
+    from r2m.cli.bench import bench_of
     from r2m.errors import R2MError
-    from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
     from r2m.experiments.composability import composability, read_trained
     from r2m.experiments.orders import subsets
@@ -49,7 +49,7 @@ def command(
         name: read_trained(path, cpu_seconds(benchmark[name]) if name in benchmark else math.nan)
         for name, path in model.items()
     }
-    scores, taken = composability(open_bench(**files), trained, options.methods, arrivals)
+    scores, taken = composability(bench_of(**files), trained, options.methods, arrivals)
     write(scores, {"experiment": "composability", "orders": " ".join(orders)}, out)
     with atomic_path(steps) as temporary:
         taken.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")

@@ -19,7 +19,7 @@ NAMES = list(ExperimentsOptions.model_fields)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 def command(experiment: str, options: EvaluationContext, out: Path, sources: tuple[Path, ...]) -> None:
     """Write the table of an experiment's scores, one file a seed, as CSV, Markdown and LaTeX."""
-    from r2m.report.rendered import over_seeds
+    from r2m.report.table import over_seeds
 
     table = import_module(f"r2m.tables.{experiment}").table
     over_seeds([table(source, options) for source in sources]).write(out)

@@ -17,11 +17,11 @@ from r2m.experiments.plans import FamiliesPlan
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(plan: FamiliesPlan, joint: Path | None, out: Path, **files: Any) -> None:
     """Merge by every strategy with options chosen on val, and score every val and test image."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.families import family_scores
     from r2m.models import checkpoint
 
     model = None if joint is None else checkpoint.load(joint)[0]
-    scores = family_scores(open_bench(**files), plan, model)
+    scores = family_scores(bench_of(**files), plan, model)
     write(scores, {"experiment": "families", "trained": ",".join(plan.generators)}, out)

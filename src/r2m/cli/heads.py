@@ -15,11 +15,11 @@ from r2m.cli.compute import FILE, bench_options
 @click.option("--out", type=FILE, required=True, help="Scores to write (Parquet).")
 def command(tune: tuple[Path, ...], generators: tuple[str, ...], out: Path, **files: Any) -> None:
     """Score every val and test image with the heads of the specialists, their mean, and fitted ones."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.heads import head_scores
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in tune]
-    scores = head_scores(open_bench(**files), variants, generators)
+    scores = head_scores(bench_of(**files), variants, generators)
     write(scores, {"experiment": "heads", "variants": ",".join(one.variant for one in variants)}, out)

@@ -37,13 +37,13 @@ def command(
     **files: Any,
 ) -> None:
     """Score every val and test image with the honest merges, and with one specialist replaced."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.hostile import HONEST, KINDS, Specialist, diagnoses, hostile_scores, untrained
     from r2m.merge.stages.inputs import read_chosen, read_same_base
     from r2m.models import checkpoint
 
-    bench = open_bench(**files)
+    bench = bench_of(**files)
     variants = [read_chosen(path) for path in tune]
     base_hash = checkpoint.read_metadata(files["base"]).get("base_hash")
     task_vectors, _ = read_same_base(hostile_task_vector, base_hash)

@@ -18,11 +18,11 @@ def command(
     tune: tuple[Path, ...], domain: str, generators: tuple[str, ...], out: Path, **files: Any
 ) -> None:
     """Measure how R²M's Real component and residuals shift every test image's features."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.rationale import shifts
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in tune]
-    found = shifts(open_bench(**files), variants, domain, generators)
+    found = shifts(bench_of(**files), variants, domain, generators)
     write(found, {"experiment": "rationale", "variants": ",".join(one.variant for one in variants)}, out)

@@ -20,11 +20,11 @@ from r2m.experiments.options import SimilarityOptions
 @click.option("--out", type=FILE, required=True, help="Similarities to write (Parquet).")
 def command(tune: tuple[Path, ...], options: SimilarityOptions, domain: str, out: Path, **files: Any) -> None:
     """Compare every specialist's features with those of the base, other specialists and merges, by layer."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.similarity import similarities
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in tune]
-    found = similarities(open_bench(**files), variants, domain, options.images)
+    found = similarities(bench_of(**files), variants, domain, options.images)
     write(found, {"experiment": "similarity", "variants": ",".join(one.variant for one in variants)}, out)

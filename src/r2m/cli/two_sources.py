@@ -29,7 +29,7 @@ def command(
     **files: Any,
 ) -> None:
     """Merge both groups of specialists with every core, and score every val and test image."""
-    from r2m.evaluate.bench import open_bench
+    from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.sources import source_scores
     from r2m.merge.stages.inputs import read_same_base
@@ -40,6 +40,6 @@ def command(
         "task_vectors": read_same_base(second_task_vector, base_hash)[0],
         "heads": read_same_base(second_head, base_hash)[0],
     }
-    scores = source_scores(open_bench(**files), two, plan)
+    scores = source_scores(bench_of(**files), two, plan)
     notes = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
     write(scores, {"experiment": "sources", **notes}, out)

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -111,20 +111,9 @@ def tuned(
     method = registry.get(options.method or variant)
     if len(candidates) == 1:
         return bench.merged(method, method.options.model_validate(options.options), names), 0
-    chosen, _ = tune(
-        method.name,
-        options.options,
-        candidates,
-        detector=bench.detector,
-        base=bench.base,
-        shapes=bench.shapes,
-        task_vectors={name: bench.task_vectors[name] for name in names},
-        head=bench.head(options.head, names),
-        inputs=bench.inputs,
-        generators=list(generators),
-        device=bench.device,
-        precision=bench.precision,
-    )
+    arrived = replace(bench, task_vectors={name: bench.task_vectors[name] for name in names})
+    head = bench.head(options.head, names)
+    chosen, _ = tune(arrived, method.name, options.options, candidates, head=head, generators=generators)
     images = len(candidates) * val_images(bench, generators)
     return bench.merged(method, method.options.model_validate(chosen), names), images
 

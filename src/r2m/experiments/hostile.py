@@ -26,7 +26,7 @@ from r2m.merge.survey import Survey
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.models.precision import autocast
 from r2m.seeding import derive, rng
-from r2m.trunk.fresh import detector_input
+from r2m.trunk.inputs import detector_input
 
 HONEST, ALONE = "honest", "specialist"
 KINDS = {

@@ -17,11 +17,12 @@ from r2m.errors import R2MError
 from r2m.evaluate.scores import KEPT
 from r2m.manifest import REAL
 from r2m.merge.tensors import Tensors
-from r2m.models.backbone import HEAD, Detector
+from r2m.models.backbone import Detector
+from r2m.models.heads import HEAD
 from r2m.models.options import BackboneOptions
 from r2m.models.precision import autocast
 from r2m.seeding import rng
-from r2m.trunk.fresh import detector_input
+from r2m.trunk.inputs import detector_input
 
 CLEAN = "clean"
 

@@ -10,7 +10,8 @@ from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.image_kinds import IMAGE_KINDS
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments.rationale import BASE
-from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
+from r2m.report.figures.style import IMAGE_COLOURS as KIND_COLOURS
+from r2m.report.figures.style import IMAGE_MARKERS as KIND_MARKS
 from r2m.report.figures.style import add_axes, new_figure, styled, text_width, wrap
 
 MARGIN, PANEL, GAP, ROW, HEADING = 0.12, 1.6, 0.2, 0.34, 0.26

@@ -10,8 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.image_kinds import IMAGE_KINDS
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
 from r2m.report.figures.style import FAINT, add_axes, new_figure, styled, text_width, wrap
+from r2m.report.figures.style import IMAGE_COLOURS as KIND_COLOURS
+from r2m.report.figures.style import IMAGE_MARKERS as KIND_MARKS
 from r2m.tables.similarity import MEAN
 
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42

@@ -9,7 +9,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import read_settings, set_aucs
 from r2m.evaluate.protocols import CROSS_DATASET, EvaluationContext
 from r2m.experiments.composability import COSTS, SETTING
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 PARTS = {"seen": "Seen", "to_come": "To come", "unseen": "Unseen"}
 

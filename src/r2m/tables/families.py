@@ -9,7 +9,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments.plans import BOTH, FAMILIES, GENERATORS, JOINT
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 STRATEGIES = {
     GENERATORS: "a specialist a generator",

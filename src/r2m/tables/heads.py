@@ -4,7 +4,7 @@ from pathlib import Path
 
 from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 
 def table(source: Path, context: EvaluationContext) -> Rendered:

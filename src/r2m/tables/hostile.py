@@ -6,11 +6,11 @@ import pandas as pd
 
 from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import TITLES, protocol_means, read_settings, set_aucs
-from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import IN_DISTRIBUTION, EvaluationContext
 from r2m.experiments.hostile import ALONE, HONEST, KINDS
 from r2m.merge.diagnostics import THRESHOLD
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
+from r2m.train.threshold import best_threshold
 
 
 def table(source: Path, context: EvaluationContext) -> Rendered:

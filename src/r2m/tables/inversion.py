@@ -7,7 +7,7 @@ import pandas as pd
 
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext, read_table
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 CHANCE = 0.5
 

@@ -15,7 +15,7 @@ from r2m.evaluate.jackknife import interval, leave_one_out
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments.rationale import BASE, BOTH, CORE, MEASURED, OF
 from r2m.manifest import REAL
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 TITLES = {
     "size": "Size",

@@ -12,7 +12,7 @@ from r2m.evaluate.protocols import PROTOCOLS, EvaluationContext, mean_columns
 from r2m.evaluate.score_matrix import people, set_rows
 from r2m.evaluate.scores import KEPT
 from r2m.experiments.robustness import CLEAN
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 TITLES = {
     CLEAN: "Clean",

@@ -9,14 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from r2m.errors import R2MError
-from r2m.evaluate.bench import POOLED
 from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.image_kinds import FOREIGN, IMAGE_KINDS, OWN, UNSEEN, image_kind
 from r2m.evaluate.jackknife import interval
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments.similarity import BASE, EVERYONE, KEYS, MEASURES, MERGE, SPECIALIST
 from r2m.manifest import REAL
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
+from r2m.session import POOLED
 
 OTHERS, MEAN = "other specialists", "mean"
 FAKE = "fake_"

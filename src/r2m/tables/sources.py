@@ -14,7 +14,7 @@ from r2m.evaluate.experiment_means import protocol_means, read_settings
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.score_matrix import people, set_rows
 from r2m.experiments.sources import BY, MEASURES, ONE, TWO
-from r2m.report.rendered import Rendered
+from r2m.report.table import Table as Rendered
 
 
 def second_intervals(
