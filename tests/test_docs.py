@@ -130,9 +130,8 @@ def test_public_names_are_in_the_reference():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_examples_use_names_that_exist(page):
-    from r2m.models.image_detector import ImageDetector
-
     import r2m
+    from r2m.models.image_detector import ImageDetector
 
     for block in fences(page, "python"):
         if not block.startswith(" "):  # an entry of a mapping or list, alone
