@@ -111,10 +111,13 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             "tune/ties": 500,
             "residual/r2m/up": 3,
         }
+        measured: dict[str, dict[str, Path]] = {}
         for name, seconds in {**benchmarks, "merge/r2m_task": 1000, "joint": 2000}.items():
             path = tmp_path / "benchmarks" / f"{name}.tsv"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{HEADER}{2 * seconds}\t{10 * seconds}\t{seconds}\n")
+            stage, _, job = name.partition("/")
+            measured.setdefault(stage, {})[job] = path
         receipt = {"package": "P", "version": "1", "sha256": "00", "licence": "research only", "files": {}}
         (tmp_path / "receipt.json").write_text(json.dumps(receipt))
         return Sources(
@@ -128,7 +131,7 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             table=tmp_path / "auc.csv",
             models=tmp_path / "models.csv",
             intervals=tmp_path / "intervals.csv",
-            benchmarks=tmp_path / "benchmarks",
+            benchmarks=measured,
         )
 
     return make_files
@@ -192,7 +195,7 @@ def test_limits_are_those_of_the_run(files: Sources, tmp_path: Path) -> None:
 
 
 def test_results_from_another_machine(files: Sources, tmp_path: Path) -> None:
-    text = card(replace(files, benchmarks=tmp_path / "nowhere"), tmp_path / "card.md")
+    text = card(replace(files, benchmarks={}), tmp_path / "card.md")
     assert "Not measured: the model was made on another machine than this card." in text
 
 

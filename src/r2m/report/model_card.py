@@ -61,7 +61,7 @@ def logits(images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the card is made from: `specialists` by name; `benchmarks` is a folder, which may be empty."""
+    """What the card is made from: `specialists` by name; `benchmarks` by stage and job, some of which may be missing."""
 
     model: Path
     report: Path
@@ -73,7 +73,7 @@ class Sources:
     table: Path
     models: Path
     intervals: Path
-    benchmarks: Path
+    benchmarks: Mapping[str, Mapping[str, Path]]
 
 
 @dataclass(frozen=True)
@@ -321,8 +321,8 @@ def _loading(
     ]
 
 
-def _cost(folder: Path, variant: str) -> list[str]:
-    benchmarks = read_benchmarks(folder)
+def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
+    benchmarks = read_benchmarks(files)
     own = benchmarks["job"].map(lambda job: job.split("/")[0] == variant).astype(bool)
     wanted = benchmarks["stage"].isin(SHARED_STAGES) | (benchmarks["stage"].isin(OWN_STAGES) & own)
     if not wanted.any():
