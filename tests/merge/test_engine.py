@@ -14,9 +14,9 @@ from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.merge import api, blocks, engine, recipe, registry
 from r2m.merge.engine import Settings, merge_files
-from r2m.models import checkpoint
+from r2m.models import checkpoint, writer
 from r2m.models.config import config_of
-from r2m.models.options import BackboneOptions, writer
+from r2m.models.options import BackboneOptions
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 DATA_FREE = [name for name in registry.names() if registry.get(name).statistics is None]
