@@ -26,7 +26,7 @@ from r2m.models.heads import initial_head
 from r2m.session_files import Compute, MergeParts, SessionFiles
 from r2m.train import stages as training
 from r2m.train.options import FinetuneOptions
-from r2m.train.validation import best_threshold
+from r2m.train.threshold import best_threshold
 from r2m.trunk.options import AugmentOptions
 from r2m.trunk.stages import trunk
 

@@ -34,7 +34,7 @@ from r2m.evaluate.seeds import mean_over_seeds, pooled
 from r2m.evaluate.video import video_table
 from r2m.files import atomic_path, write_text
 from r2m.report.main_table import main_table
-from r2m.train.validation import best_threshold
+from r2m.train.threshold import best_threshold
 
 UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
 SCORE_COLUMNS = [*UNIT_COLUMNS, "set", "split", "logit"]

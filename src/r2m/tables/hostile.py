@@ -10,7 +10,7 @@ from r2m.evaluate.protocols import IN_DISTRIBUTION, EvaluationContext
 from r2m.experiments.hostile import ALONE, HONEST, KINDS
 from r2m.merge.diagnostics import THRESHOLD
 from r2m.report.rendered import Rendered
-from r2m.train.validation import best_threshold
+from r2m.train.threshold import best_threshold
 
 
 def table(source: Path, context: EvaluationContext) -> Rendered:
