@@ -6,7 +6,7 @@ from detector_samples import CONVNET, VIT, load_detector
 from r2m.errors import R2MError
 from r2m.evaluate.tune import tune
 from r2m.merge import merging, registry
-from r2m.merge.task_vector import apply
+from r2m.merge.tensors import apply
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.options import combinations, with_dotted

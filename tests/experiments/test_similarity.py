@@ -18,7 +18,7 @@ from r2m.evaluate.jackknife import interval
 from r2m.experiments import similarity
 from r2m.merge import registry
 from r2m.merge.options import R2M
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.tables import similarity as similarity_tables
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]

@@ -11,7 +11,7 @@ from merge_samples import random_task_vectors
 from safetensors.torch import load_file, save_file
 
 from r2m.errors import R2MError
-from r2m.merge import api, blocks, engine, recipe, registry
+from r2m.merge import api, engine, recipe, registry, stream
 from r2m.merge.engine import Settings, merge_files
 from r2m.models import checkpoint, writer
 
@@ -81,8 +81,8 @@ def test_files_and_memory_agree_whatever_the_threads_and_pieces(tmp_path, monkey
     expected = api.merge(method, base, tensors)
     written = []
     for threads, piece in ((1, 2**20), (2, 2**20), (2, 48)):
-        monkeypatch.setattr(blocks, "PIECE_ENTRIES", piece)
-        monkeypatch.setattr(blocks, "LEAST_PIECE", 4)
+        monkeypatch.setattr(stream, "PIECE_ENTRIES", piece)
+        monkeypatch.setattr(stream, "LEAST_PIECE", 4)
         out = tmp_path / f"{threads}-{piece}.safetensors"
         merge_files(asked(files, out, method), Settings(threads=threads))
         merged = load_file(out)

@@ -49,7 +49,7 @@ def command(
     from r2m.evaluate.tune import tune
     from r2m.files import atomic_path, write_text
     from r2m.merge.heads import merge_heads
-    from r2m.merge.stages.inputs import read_same_base
+    from r2m.merge.stages import read_same_base
     from r2m.merge.tensors import merged_shapes
     from r2m.models import checkpoint
     from r2m.models.backbone import Detector

@@ -3,14 +3,14 @@
 import ctypes
 import platform
 
-# glibc's M_MMAP_THRESHOLD, and the size from which a block is mapped by itself.
+# glibc's M_MMAP_THRESHOLD, and the size from which a piece is mapped by itself.
 _MMAP_THRESHOLD, _MAPPED = -3, 4 << 20
-# Its M_TRIM_THRESHOLD: heaps keep so much of their free end, and the next piece's blocks need no new pages.
+# Its M_TRIM_THRESHOLD: heaps keep so much of their free end, and the next piece's stream need no new pages.
 _TRIM_THRESHOLD, _KEPT = -1, 16 << 20
 
 
 def map_large_blocks() -> None:
-    """Have large blocks mapped one by one, so that they go back to the system when they are freed.
+    """Have large stream mapped one by one, so that they go back to the system when they are freed.
 
     glibc would soon take them from its heaps. That is faster, since the system zeroes mapped pages; but a few
     numbers that are kept for every specialist split the holes there, and the heaps grow with their number.

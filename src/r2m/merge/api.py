@@ -10,16 +10,22 @@ from torch import Tensor
 
 from r2m.errors import R2MError
 from r2m.merge import merging
-from r2m.merge.blocks import Blocks, MemorySource
+from r2m.merge.diagnostics import NO_RESIDUAL, NO_UPDATE, compare, is_finite, running_warning, survey, total
 from r2m.merge.gram import grams
 from r2m.merge.gram import total as gram_total
-from r2m.merge.integers import changed_buffers, describe
 from r2m.merge.kinds import is_running_statistic
 from r2m.merge.recipe import resolve
-from r2m.merge.running import trained
-from r2m.merge.survey import NO_RESIDUAL, NO_UPDATE, compare, is_finite, running_warning, survey, total
-from r2m.merge.task_vector import apply, task_vector
-from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes, norm
+from r2m.merge.stream import MemorySource, TensorStream, trained
+from r2m.merge.tensors import (
+    TaskVectors,
+    Tensors,
+    apply,
+    buffer_warnings,
+    changed_buffers,
+    merged_shapes,
+    norm,
+    task_vector,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -131,23 +137,23 @@ def _check(base: _Model, specialists: Mapping[str, _Model]) -> None:
     if not merged_shapes(base.tensors):
         raise R2MError("base: no floating-point tensor is left to merge")
     integers = [key for key, tensor in base.tensors.items() if not tensor.is_floating_point()]
-    for text in describe(changed_buffers(base, specialists, integers)):
+    for text in buffer_warnings(changed_buffers(base, specialists, integers)):
         logger.warning("%s", text)
 
 
 def _warn(base: Tensors, task_vectors: TaskVectors, models: Mapping[str, _Model], threads: int) -> None:
     """Log what looks wrong with specialists."""
     names = tuple(task_vectors)
-    blocks = trained(Blocks(MemorySource(task_vectors, base), threads))
-    found = [part for _, parts in blocks.map(survey, "elements") for part in parts]
-    length = norm(base[key] for key in (*blocks.keys, *blocks.unchanged))
+    stream = trained(TensorStream(MemorySource(task_vectors, base), threads))
+    found = [part for _, parts in stream.map(survey, "elements") for part in parts]
+    length = norm(base[key] for key in (*stream.keys, *stream.unchanged))
     whole = replace(total(found, len(names)), base=length**2)
 
     def are_equal(one: int, other: int) -> bool:
         left, right = (models[names[index]].tensors for index in (one, other))
-        return all(torch.equal(left[key], right[key]) for key in blocks.keys)
+        return all(torch.equal(left[key], right[key]) for key in stream.keys)
 
-    for text in compare(names, whole, are_equal, lambda: gram_total(grams(blocks), len(names))).warnings():
+    for text in compare(names, whole, are_equal, lambda: gram_total(grams(stream), len(names))).warnings():
         logger.warning("%s", text)
 
 

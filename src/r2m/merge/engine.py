@@ -17,21 +17,10 @@ from torch import Tensor
 from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import discard, publish_together, temporary_path
-from r2m.merge.blocks import Block, Blocks, Progress
-from r2m.merge.diagnostics import THRESHOLD
-from r2m.merge.file_source import FileSource
-from r2m.merge.gram import GramCache, grams
-from r2m.merge.gram import total as gram_total
-from r2m.merge.gram_cache import through_cache, written
-from r2m.merge.heads import merge_heads
-from r2m.merge.inputs import Inputs, check_stated_bases, open_inputs, output_dtype
-from r2m.merge.kinds import is_running_statistic, kind
-from r2m.merge.merging import check_count, updater
-from r2m.merge.method import Method
-from r2m.merge.recipe import Recipe
-from r2m.merge.survey import (
+from r2m.merge.diagnostics import (
     NO_RESIDUAL,
     NO_UPDATE,
+    THRESHOLD,
     Comparison,
     Survey,
     compare,
@@ -40,6 +29,23 @@ from r2m.merge.survey import (
     survey,
     total,
 )
+from r2m.merge.files import (
+    FileSource,
+    Inputs,
+    check_stated_bases,
+    open_inputs,
+    output_dtype,
+    through_cache,
+    written_gram_cache,
+)
+from r2m.merge.gram import GramCache, grams
+from r2m.merge.gram import total as gram_total
+from r2m.merge.heads import merge_heads
+from r2m.merge.kinds import is_running_statistic, kind
+from r2m.merge.merging import check_count, updater
+from r2m.merge.method import Method
+from r2m.merge.recipe import Recipe
+from r2m.merge.stream import Piece, Progress, TensorStream
 from r2m.models.digests import digest_of, weights_digest
 from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
@@ -100,7 +106,7 @@ class _Merge:
             recipe.out.resolve().parent,
             inputs.statistics,
         )
-        self.blocks = Blocks(self.source, settings.threads, settings.progress)
+        self.stream = TensorStream(self.source, settings.threads, settings.progress)
         self.cache: GramCache | None = None
         self.notes: list[str] = []
 
@@ -133,7 +139,9 @@ class _Merge:
                 report_file.write_text(text, encoding="utf-8")
             files = {recipe.report_path: report_file, recipe.out: writer.complete(self._metadata(digests))}
             if recipe.gram_cache is not None and self.cache is not None:
-                files[recipe.gram_cache] = stack.enter_context(written(recipe.gram_cache, self.cache))
+                files[recipe.gram_cache] = stack.enter_context(
+                    written_gram_cache(recipe.gram_cache, self.cache)
+                )
             self.inputs.watch.check()
             _publish(files, recipe.outputs if self.settings.force else [recipe.gram_cache])
         return report
@@ -157,44 +165,44 @@ class _Merge:
             self.source.unchanged = frozenset(key for key, one in surveys.items() if not one.changes)
             for key in nonfinite:
                 logger.warning("%s: NaN or infinite values among the inputs; averaged", key)
-        running = [key for key in self.blocks.keys if is_running_statistic(key)]
+        running = [key for key in self.stream.keys if is_running_statistic(key)]
         averaged = {*nonfinite, *running}
-        # Blocks set the unchanged tensors apart that the source knows of by then.
-        finite = self.blocks.only(key for key in self.blocks.keys if key not in averaged)
+        # A stream sets the unchanged tensors apart that its source knows of by then.
+        finite = self.stream.only(key for key in self.stream.keys if key not in averaged)
         if not one_pass:
             comparison = self._comparison(finite, surveys)
         finite.grams = self._grams(finite)
-        update: Callable[[Block], Tensor] = Block.mean
+        update: Callable[[Piece], Tensor] = Piece.mean
         state = None
         if finite.keys or finite.unchanged:
             update, state = updater(self.method, finite, self.options)
         self.source.digesting = one_pass
 
-        def work(block: Block) -> tuple[float, Survey | None]:
-            seen = survey(block) if one_pass else None
-            dtype = writer.dtype(block.key)
-            if block.key in averaged:
-                weights = self.source.average(block.key, block.start, block.stop)
-                length = torch.linalg.vector_norm(weights - block.base().reshape(-1)).double().item()
+        def work(piece: Piece) -> tuple[float, Survey | None]:
+            seen = survey(piece) if one_pass else None
+            dtype = writer.dtype(piece.key)
+            if piece.key in averaged:
+                weights = self.source.average(piece.key, piece.start, piece.stop)
+                length = torch.linalg.vector_norm(weights - piece.base().reshape(-1)).double().item()
                 merged = weights.to(dtype)
-            elif block.key in self.source.unchanged or (seen is not None and not seen.changes):
+            elif piece.key in self.source.unchanged or (seen is not None and not seen.changes):
                 length = 0.0
-                merged = self.inputs.base.read(block.key, block.start, block.stop).to(dtype)
+                merged = self.inputs.base.read(piece.key, piece.start, piece.stop).to(dtype)
             else:
-                change = update(block)
+                change = update(piece)
                 length = torch.linalg.vector_norm(change).double().item()
-                merged = change.add_(block.base()).to(dtype)
+                merged = change.add_(piece.base()).to(dtype)
             inputs_are_finite = seen is None or seen.is_finite
             if inputs_are_finite and not (self.settings.allow_nonfinite or is_finite(merged)):
                 raise R2MError(
-                    f"{block.key}: merging gives NaN or values beyond {merged.dtype} from finite inputs;"
+                    f"{piece.key}: merging gives NaN or values beyond {merged.dtype} from finite inputs;"
                     " --allow-nonfinite writes them all the same"
                 )
-            writer.write(block.key, block.start, merged.reshape(-1).cpu())
+            writer.write(piece.key, piece.start, merged.reshape(-1).cpu())
             return length**2, seen
 
         squares = []
-        for key, results in self.blocks.map(work, self.method.grain, label="merging"):
+        for key, results in self.stream.map(work, self.method.grain, label="merging"):
             squares += [square for square, _ in results]
             seen = [one for _, one in results if one is not None]
             if seen:
@@ -213,18 +221,18 @@ class _Merge:
             self._note(running_warning(running))
         return described, comparison, update_norm, nonfinite
 
-    def _comparison(self, blocks: Blocks, surveys: Mapping[str, Survey]) -> Comparison:
-        """Return the specialists beside each other by the tensors of `blocks`, and log what looks wrong."""
+    def _comparison(self, stream: TensorStream, surveys: Mapping[str, Survey]) -> Comparison:
+        """Return the specialists beside each other by the tensors of `stream`, and log what looks wrong."""
         names = self.source.names
-        keys = (*blocks.keys, *blocks.unchanged)
+        keys = (*stream.keys, *stream.unchanged)
         whole = total([surveys[key] for key in keys], len(names))
         own = [self.source.digests(index) for index in range(len(names) + 1)]
 
         def are_equal(one: int, other: int) -> bool:
             left, right = own[one + 1], own[other + 1]
-            return all(left.get(key, own[0][key]) == right.get(key, own[0][key]) for key in blocks.keys)
+            return all(left.get(key, own[0][key]) == right.get(key, own[0][key]) for key in stream.keys)
 
-        comparison = compare(names, whole, are_equal, lambda: gram_total(grams(blocks), len(names)))
+        comparison = compare(names, whole, are_equal, lambda: gram_total(grams(stream), len(names)))
         for text in comparison.warnings():
             logger.warning("%s", text)
         return comparison
@@ -239,7 +247,7 @@ class _Merge:
         self.source.digesting = True
         found = {
             key: self._checked(key, total(parts, len(self.source.names)))
-            for key, parts in self.blocks.map(survey, "elements", label="checking")
+            for key, parts in self.stream.map(survey, "elements", label="checking")
         }
         self.source.digesting = False
         return found
@@ -283,12 +291,12 @@ class _Merge:
             result[name] = weights_digest(file, digests)
         return result
 
-    def _grams(self, blocks: Blocks) -> dict[str, Tensor] | None:
+    def _grams(self, stream: TensorStream) -> dict[str, Tensor] | None:
         """Return inner products of task vectors through the cache file, if there is to be one."""
         if self.recipe.gram_cache is None:
             return None
         identities = list(self._digests().values())
-        found, self.cache = through_cache(self.recipe.gram_cache, blocks, identities)
+        found, self.cache = through_cache(self.recipe.gram_cache, stream, identities)
         return found
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:

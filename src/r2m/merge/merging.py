@@ -1,4 +1,4 @@
-"""One merge over blocks: the method where it applies, its rule for other tensors elsewhere."""
+"""One merge of a stream of tensors: the method where it applies, its rule for other tensors elsewhere."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -6,31 +6,30 @@ from typing import Any
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.blocks import Block, Blocks, MemorySource
 from r2m.merge.kinds import is_running_statistic
 from r2m.merge.method import Method
-from r2m.merge.running import averages, trained
+from r2m.merge.stream import MemorySource, Piece, TensorStream, averages, trained
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.options import Section
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def updater(method: Method, blocks: Blocks, options: Any) -> tuple[Callable[[Block], Tensor], Any]:
-    """Return the function that gives a block's update, and the state of the method's passes over the model.
+def updater(method: Method, stream: TensorStream, options: Any) -> tuple[Callable[[Piece], Tensor], Any]:
+    """Return the function that gives a piece's update, and the state of the method's passes over the model.
 
     Raises:
         R2MError: too few or too many specialists for the method.
     """
-    check_count(method, options, len(blocks.names))
-    state = method.prepare(blocks, options) if method.prepare is not None else None
+    check_count(method, options, len(stream.names))
+    state = method.prepare(stream, options) if method.prepare is not None else None
 
-    def update(block: Block) -> Tensor:
-        if method.others == "alike" or block.kind in method.kinds:
-            return method.merge(block, options, state)
+    def update(piece: Piece) -> Tensor:
+        if method.others == "alike" or piece.kind in method.kinds:
+            return method.merge(piece, options, state)
         if method.others == "base":
-            return block.mean().zero_()
-        return block.mean() * (options.scaling if method.others == "scaled_mean" else 1.0)
+            return piece.mean().zero_()
+        return piece.mean() * (options.scaling if method.others == "scaled_mean" else 1.0)
 
     return update, state
 
@@ -56,10 +55,10 @@ def merge(
             statistics of other specialists.
     """
     check_statistics(task_vectors, statistics)
-    blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes), threads)
-    parameters = trained(blocks)
+    stream = TensorStream(MemorySource(task_vectors, base, statistics, shapes), threads)
+    parameters = trained(stream)
     update, state = updater(method, parameters, options)
-    result = {key: updates[0] for key, updates in parameters.map(update)} | averages(blocks)
+    result = {key: updates[0] for key, updates in parameters.map(update)} | averages(stream)
     return dict(sorted(result.items())), method.describe(state) if method.describe is not None else {}
 
 
@@ -78,9 +77,9 @@ def sweep(
     """
     check_statistics(task_vectors, statistics)
     if method.sweep is not None:
-        blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes))
-        running = averages(blocks)
-        for options, update in method.sweep(trained(blocks), candidates):
+        stream = TensorStream(MemorySource(task_vectors, base, statistics, shapes))
+        running = averages(stream)
+        for options, update in method.sweep(trained(stream), candidates):
             yield options, update | running
         return
     groups: dict[Section, list[Any]] = {}
