@@ -72,8 +72,11 @@ def projection(gram: Tensor, rank: int, center: bool) -> Combination:
     size = len(gram)
     everything = Combination(torch.full((1, size), 1 / size, dtype=gram.dtype), None)
     if not center:
-        leading = torch.linalg.eigh(gram).eigenvectors[:, -min(rank, size) :]
-        return everything if rank >= size else Combination(leading.T.contiguous(), leading.contiguous())
+        if rank >= size:
+            return everything
+        # Memory of its own, as a store gives it back: what products round to depends on it.
+        leading = torch.linalg.eigh(gram).eigenvectors[:, -rank:].clone(memory_format=torch.contiguous_format)
+        return Combination(leading.T.clone(memory_format=torch.contiguous_format), leading)
     deviation = torch.eye(size, dtype=gram.dtype) - 1 / size
     squares, vectors = torch.linalg.eigh(deviation @ gram @ deviation)
     kept = min(rank, int((squares > 1e-12 * gram.trace()).sum()))

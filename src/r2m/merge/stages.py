@@ -78,12 +78,18 @@ def read_same_base(
     """
     tensors, metadata = {}, {}
     for name, path in sorted(files.items()):
-        tensors[name], metadata[name] = checkpoint.load(path)
+        tensors[name], metadata[name] = _load(path)
         stated = metadata[name].get("base_hash")
         base_hash = base_hash or stated
         if stated is None or stated != base_hash:
             raise R2MError(f"{path}: made from base {stated}, expected {base_hash}")
     return tensors, metadata
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a checkpoint into memory of its own: what BLAS rounds to depends on how operands are aligned."""
+    tensors, metadata = checkpoint.load(path)
+    return {key: tensor.clone() for key, tensor in tensors.items()}, metadata
 
 
 def task_vector(*, base: Path, specialist: Path, task_vector: Path, head: Path) -> None:
@@ -291,7 +297,7 @@ def _read_component(path: Path) -> tuple[passes.RealComponent, dict[str, str]]:
     Raises:
         R2MError: missing, corrupt, or another kind of file.
     """
-    tensors, metadata = checkpoint.load(path)
+    tensors, metadata = _load(path)
     if "inputs" not in metadata or "report" not in metadata:
         raise R2MError(f"{path}: expected a Real component")
     report = json.loads(metadata["report"])
