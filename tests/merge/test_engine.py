@@ -11,7 +11,7 @@ from merge_samples import random_task_vectors
 from safetensors.torch import load_file, save_file
 
 from r2m.errors import R2MError
-from r2m.merge import api, engine, recipe, registry, stream
+from r2m.merge import api, engine, merging, recipe, registry, stream
 from r2m.merge.engine import Settings, merge_files
 from r2m.models import checkpoint, writer
 
@@ -454,12 +454,12 @@ def test_an_interruption_leaves_nothing(tmp_path, files, monkeypatch):
         raise KeyboardInterrupt
 
     changed = engine.updater
-    monkeypatch.setattr(engine, "updater", lambda *_: (interrupted, None))
+    monkeypatch.setattr(merging, "updater", lambda *_: (interrupted, None))
     for threads in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             merge_files(asked(files, tmp_path / "m.safetensors", method.name), Settings(threads=threads))
         assert left_over(tmp_path, files) == set()
-    monkeypatch.setattr(engine, "updater", changed)
+    monkeypatch.setattr(merging, "updater", changed)
 
 
 def test_statistics_are_asked_for(tmp_path, files):

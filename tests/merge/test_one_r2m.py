@@ -46,7 +46,7 @@ def models():
     def random(shape, scale):
         return torch.randn(shape, generator=generator) * scale
 
-    base = {key: random(shape, 1.0) for key, shape in SHAPES.items()}
+    base = {key: random(shape, 0.01) for key, shape in SHAPES.items()}
     base |= {"bn.running_mean": random(8, 1.0), "bn.running_var": torch.full((8,), 4.0)}
     base |= {"bn.num_batches_tracked": torch.tensor(3), "frozen.weight": random((4, 4), 1.0)}
     shared = {key: random(shape, 0.01) for key, shape in SHAPES.items()}

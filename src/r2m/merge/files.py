@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -294,7 +294,7 @@ class FileSource:
 
     A tensor that a specialist lacks did not change in it. `unchanged` is set by who has found out which
     tensors equal the base in all. Reading a tensor's pieces in order by
-    `task_vectors` while `digesting` also hashes every file's bytes;
+    `task_vectors` while `is_first_reading` also hashes every file's bytes;
     `digests` has one hash a file (base first) and tensor.
     """
 
@@ -310,7 +310,7 @@ class FileSource:
         self.names = tuple(specialists)
         self.shapes: Mapping[str, tuple[int, ...]] = {key: base.entries[key].shape for key in sorted(keys)}
         self.unchanged: frozenset[str] = frozenset()
-        self.digesting = False
+        self.is_first_reading = False
         self._files = (base, *specialists.values())
         self._statistics = [statistics[name] for name in self.names] if statistics else []
         self._device = device
@@ -355,6 +355,24 @@ class FileSource:
             total += self._read(index if key in file.entries else 0, key, start, stop)
         return (total / len(self.names)).to(self._device, torch.float32)
 
+    def original(self, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of θ₀ in the type that they are stored in."""
+        return self._read(0, key, start, stop)
+
+    def are_equal(self, one: int, other: int, keys: Collection[str]) -> bool:
+        """Tell whether two specialists have equal tensors `keys`, by their digests."""
+        base, left, right = (self._digests[index] for index in (0, one + 1, other + 1))
+        return all(left.get(key, base[key]) == right.get(key, base[key]) for key in keys)
+
+    def not_finite(self, key: str) -> R2MError:
+        """Return the error that names the file with NaN or infinite values in a tensor."""
+        for file in self._files:
+            if key in file.entries and not file.tensor(key).isfinite().all():
+                return R2MError(
+                    f"{file.path}: {key} holds NaN or infinite values; --allow-nonfinite merges all the same"
+                )
+        return R2MError(f"{key}: a task vector exceeds the range of float32")
+
     def statistic(self, index: int, key: str, start: int, stop: int) -> Tensor | None:
         """Return entries of a specialist's statistics of one tensor, or all of a tensor of another shape."""
         if not self._statistics or key not in self._statistics[index].entries:
@@ -394,7 +412,7 @@ class FileSource:
         return FileScratch(self._scratch_folder, self._device)
 
     def digests(self, index: int) -> dict[str, str]:
-        """Return a file's (0: the base's) tensors' digests, as far as they were read while digesting."""
+        """Return a file's (0: the base's) tensors' digests, as far as they were read for the first time."""
         return dict(self._digests[index])
 
     def _stack(self, length: int) -> Tensor:
@@ -417,7 +435,7 @@ class FileSource:
         else:
             raw = file.read(key, start, stop)
             row.copy_(raw)
-        if self.digesting:
+        if self.is_first_reading:
             self._digest(index, key, start, raw)
 
     def _digest(self, index: int, key: str, start: int, raw: Tensor) -> None:
