@@ -39,7 +39,7 @@ SHARED = {
     "__init__",
 }
 # Modules of `merge` that read and write weights; the others are functions on tensors.
-FILES_OF_MERGES = {"scratch", "engine", "file_source", "gram_cache", "inputs", "inspection"}
+FILES_OF_MERGES = {"engine", "files", "inspection", "stages"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 METHODS = [path for path in MODULES if path.match("merge/methods/[a-z]*.py")]
 

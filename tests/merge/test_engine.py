@@ -11,7 +11,7 @@ from merge_samples import random_task_vectors
 from safetensors.torch import load_file, save_file
 
 from r2m.errors import R2MError
-from r2m.merge import api, engine, merging, recipe, registry, stream
+from r2m.merge import api, merging, recipe, registry, stream
 from r2m.merge.engine import Settings, merge_files
 from r2m.models import checkpoint, writer
 
@@ -453,7 +453,7 @@ def test_an_interruption_leaves_nothing(tmp_path, files, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    changed = engine.updater
+    changed = merging.updater
     monkeypatch.setattr(merging, "updater", lambda *_: (interrupted, None))
     for threads in (1, 2):
         with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 from scipy.integrate import quad
-from scipy.linalg import cython_lapack
+from scipy.linalg import cython_lapack, eigh
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -80,17 +80,19 @@ def leading_eigen(symmetric: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return the greatest eigenvalues (r,) of a symmetric matrix (n, n), descending, and eigenvectors (n, r).
 
     In the precision of the matrix, by LAPACK's `syevr` for an index range. It is called by its address, since
-    ctypes gives the interpreter's lock away, as scipy does not: threads then decompose matrices side by side.
+    ctypes gives the interpreter's lock away, as scipy does not: threads then decompose matrices side by side
+    (`benchmarks/eigen.py`). Where scipy has no such address, its own function serves, with the same bits.
     """
     size = len(symmetric)
-    routine = _syevr(symmetric.dtype) if symmetric.device.type == "cpu" else None
     found = None
-    if routine is not None and 0 < rank <= RANGE_SHARE * size:
-        found = _range_of_eigen(routine, symmetric.numpy(), rank)
+    if symmetric.device.type == "cpu" and 0 < rank <= RANGE_SHARE * size:
+        routine = _syevr(symmetric.dtype)
+        decomposed = _by_scipy if routine is None else partial(_by_address, routine)
+        found = decomposed(symmetric.numpy(), rank)
     if found is None:
         values, vectors = eigen(symmetric)
         return values[:rank], vectors[:, :rank]
-    return torch.from_numpy(found[0]).flip(0), torch.from_numpy(found[1]).T.flip(1)
+    return torch.from_numpy(found[0]).flip(0), torch.from_numpy(found[1]).flip(1)
 
 
 def leading_right_vectors(
@@ -252,10 +254,17 @@ def _syevr(dtype: torch.dtype) -> _Routine | None:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 21)(address)
 
 
-def _range_of_eigen(
-    routine: _Routine, symmetric: np.ndarray, rank: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the greatest eigenvalues, ascending, and eigenvectors as rows; None without convergence."""
+def _by_scipy(symmetric: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the greatest eigenvalues, ascending, and eigenvectors; None without convergence."""
+    size = len(symmetric)
+    try:
+        return eigh(symmetric, subset_by_index=[size - rank, size - 1], driver="evr", check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def _by_address(routine: _Routine, symmetric: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the same as `_by_scipy`."""
     size, dtype = len(symmetric), symmetric.dtype
     matrix = np.array(symmetric, order="C")
     values, vectors = np.empty(size, dtype), np.empty((rank, size), dtype)
@@ -277,7 +286,7 @@ def _range_of_eigen(
     call(work, -1, integers, -1)
     work, integers = np.empty(int(work[0]), dtype), np.empty(int(integers[0]), np.int32)
     call(work, len(work), integers, len(integers))
-    return (values[:rank], vectors) if info.value == 0 and found.value == rank else None
+    return (values[:rank], vectors.T) if info.value == 0 and found.value == rank else None
 
 
 def _int(value: int) -> object:
