@@ -16,7 +16,7 @@ from r2m.evaluate.experiment_means import protocol_means, set_aucs
 from r2m.experiments import ablation, heads
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
-from r2m.merge.stages.inputs import Chosen, read_chosen
+from r2m.merge.stages import Chosen, read_chosen
 from r2m.tables import heads as heads_tables
 from r2m.tables import inversion
 from r2m.train.pairs import rows_of

@@ -21,7 +21,7 @@ from r2m.errors import R2MError
 from r2m.experiments import hostile, hostile_data
 from r2m.experiments.options import HostileOptions
 from r2m.merge import registry
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.tables import hostile as hostile_tables
 from r2m.train.pairs import PairSampler, rows_of
 from r2m.train.threshold import best_threshold

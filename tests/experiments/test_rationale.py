@@ -16,8 +16,8 @@ from r2m.errors import R2MError
 from r2m.experiments import rationale
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
-from r2m.merge.parts import parts
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.passes import parts
+from r2m.merge.stages import Chosen
 from r2m.tables import rationale as rationale_tables
 
 

@@ -17,7 +17,7 @@ from r2m.evaluate.jackknife import interval
 from r2m.experiments import similarity
 from r2m.merge import registry
 from r2m.merge.options import R2M
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.session import POOLED
 from r2m.tables import similarity as similarity_tables
 

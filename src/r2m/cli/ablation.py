@@ -20,7 +20,7 @@ def command(tune: tuple[Path, ...], options: AblationOptions, out: Path, **files
     from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.ablation import ablation_scores
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in tune]
     scores = ablation_scores(bench_of(**files), variants, options.factors)

@@ -18,7 +18,7 @@ def command(tune: tuple[Path, ...], generators: tuple[str, ...], out: Path, **fi
     from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.heads import head_scores
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in tune]
     scores = head_scores(bench_of(**files), variants, generators)

@@ -40,7 +40,7 @@ def command(
     from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.hostile import HONEST, KINDS, Specialist, diagnoses, hostile_scores, untrained
-    from r2m.merge.stages.inputs import read_chosen, read_same_base
+    from r2m.merge.stages import read_chosen, read_same_base
     from r2m.models import checkpoint
 
     bench = bench_of(**files)

@@ -21,7 +21,7 @@ def command(
     from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.rationale import shifts
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in tune]
     found = shifts(bench_of(**files), variants, domain, generators)

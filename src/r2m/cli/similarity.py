@@ -23,7 +23,7 @@ def command(tune: tuple[Path, ...], options: SimilarityOptions, domain: str, out
     from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.similarity import similarities
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in tune]
     found = similarities(bench_of(**files), variants, domain, options.images)

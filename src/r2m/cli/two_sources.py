@@ -32,7 +32,7 @@ def command(
     from r2m.cli.bench import bench_of
     from r2m.evaluate.scores import write
     from r2m.experiments.sources import source_scores
-    from r2m.merge.stages.inputs import read_same_base
+    from r2m.merge.stages import read_same_base
     from r2m.models import checkpoint
 
     base_hash = checkpoint.read_metadata(files["base"]).get("base_hash")

@@ -9,7 +9,7 @@ from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.merge.tensors import Tensors
 from r2m.options import with_dotted
 

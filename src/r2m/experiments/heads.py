@@ -8,7 +8,7 @@ from torch import Tensor
 
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.merge.tensors import Tensors
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head, fit_lda_head

@@ -17,12 +17,10 @@ from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.experiments.hostile_data import with_trigger
 from r2m.experiments.options import HostileOptions
-from r2m.merge.blocks import Blocks, MemorySource
-from r2m.merge.diagnostics import FEWEST
+from r2m.merge.diagnostics import FEWEST, Survey
 from r2m.merge.gram import grams, total
-from r2m.merge.running import trained
-from r2m.merge.stages.inputs import Chosen
-from r2m.merge.survey import Survey
+from r2m.merge.stages import Chosen
+from r2m.merge.stream import MemorySource, TensorStream, trained
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.models.precision import autocast
 from r2m.seeding import derive, rng
@@ -154,7 +152,7 @@ def diagnoses(
     # A specialist's name holds no slash.
     every = {**task_vectors, **{f"/{kind}": one for kind, one in hostile.items()}}
     places = {name: place for place, name in enumerate(every)}
-    gram = total(grams(trained(Blocks(MemorySource(every)))), len(every))
+    gram = total(grams(trained(TensorStream(MemorySource(every)))), len(every))
     rows = []
     for kind in (HONEST, *hostile):
         for members in sets(sorted(task_vectors), seed):

@@ -10,8 +10,8 @@ from r2m.errors import R2MError
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.scores import KEPT
 from r2m.manifest import REAL
-from r2m.merge.parts import parts
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.passes import parts
+from r2m.merge.stages import Chosen
 from r2m.merge.tensors import Tensors
 from r2m.train.pairs import rows_of
 

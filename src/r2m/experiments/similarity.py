@@ -11,7 +11,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.cka import kernel, linear_cka
 from r2m.evaluate.jackknife import leave_one_out
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.merge.tensors import Tensors
 
 MEASURES = {

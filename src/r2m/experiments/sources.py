@@ -14,7 +14,7 @@ from r2m.evaluate.scores import KEPT
 from r2m.experiments.plans import SourcesPlan
 from r2m.experiments.tuned import as_text, tuned_merge
 from r2m.merge import gram
-from r2m.merge.blocks import Blocks, MemorySource
+from r2m.merge.stream import MemorySource, TensorStream
 from r2m.merge.tensors import TaskVectors, dot
 from r2m.options import combinations, with_dotted
 
@@ -59,7 +59,7 @@ def eigenvalue_shares(task_vectors: TaskVectors) -> NDArray[np.float64]:
     The first is the share of ‖A‖² that one shared direction holds; K ≥ 2 equal task vectors give 1, 0, ….
     With a single one a zero is added, so that there is a second.
     """
-    blocks = Blocks(MemorySource(task_vectors))
+    blocks = TensorStream(MemorySource(task_vectors))
     whole = gram.total(gram.grams(blocks), len(blocks.names))
     values = torch.linalg.eigvalsh(whole).flip(0).clamp(min=0).numpy()
     total = values.sum()
