@@ -296,7 +296,7 @@ def test_methods_that_need_statistics(trained, tmp_path, method):
     key = "blocks.4.mlp.fc1.weight"
     average = (specialist[key] + checkpoint.load(trained.folder / "up")[0][key]) / 2
     assert not checkpoint.load(tmp_path / "m")[0][key].allclose(average, atol=1e-7)
-    with pytest.raises(R2MError, match="--statistics"):
+    with pytest.raises(R2MError, match="takes statistics of every specialist"):
         merged(trained, tmp_path)
     with pytest.raises(R2MError, match="statistics: expected those of swap, up, got swap"):
         merged(trained, tmp_path, {"swap": known["swap"]})
