@@ -68,7 +68,8 @@ def real_part(component, task_vectors, name, key):
     """The Real part R_j of one tensor, in float64."""
     stream, index = in_order(component, task_vectors), component.names.index(name)
     real, _ = passes.share(stream, key, component.how[key])
-    return real.part(index, stream.whole(key).task_vector(index))
+    task_vector = stream.whole(key).task_vector(index).double()
+    return task_vector - real.subtract_(index, task_vector.clone())
 
 
 def truncated_residual(component, task_vectors, name, options):

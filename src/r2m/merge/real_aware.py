@@ -105,12 +105,6 @@ class Span:
         """Return τ_core, of the tensor's shape, in the directions' precision."""
         return _weighted(self.combination.center, self.directions)
 
-    def part(self, index: int, task_vector: Tensor) -> Tensor:
-        """Return R_j of one specialist, in the directions' precision."""
-        if self.combination.loadings is None:
-            return task_vector.to(self.directions.dtype)
-        return _weighted(self.combination.loadings[index], self.directions)
-
     def subtract_(self, index: int, task_vector: Tensor) -> Tensor:
         """Subtract R_j from τ_j, in place."""
         if self.combination.loadings is None:
@@ -141,10 +135,6 @@ class Frame:
     def coordinates(self, task_vector: Tensor) -> Tensor:
         """Return U_cᵀ τ_j V_c (r, r)."""
         return self.left.T @ as_matrix(task_vector).to(self.left.dtype) @ self.right
-
-    def part(self, index: int, task_vector: Tensor) -> Tensor:
-        """Return R_j of one specialist."""
-        return (self.left @ self.coordinates(task_vector) @ self.right.T).reshape(self.shape)
 
     def subtract_(self, index: int, task_vector: Tensor) -> Tensor:
         """Subtract R_j from τ_j of the same precision, in place."""
