@@ -47,13 +47,13 @@ class Component:
     made: passes.RealComponent
     names: tuple
     core: dict
-    how: dict
+    rules: dict
 
 
 def component_of(made):
     keys = sorted(key.removeprefix("core.") for key in made.store if key.startswith("core."))
-    core, how = {key: made.core(key) for key in keys}, {key: made.how(key) for key in keys}
-    return Component(made, made.names, core, how)
+    core, rules = {key: made.core(key) for key in keys}, {key: made.rule(key) for key in keys}
+    return Component(made, made.names, core, rules)
 
 
 def real_component(task_vectors, options):
@@ -67,7 +67,7 @@ def in_order(component, task_vectors):
 def real_part(component, task_vectors, name, key):
     """The Real part R_j of one tensor, in float64."""
     stream, index = in_order(component, task_vectors), component.names.index(name)
-    real, _ = passes.share(stream, key, component.how[key])
+    real, _ = passes.share(stream, key, component.rules[key])
     task_vector = stream.whole(key).task_vector(index).double()
     return task_vector - real.subtract_(index, task_vector.clone())
 
@@ -84,7 +84,7 @@ def whole_residual(component, task_vectors, name, key, definition):
     stream, index = in_order(component, task_vectors), component.names.index(name)
     task_vector = stream.whole(key).task_vector(index)
     length = norm([task_vector]) ** 2
-    real, _ = passes.share(stream, key, component.how[key], torch.float32)
+    real, _ = passes.share(stream, key, component.rules[key], torch.float32)
     core = component.core[key] if definition == "shift" else None
     rest = real_aware.residual_(task_vector, real, index, core)
     return rest if real_aware.significant(norm([rest]) ** 2, length) else torch.zeros_like(rest)

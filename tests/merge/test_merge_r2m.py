@@ -339,7 +339,7 @@ def test_coefficient():
 
 def test_projected_residuals_cancel_along_the_leading_eigenvector(task_vectors):
     component = real_component(task_vectors, RealOptions())
-    values, vectors = torch.linalg.eigh(component.how["pos_embed"].coefficients)
+    values, vectors = torch.linalg.eigh(component.rules["pos_embed"].coefficients)
     leading = vectors[:, -1].tolist()
     for key in component.core:
         rest = [whole_residual(component, task_vectors, name, key, "projection") for name in task_vectors]

@@ -130,7 +130,7 @@ def test_real_parts_and_residuals_are_orthogonal(options, count, seed):
 def test_matrix_space_is_orthogonal_per_matrix(ratio, count, seed):
     task_vectors = random_task_vectors(count, seed)
     component = real_component(task_vectors, RealOptions(space="matrix", core_ratio=ratio))
-    for key in (key for key, how in component.how.items() if isinstance(how, real_aware.Frame)):
+    for key in (key for key, rule in component.rules.items() if isinstance(rule, real_aware.Frame)):
         for one in task_vectors:
             for other in task_vectors:
                 along = real_part(component, task_vectors, one, key)

@@ -93,16 +93,16 @@ def _check(base: _Model, specialists: Mapping[str, _Model]) -> None:
         if extra:
             raise R2MError(f"{model.path} has {min(extra)}, which the base lacks; leave it out")
         for key, tensor in base.tensors.items():
-            other = model.tensors[key]
-            if other.shape != tensor.shape:
+            counterpart = model.tensors[key]
+            if counterpart.shape != tensor.shape:
                 raise R2MError(
-                    f"{key}: shape {tuple(other.shape)} in the {model.path}, but {tuple(tensor.shape)} in the"
-                    " base"
+                    f"{key}: shape {tuple(counterpart.shape)} in the {model.path},"
+                    f" but {tuple(tensor.shape)} in the base"
                 )
-            if other.is_floating_point() != tensor.is_floating_point():
+            if counterpart.is_floating_point() != tensor.is_floating_point():
                 raise R2MError(
-                    f"{key}: {other.dtype} in the {model.path}, but {tensor.dtype} in the base; quantized"
-                    " weights have to be dequantized before"
+                    f"{key}: {counterpart.dtype} in the {model.path}, but {tensor.dtype} in the base;"
+                    " quantized weights have to be dequantized before"
                 )
     if not merged_shapes(base.tensors):
         raise R2MError("base: no floating-point tensor is left to merge")
@@ -128,8 +128,8 @@ class _Weights(MemorySource):
 
     def task_vector(self, index: int, key: str, start: int, stop: int) -> Tensor:
         """Return entries of one τ_k."""
-        own = self._models[index + 1].tensors[key].reshape(-1)[start:stop].float()
-        return own - self.base(key, start, stop)
+        weights = self._models[index + 1].tensors[key].reshape(-1)[start:stop].float()
+        return weights - self.base(key, start, stop)
 
     def original(self, key: str, start: int, stop: int) -> Tensor:
         """Return entries of θ₀ in their type."""
@@ -137,27 +137,29 @@ class _Weights(MemorySource):
 
     def average(self, key: str, start: int, stop: int) -> Tensor:
         """Return entries of the mean θ_k."""
-        rows = (one.tensors[key].reshape(-1)[start:stop].double() for one in self._models[1:])
+        rows = (model.tensors[key].reshape(-1)[start:stop].double() for model in self._models[1:])
         return (torch.as_tensor(sum(rows)) / len(self.names)).float()
 
-    def are_equal(self, one: int, other: int, keys: Collection[str]) -> bool:
+    def are_equal(self, first: int, second: int, keys: Collection[str]) -> bool:
         """Tell whether two specialists have equal tensors `keys`."""
-        left, right = (self._models[index + 1].tensors for index in (one, other))
+        left, right = (self._models[index + 1].tensors for index in (first, second))
         return all(torch.equal(left[key], right[key]) for key in keys)
 
     def not_finite(self, key: str) -> R2MError:
         """Return the error for a tensor with NaN or infinite values."""
         return R2MError(f"{key}: the specialist or the base holds NaN or infinite values")
 
-    def _are_equal(self, key: str, other: str) -> bool:
-        return all(torch.equal(one.tensors[key], one.tensors[other]) for one in self._models)
+    def _are_equal(self, key: str, other_key: str) -> bool:
+        return all(torch.equal(model.tensors[key], model.tensors[other_key]) for model in self._models)
 
 
 class _Tensors:
     """Merged tensors in memory, of the types and shapes of others."""
 
-    def __init__(self, like: Tensors) -> None:
-        self.tensors = {key: torch.empty(one.shape, dtype=one.dtype) for key, one in like.items()}
+    def __init__(self, templates: Tensors) -> None:
+        self.tensors = {
+            key: torch.empty(template.shape, dtype=template.dtype) for key, template in templates.items()
+        }
 
     def dtype(self, key: str) -> torch.dtype:
         """Return the type of a tensor."""
@@ -168,18 +170,18 @@ class _Tensors:
         self.tensors[key].view(-1)[start : start + len(tensor)] = tensor
 
 
-def _tensors(what: str, mapping: Tensors) -> dict[str, Tensor]:
+def _tensors(owner: str, mapping: Tensors) -> dict[str, Tensor]:
     """Return the tensors without their gradients.
 
     Raises:
         R2MError: anything else than named tensors, or tensors of a type that is not merged.
     """
     if not isinstance(mapping, Mapping):
-        raise R2MError(f"{what}: expected a mapping of names to tensors, got {type(mapping).__name__}")
+        raise R2MError(f"{owner}: expected a mapping of names to tensors, got {type(mapping).__name__}")
     for key, tensor in mapping.items():
         if not isinstance(tensor, Tensor):
-            raise R2MError(f"{what}: {key}: expected a tensor, got {type(tensor).__name__}")
+            raise R2MError(f"{owner}: {key}: expected a tensor, got {type(tensor).__name__}")
         is_number = tensor.dtype in _FLOATING or not (tensor.is_floating_point() or tensor.is_complex())
         if tensor.is_quantized or not is_number:
-            raise R2MError(f"{what}: {key}: tensors of {tensor.dtype} cannot be merged; convert them before")
+            raise R2MError(f"{owner}: {key}: tensors of {tensor.dtype} cannot be merged; convert them before")
     return {key: tensor.detach() for key, tensor in mapping.items()}

@@ -59,7 +59,7 @@ def diagnose(norms: Sequence[float], cosines: Sequence[float | None]) -> list[Di
     z-score is given.
     """
     lengths = [norm if norm > 0 else None for norm in norms]
-    directions = [None if one is None else max(one, LEAST_COSINE) for one in cosines]
+    directions = [None if cosine is None else max(cosine, LEAST_COSINE) for cosine in cosines]
     return [
         Diagnosis(*pair)
         for pair in zip(_scores(lengths, NORM_SPREAD), _scores(directions, COSINE_SPREAD), strict=True)
@@ -68,10 +68,10 @@ def diagnose(norms: Sequence[float], cosines: Sequence[float | None]) -> list[Di
 
 def _scores(values: Sequence[float | None], least_spread: float) -> list[float | None]:
     """Return modified z-scores of the logarithms of positive values; None for None."""
-    known = np.array([value for value in values if value is not None], dtype=float)
-    if len(known) < FEWEST:
+    present = np.array([value for value in values if value is not None], dtype=float)
+    if len(present) < FEWEST:
         return [None] * len(values)
-    logs = np.log(known)
+    logs = np.log(present)
     deviations = logs - np.median(logs)
     # 1.4826 makes the median deviation of normal numbers their standard deviation.
     scores = iter((deviations / max(1.4826 * np.median(np.abs(deviations)), least_spread)).tolist())
@@ -110,12 +110,12 @@ class Survey:
 
     def cosines(self) -> list[float | None]:
         """Return each task vector's cosine with the sum of the others; None where either is zero."""
-        others = self.along - self.squares
+        products = self.along - self.squares
         total = self.along.sum()
         lengths = (total - 2 * self.along + self.squares).clamp(min=0).sqrt() * self.squares.sqrt()
         return [
-            one / length if length > 1e-12 * float(total.abs()) else None
-            for one, length in zip(others.tolist(), lengths.tolist(), strict=True)
+            product / length if length > 1e-12 * float(total.abs()) else None
+            for product, length in zip(products.tolist(), lengths.tolist(), strict=True)
         ]
 
     def diagnoses(self) -> list[Diagnosis]:
@@ -142,37 +142,37 @@ class Comparison:
 
     def norms(self) -> list[float]:
         """Return ‖τ_k‖ of every specialist."""
-        found = self.survey.norms()
-        return [found[place] for place in self.places]
+        norms = self.survey.norms()
+        return [norms[place] for place in self.places]
 
     def cosines(self) -> list[float | None]:
         """Return each specialist's cosine with the sum of the others that are not its equals."""
-        found = self.survey.cosines()
-        return [found[place] for place in self.places]
+        cosines = self.survey.cosines()
+        return [cosines[place] for place in self.places]
 
     def diagnoses(self) -> list[Diagnosis]:
         """Return how far each specialist is from those that are not its equals."""
-        found = self.survey.diagnoses()
-        return [found[place] for place in self.places]
+        diagnoses = self.survey.diagnoses()
+        return [diagnoses[place] for place in self.places]
 
     def warnings(self) -> list[str]:
         """Return a warning for every set of equals, and those of `warnings` for the others."""
         equals = [
-            [name for name, at in zip(self.names, self.places, strict=True) if at == place]
+            [name for name, its_place in zip(self.names, self.places, strict=True) if its_place == place]
             for place in range(len(set(self.places)))
         ]
         texts = [
-            f"{', '.join(some[:-1])} and {some[-1]} are the same: their weights are equal, and count"
-            f" {len(some)} times"
-            for some in equals
-            if len(some) > 1
+            f"{', '.join(equal_names[:-1])} and {equal_names[-1]} are the same: their weights are equal,"
+            f" and count {len(equal_names)} times"
+            for equal_names in equals
+            if len(equal_names) > 1
         ]
         return texts + warnings(self.distinct, self.survey)
 
 
 def compare(
     names: tuple[str, ...],
-    whole: Survey,
+    sums: Survey,
     are_equal: Callable[[int, int], bool],
     gram: Callable[[], Tensor],
 ) -> Comparison:
@@ -183,16 +183,18 @@ def compare(
     """
     firsts: list[int] = []
     places = []
-    for index, square in enumerate(whole.squares.tolist()):
-        same = (at for at, first in enumerate(firsts) if square > 0 and are_equal(first, index))
-        place = next(same, len(firsts))
+    for index, square in enumerate(sums.squares.tolist()):
+        matches = (
+            position for position, first in enumerate(firsts) if square > 0 and are_equal(first, index)
+        )
+        place = next(matches, len(firsts))
         if place == len(firsts):
             firsts.append(index)
         places.append(place)
     if len(firsts) < len(names):
         products = gram()[firsts][:, firsts]
-        whole = Survey(whole.base, products.diagonal(), products.sum(1))
-    return Comparison(names, tuple(places), whole)
+        sums = Survey(sums.base, products.diagonal(), products.sum(1))
+    return Comparison(names, tuple(places), sums)
 
 
 def survey(piece: Piece) -> Survey:
@@ -221,42 +223,42 @@ def total(surveys: Sequence[Survey], count: int) -> Survey:
     """Return the sums of several pieces of `count` specialists together."""
     none = torch.zeros(0, count, dtype=torch.float64)
     return Survey(
-        math.fsum(one.base for one in surveys),
-        torch.cat([none, *(one.squares[None] for one in surveys)]).sum(0),
-        torch.cat([none, *(one.along[None] for one in surveys)]).sum(0),
-        any(one.changes for one in surveys),
+        math.fsum(summand.base for summand in surveys),
+        torch.cat([none, *(summand.squares[None] for summand in surveys)]).sum(0),
+        torch.cat([none, *(summand.along[None] for summand in surveys)]).sum(0),
+        any(summand.changes for summand in surveys),
     )
 
 
-def warnings(names: Sequence[str], whole: Survey) -> list[str]:
+def warnings(names: Sequence[str], sums: Survey) -> list[str]:
     """Return what looks wrong with specialists: nothing changed, or changed unlike the others."""
-    norms, cosines = whole.norms(), whole.cosines()
-    length = math.sqrt(whole.base)
+    norms, cosines = sums.norms(), sums.cosines()
+    length = math.sqrt(sums.base)
     texts = [
         f"{name}: equal to the base, its task vector is zero"
         for name, norm in zip(names, norms, strict=True)
         if norm == 0
     ]
-    some = [norm for norm in norms if norm > 0]
-    for name, norm, cosine, found in zip(names, norms, cosines, whole.diagnoses(), strict=True):
+    nonzero = [norm for norm in norms if norm > 0]
+    for name, norm, cosine, diagnosis in zip(names, norms, cosines, sums.diagnoses(), strict=True):
         is_foreign = length > 0 and norm > BASE_SHARE * length
         if is_foreign:
             texts.append(
                 f"{name}: its task vector has {norm / length:.2g} times the norm of the base;"
                 " was it made from another base?"
             )
-        if found.norm_stands_out:
+        if diagnosis.norm_stands_out:
             texts.append(
-                f"{name}: its task vector is {norm / median(some):.2g} times as long as the median"
-                f" specialist's ({_beyond(found.norm_z)})"
+                f"{name}: its task vector is {norm / median(nonzero):.2g} times as long as the median"
+                f" specialist's ({_beyond(diagnosis.norm_z)})"
             )
-        elif not is_foreign and len(some) < FEWEST and norm > NORM_FACTOR * min(some, default=math.inf):
-            texts.append(f"{name}: its task vector is {norm / min(some):.0f} times as long as the other's")
-        if found.cosine_stands_out and cosine is not None:
-            middle = median(one for one in cosines if one is not None)
+        elif not is_foreign and len(nonzero) < FEWEST and norm > NORM_FACTOR * min(nonzero, default=math.inf):
+            texts.append(f"{name}: its task vector is {norm / min(nonzero):.0f} times as long as the other's")
+        if diagnosis.cosine_stands_out and cosine is not None:
+            middle = median(value for value in cosines if value is not None)
             texts.append(
                 f"{name}: its task vector has the cosine {cosine:.2g} with the others' sum, the median"
-                f" specialist {middle:.2g} ({_beyond(found.cosine_z)})"
+                f" specialist {middle:.2g} ({_beyond(diagnosis.cosine_z)})"
             )
     return texts
 

@@ -142,13 +142,13 @@ class _Merge:
         if not self.inputs.head:
             return {}
 
-        def of(file: WeightsFile) -> dict[str, Tensor]:
+        def head_of(file: WeightsFile) -> dict[str, Tensor]:
             return {key: file.tensor(key) for key in self.inputs.head if key in file.entries}
 
-        heads = {name: of(file) for name, file in self.inputs.specialists.items()}
+        heads = {name: head_of(file) for name, file in self.inputs.specialists.items()}
         base = self.inputs.base
         average = head_average(base.metadata, base.path)
-        merged = merge_heads(heads, self.recipe.head or "average", of(base) or None, average)
+        merged = merge_heads(heads, self.recipe.head or "average", head_of(base) or None, average)
         first = next(iter(heads.values()))
         return {
             key: tensor.to(output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
@@ -168,8 +168,8 @@ class _Merge:
         if self.recipe.gram_cache is None:
             return None
         identities = list(self._digests().values())
-        found, self.cache = through_cache(self.recipe.gram_cache, stream, identities)
-        return found
+        inner, self.cache = through_cache(self.recipe.gram_cache, stream, identities)
+        return inner
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Return the output's provenance, and what its base says of the detector."""
@@ -180,7 +180,7 @@ class _Merge:
             "head": self.recipe.head or ("average" if self.inputs.head else ""),
             "exclude": self.recipe.exclude,
             "base_hash": digests["base"],
-            "inputs": {name: one for name, one in digests.items() if name != "base"},
+            "inputs": {name: digest for name, digest in digests.items() if name != "base"},
         }
 
     def _report(
@@ -215,11 +215,11 @@ class _Merge:
                     "notes": file.notes,
                     "task_vector_norm": norm,
                     "cosine_to_others": cosine,
-                    "norm_z": found.norm_z,
-                    "cosine_z": found.cosine_z,
-                    "stands_out": found.stands_out,
+                    "norm_z": diagnosis.norm_z,
+                    "cosine_z": diagnosis.cosine_z,
+                    "stands_out": diagnosis.stands_out,
                 }
-                for (name, file), norm, cosine, found in columns
+                for (name, file), norm, cosine, diagnosis in columns
             },
             "merged": {"tensors": len(self.inputs.merged), **kinds},
             "others": self.method.others,
@@ -272,11 +272,11 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
         raise R2MError(f"{recipe.out}: expected a name that ends in .safetensors")
     paths = recipe.outputs
     for index, path in enumerate(paths):
-        if path.resolve() in {other.resolve() for other in paths[:index]}:
+        if path.resolve() in {earlier.resolve() for earlier in paths[:index]}:
             raise R2MError(f"{path}: stands for two outputs; expected different names")
         if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file"
-            raise R2MError(f"{path}: is {what}; expected the name of a file")
+            nature = "a folder" if path.is_dir() else "no regular file"
+            raise R2MError(f"{path}: is {nature}; expected the name of a file")
         if os.path.lexists(path) and not force and path != recipe.gram_cache:
             raise R2MError(f"{path}: exists; --force replaces it")
         if not path.resolve().parent.is_dir():

@@ -83,14 +83,16 @@ class Inputs:
         for name, specialist in self.specialists.items():
             if specialist.computed:
                 continue
-            others = [
+            differing = [
                 key
                 for key in self.merged
                 if key in specialist.entries and specialist.entries[key].dtype != self.base.entries[key].dtype
             ]
-            if others:
-                own, base = (file.entries[others[0]].dtype for file in (specialist, self.base))
-                texts.append(f"{name}: {others[0]} ({len(others)} in all) is {own}, in the base {base}")
+            if differing:
+                dtype, base_dtype = (file.entries[differing[0]].dtype for file in (specialist, self.base))
+                texts.append(
+                    f"{name}: {differing[0]} ({len(differing)} in all) is {dtype}, in the base {base_dtype}"
+                )
         return texts
 
 
@@ -146,14 +148,15 @@ def _all_state_this_base(
     stated = {name: file.metadata.get("base_hash") for name, file in specialists.items()}
     if not any(stated.values()):
         return False
-    own = weights_digest(base)
+    base_digest = weights_digest(base)
     for name, digest in stated.items():
-        if digest is not None and digest != own and not allow_other_base:
+        if digest is not None and digest != base_digest and not allow_other_base:
             raise R2MError(
                 f"{specialists[name].path}: its metadata say that {name} was made from the base"
-                f" {digest[:19]}…, but {base.path} is {own[:19]}…; --allow-other-base merges it all the same"
+                f" {digest[:19]}…, but {base.path} is {base_digest[:19]}…;"
+                " --allow-other-base merges it all the same"
             )
-    return all(digest == own for digest in stated.values())
+    return all(digest == base_digest for digest in stated.values())
 
 
 def _head(prefix: str | None, base: WeightsFile, specialists: Mapping[str, WeightsFile]) -> tuple[str, ...]:
@@ -163,8 +166,8 @@ def _head(prefix: str | None, base: WeightsFile, specialists: Mapping[str, Weigh
     names = {
         key
         for file in (base, *specialists.values())
-        for key, own in file.own_names.items()
-        if key.startswith(prefix) or own.startswith(prefix)
+        for key, own_name in file.own_names.items()
+        if key.startswith(prefix) or own_name.startswith(prefix)
     }
     if not names:
         raise R2MError(f"head_prefix {prefix!r}: no tensor has a name that begins so")
@@ -172,7 +175,7 @@ def _head(prefix: str | None, base: WeightsFile, specialists: Mapping[str, Weigh
 
 
 def _excluded(patterns: Iterable[str], names: Iterable[str], head: Iterable[str]) -> set[str]:
-    found: set[str] = set()
+    excluded: set[str] = set()
     names = list(names)
     for pattern in patterns:
         matches = fnmatch.filter(names, pattern)
@@ -180,8 +183,8 @@ def _excluded(patterns: Iterable[str], names: Iterable[str], head: Iterable[str]
             raise R2MError(f"exclude {pattern!r}: fits the head alone, which --head decides on")
         if not matches:
             raise R2MError(f"exclude {pattern!r}: fits no tensor of the base or of a specialist")
-        found.update(matches)
-    return found
+        excluded.update(matches)
+    return excluded
 
 
 def _check_tensor(
@@ -189,37 +192,37 @@ def _check_tensor(
 ) -> None:
     """Check one tensor of the base in all specialists; `partial` ones may lack what did not change."""
     for specialist in specialists.values():
-        other = specialist.entries.get(key)
-        if other is None:
+        counterpart = specialist.entries.get(key)
+        if counterpart is None:
             if partial:
                 continue
             raise R2MError(
                 f"{specialist.path}: lacks {key} {entry.shape}, which {base.path} has; --exclude {key} keeps"
                 " the base's"
             )
-        if other.shape != entry.shape:
+        if counterpart.shape != entry.shape:
             raise R2MError(
-                f"{specialist.path}: {key} has shape {other.shape}, but {entry.shape} in {base.path}"
+                f"{specialist.path}: {key} has shape {counterpart.shape}, but {entry.shape} in {base.path}"
             )
-        if other.dtype.is_floating_point != entry.dtype.is_floating_point:
+        if counterpart.dtype.is_floating_point != entry.dtype.is_floating_point:
             raise R2MError(
-                f"{specialist.path}: {key} is {other.dtype}, but {entry.dtype} in {base.path}; quantized"
-                " weights have to be dequantized before"
+                f"{specialist.path}: {key} is {counterpart.dtype}, but {entry.dtype} in {base.path};"
+                " quantized weights have to be dequantized before"
             )
 
 
-def _check_extra(specialist: WeightsFile, base: WeightsFile, known: set[str]) -> None:
+def _check_extra(specialist: WeightsFile, base: WeightsFile, expected: set[str]) -> None:
     for key, entry in specialist.entries.items():
-        if key not in base.entries and key not in known:
+        if key not in base.entries and key not in expected:
             raise R2MError(
                 f"{specialist.path}: has {key} {entry.shape}, which {base.path} lacks; --exclude {key} leaves"
                 " it out, and if it is the head, say so by --head-prefix"
             )
 
 
-def output_dtype(name: str | None, own: torch.dtype) -> torch.dtype:
-    """Return the dtype that a tensor of dtype `own` is written in."""
-    return getattr(torch, name) if name is not None and own.is_floating_point else own
+def output_dtype(name: str | None, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that a tensor of `dtype` is written in, where `name` asks for another."""
+    return getattr(torch, name) if name is not None and dtype.is_floating_point else dtype
 
 
 class FileScratch(MutableMapping[str, Tensor]):
@@ -242,8 +245,8 @@ class FileScratch(MutableMapping[str, Tensor]):
         with self._lock:
             start, self._end = self._end, self._end + len(data)
         try:
-            for done in range(0, len(data), 2**30):
-                os.pwrite(self._file.fileno(), data[done : done + 2**30], start + done)
+            for offset in range(0, len(data), 2**30):
+                os.pwrite(self._file.fileno(), data[offset : offset + 2**30], start + offset)
         except OSError as error:
             raise R2MError(f"{self._folder}: cannot write intermediate tensors ({error.strerror})") from error
         self._places[key] = start, tensor.dtype, tuple(tensor.shape)
@@ -254,9 +257,9 @@ class FileScratch(MutableMapping[str, Tensor]):
         tensor = torch.empty(shape, dtype=dtype)
         if tensor.numel():
             view = raw_bytes(tensor)
-            done = 0
-            while done < len(view):
-                done += os.preadv(self._file.fileno(), [view[done:]], start + done)
+            offset = 0
+            while offset < len(view):
+                offset += os.preadv(self._file.fileno(), [view[offset:]], start + offset)
         return tensor.to(self._device)
 
     def __delitem__(self, key: str) -> None:
@@ -283,7 +286,7 @@ class FileSource:
     A tensor that a specialist lacks did not change in it. `unchanged` is set by who has found out which
     tensors equal the base in all. Reading a tensor's pieces in order by
     `task_vectors` while `is_first_reading` also hashes every file's bytes;
-    `digests` has one hash a file (base first) and tensor.
+    `digests` has one hash per file (base first) and tensor.
     """
 
     def __init__(
@@ -347,9 +350,9 @@ class FileSource:
         """Return entries of θ₀ in the type that they are stored in."""
         return self._read(0, key, start, stop)
 
-    def are_equal(self, one: int, other: int, keys: Collection[str]) -> bool:
+    def are_equal(self, first: int, second: int, keys: Collection[str]) -> bool:
         """Tell whether two specialists have equal tensors `keys`, by their digests."""
-        base, left, right = (self._digests[index] for index in (0, one + 1, other + 1))
+        base, left, right = (self._digests[index] for index in (0, first + 1, second + 1))
         return all(left.get(key, base[key]) == right.get(key, base[key]) for key in keys)
 
     def not_finite(self, key: str) -> R2MError:
@@ -378,20 +381,20 @@ class FileSource:
     def _first_names(self) -> dict[str, str]:
         return first_names(self.shapes, self.shapes, self._are_equal)
 
-    def _are_equal(self, key: str, other: str) -> bool:
-        return all(self._are_equal_in(index, key, other) for index in range(len(self._files)))
+    def _are_equal(self, key: str, other_key: str) -> bool:
+        return all(self._are_equal_in(index, key, other_key) for index in range(len(self._files)))
 
-    def _are_equal_in(self, index: int, key: str, other: str) -> bool:
-        held = [one in self._files[index].entries for one in (key, other)]
-        if not any(held):
+    def _are_equal_in(self, index: int, key: str, other_key: str) -> bool:
+        is_stored = [name in self._files[index].entries for name in (key, other_key)]
+        if not any(is_stored):
             return True
         file, size = self._files[index], math.prod(self.shapes[key])
-        if not all(held) or file.entries[key].dtype != file.entries[other].dtype:
+        if not all(is_stored) or file.entries[key].dtype != file.entries[other_key].dtype:
             return False
         # The first few entries tell nearly all tensors apart.
         cuts = [0, *range(min(size, FIRST_ENTRIES), size, PIECE_ENTRIES), size]
         return all(
-            torch.equal(file.read(key, start, stop), file.read(other, start, stop))
+            torch.equal(file.read(key, start, stop), file.read(other_key, start, stop))
             for start, stop in pairwise(cuts)
         )
 
@@ -452,9 +455,9 @@ def through_cache(
     """
     base, *specialists = identities
     cache = load_gram_cache(path) if path.exists() else GramCache(base, (), {})
-    known = cache.known(base, specialists)
-    result = grams(stream, known)
-    is_new = any(key not in known or known[key].isnan().any() for key in result)
+    cached = cache.known(base, specialists)
+    result = grams(stream, cached)
+    is_new = any(key not in cached or cached[key].isnan().any() for key in result)
     return result, cache.updated(base, specialists, result) if is_new else None
 
 

@@ -26,10 +26,10 @@ def grams(stream: TensorStream, known: Mapping[str, Tensor] | None = None) -> di
 
     for key, parts in stream.map(products, "elements", missing, label="comparing"):
         rows, old = missing[key], result[key]
-        found = torch.zeros_like(old)
-        found[rows] = sum(parts, torch.zeros(len(rows), size, dtype=torch.float64))
-        found[:, rows] = found[rows].T
-        result[key] = torch.where(old.isnan(), found, old)
+        computed = torch.zeros_like(old)
+        computed[rows] = sum(parts, torch.zeros(len(rows), size, dtype=torch.float64))
+        computed[:, rows] = computed[rows].T
+        result[key] = torch.where(old.isnan(), computed, old)
     return result
 
 
@@ -81,13 +81,13 @@ class GramCache:
         return GramCache(base, every, merged)
 
 
-def _placed(gram: Tensor, own: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """Return a Gram of `own` specialists as one of `wanted` ones; NaN for those that it lacks."""
-    places = {one: i for i, one in enumerate(own)}
-    at = [(i, places[one]) for i, one in enumerate(wanted) if one in places]
-    result = torch.full((len(wanted), len(wanted)), torch.nan, dtype=torch.float64)
-    if at:
-        to, where = torch.tensor(at).T
+def _placed(gram: Tensor, specialists: Sequence[str], order: Sequence[str]) -> Tensor:
+    """Return the Gram of `specialists` as that of the specialists in `order`; NaN for those that it lacks."""
+    places = {name: i for i, name in enumerate(specialists)}
+    pairs = [(i, places[name]) for i, name in enumerate(order) if name in places]
+    result = torch.full((len(order), len(order)), torch.nan, dtype=torch.float64)
+    if pairs:
+        to, where = torch.tensor(pairs).T
         result[to[:, None], to] = gram[where[:, None], where]
     return result
 
@@ -96,11 +96,11 @@ def _products(piece: Piece, rows: list[int]) -> Tensor:
     """Return the inner products (len(rows), K) of some task vectors with all, over one piece."""
     task_vectors = piece.task_vectors().reshape(len(piece.names), -1)
     total = torch.zeros(len(rows), len(piece.names), dtype=torch.float64, device=task_vectors.device)
-    everything = len(rows) == len(piece.names)
+    is_complete = len(rows) == len(piece.names)
     buffer = torch.empty(len(task_vectors), CHUNK, dtype=torch.float64, device=task_vectors.device)
-    for part in task_vectors.split(CHUNK, 1):
-        chunk = buffer[:, : part.shape[1]].copy_(part)
-        total.addmm_(chunk if everything else chunk[rows], chunk.T)
+    for columns in task_vectors.split(CHUNK, 1):
+        chunk = buffer[:, : columns.shape[1]].copy_(columns)
+        total.addmm_(chunk if is_complete else chunk[rows], chunk.T)
     return total.cpu()
 
 
@@ -130,10 +130,10 @@ def geometry(gram: Tensor) -> tuple[Tensor, Tensor]:
     it is made of small differences: 2 n_i n_j (1 - cos) = ‖τ_i - τ_j‖² - (n_i - n_j)². A zero vector has no
     angles; its row is 0.
     """
-    base, cross, own = gram[0, 0], gram[0, 1:], gram[1:, 1:]
-    excess = 2 * cross + own.diagonal()
+    base, cross, inner = gram[0, 0], gram[0, 1:], gram[1:, 1:]
+    excess = 2 * cross + inner.diagonal()
     norms = (base + excess).clamp(min=0).sqrt()
-    apart = own.diagonal()[:, None] + own.diagonal() - 2 * own
+    apart = inner.diagonal()[:, None] + inner.diagonal() - 2 * inner
     sums, products = norms[:, None] + norms, 2 * norms[:, None] * norms
     longer = (excess[:, None] - excess) / torch.where(sums > 0, sums, 1.0)
     versines = (apart - longer.square()) / torch.where(products > 0, products, 1.0)

@@ -30,22 +30,24 @@ def merge_heads(
     Raises:
         R2MError: heads of different shapes or not finite, an unknown rule or specialist, or no initial head.
     """
-    kind, _, name = rule.partition(":")
-    if kind == "base":
+    source, _, name = rule.partition(":")
+    if source == "base":
         if initial is None:
             raise R2MError("head `base`: expected the initial head that the specialists started from")
         return dict(sorted(initial.items()))
-    if kind == "specialist":
+    if source == "specialist":
         if name not in heads:
             raise R2MError(f"head {rule!r}: expected one of the specialists {', '.join(sorted(heads))}")
         return dict(sorted(heads[name].items()))
-    if kind != "average":
+    if source != "average":
         raise R2MError(f"head {rule!r}: expected average, base or specialist:NAME")
     try:
         keys = check(heads)
     except R2MError as error:
         raise R2MError(f"heads of different shapes or not finite: {error}") from error
-    for one, tensors in heads.items():
+    for specialist, tensors in heads.items():
         if tensors.keys() != keys.keys():
-            raise R2MError(f"head of {one!r}: expected the tensors {sorted(keys)}, got {sorted(tensors)}")
+            raise R2MError(
+                f"head of {specialist!r}: expected the tensors {sorted(keys)}, got {sorted(tensors)}"
+            )
     return dict(sorted(average(list(heads.values())).items()))

@@ -38,12 +38,12 @@ def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -
         keys = [key for key in shapes if any(_is_floating(file, key) for file in files)]
         grams = dict(zip(keys, in_order(lambda key: _gram(key, files, origin), keys, threads), strict=True))
         described = [_describe(file, index, grams) for index, file in enumerate(files)]
-        for file, one in zip(files, described, strict=True):
-            one["notes"] = [
+        for file, description in zip(files, described, strict=True):
+            description["notes"] = [
                 *file.notes,
                 *_mismatches(file, origin),
                 *_other_integers(file, origin),
-                *_not_finite(one),
+                *_not_finite(description),
             ]
         total = sum(grams.values(), torch.zeros(len(files), len(files), dtype=torch.float64))
     norms = total.diagonal().clamp(min=0).sqrt()
@@ -55,30 +55,30 @@ def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -
     }
 
 
-def as_text(found: Mapping[str, Any]) -> str:
+def as_text(inspection: Mapping[str, Any]) -> str:
     """Return what `inspect` found as lines to read; tensors are listed where they are there."""
     lines: list[str] = []
-    for number, one in enumerate(found["files"], start=1):
-        what = "difference from the base" if found["base"] else "norm"
+    for number, file in enumerate(inspection["files"], start=1):
+        measure = "difference from the base" if inspection["base"] else "norm"
         lines += [
-            f"[{number}] {one['file']}",
-            f"    {one['count']} tensors, {one['parameters']:,} entries, {one['bytes'] / 1e6:,.1f} MB,"
-            f" {', '.join(one['dtypes'])}; {what} {one['norm']:.6g}",
-            *(f"    {note}" for note in one["notes"]),
-            *(f"    {key}: {_shortened(value)}" for key, value in sorted(one["metadata"].items())),
+            f"[{number}] {file['file']}",
+            f"    {file['count']} tensors, {file['parameters']:,} entries, {file['bytes'] / 1e6:,.1f} MB,"
+            f" {', '.join(file['dtypes'])}; {measure} {file['norm']:.6g}",
+            *(f"    {note}" for note in file["notes"]),
+            *(f"    {key}: {_shortened(value)}" for key, value in sorted(file["metadata"].items())),
         ]
-        width = max((len(key) for key in one.get("tensors", {})), default=0)
-        for key, tensor in one.get("tensors", {}).items():
+        width = max((len(key) for key in file.get("tensors", {})), default=0)
+        for key, tensor in file.get("tensors", {}).items():
             shape = "×".join(map(str, tensor["shape"])) or "scalar"
             norm = "" if tensor["norm"] is None else f"{tensor['norm']:.6g}"
             lines.append(f"    {key:<{width}}  {tensor['dtype']:<8} {tensor['kind']:<11} {shape:<14} {norm}")
-    if found["cosines"] is not None:
-        numbers = range(1, len(found["files"]) + 1)
-        lines += ["cosines" + (" of the task vectors" if found["base"] else "")]
+    if inspection["cosines"] is not None:
+        numbers = range(1, len(inspection["files"]) + 1)
+        lines += ["cosines" + (" of the task vectors" if inspection["base"] else "")]
         lines += ["     " + "".join(f"{f'[{number}]':>8}" for number in numbers)]
         lines += [
             f"{f'[{number}]':>5}" + "".join(f"{value:8.4f}" for value in row)
-            for number, row in zip(numbers, found["cosines"], strict=True)
+            for number, row in zip(numbers, inspection["cosines"], strict=True)
         ]
     return "\n".join(lines)
 
@@ -160,7 +160,7 @@ def _mismatches(file: WeightsFile, origin: WeightsFile | None) -> list[str]:
         ("lacks", origin.entries.keys() - file.entries.keys()),
         ("has what the base lacks:", file.entries.keys() - origin.entries.keys()),
     )
-    return [f"{what} {', '.join(sorted(names))}" for what, names in sides if names]
+    return [f"{relation} {', '.join(sorted(names))}" for relation, names in sides if names]
 
 
 def _other_integers(file: WeightsFile, origin: WeightsFile | None) -> list[str]:
@@ -179,8 +179,10 @@ def _other_integers(file: WeightsFile, origin: WeightsFile | None) -> list[str]:
 
 def _not_finite(described: Mapping[str, Any]) -> list[str]:
     tensors = described["tensors"].items()
-    found = [key for key, one in tensors if one["norm"] is not None and not math.isfinite(one["norm"])]
-    return [f"NaN or infinite values in {', '.join(found)}"] if found else []
+    names = [
+        key for key, tensor in tensors if tensor["norm"] is not None and not math.isfinite(tensor["norm"])
+    ]
+    return [f"NaN or infinite values in {', '.join(names)}"] if names else []
 
 
 def _name(dtype: torch.dtype) -> str:

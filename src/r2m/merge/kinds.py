@@ -1,4 +1,8 @@
-"""What the names and shapes of tensors tell: kind, depth, and which are tied; without torch."""
+"""What the names and shapes of tensors tell; without torch.
+
+The kind of a tensor is the algebra that it stands for: matrix, convolution or vector (`Kind`). Its place is
+the numbered block of the model that it belongs to (`Place`), from which depths follow.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +13,7 @@ from r2m.errors import R2MError
 
 
 class Kind(StrEnum):
-    """What a method that works on matrices makes of a tensor."""
+    """What a tensor is to a method that works on matrices."""
 
     MATRIX = "matrix"
     CONVOLUTION = "convolution"
@@ -66,13 +70,13 @@ class Place(NamedTuple):
 
 def place(name: str) -> Place | None:
     """Return the place of the block that a tensor belongs to; None for stem, final norm and head."""
-    found = _BLOCK.search(name)
-    if found is None:
+    match = _BLOCK.search(name)
+    if match is None:
         return None
-    numbers = [int(one) for one in found.groups() if one]
-    if found["from_one"]:
+    numbers = [int(number) for number in match.groups() if number]
+    if match["from_one"]:
         numbers[0] = max(numbers[0] - 1, 0)
-    return Place(name[: found.start()], tuple(numbers))
+    return Place(name[: match.start()], tuple(numbers))
 
 
 def depths(names: Iterable[str], method: str) -> dict[str, float]:
@@ -85,7 +89,7 @@ def depths(names: Iterable[str], method: str) -> dict[str, float]:
     Raises:
         R2MError: no name tells a block.
     """
-    places = {name: at for name in names if (at := place(name)) is not None}
+    places = {name: position for name in names if (position := place(name)) is not None}
     if not places:
         raise R2MError(
             f"{method}: no tensor's name tells the block that it belongs to; expected names such as"
@@ -93,12 +97,12 @@ def depths(names: Iterable[str], method: str) -> dict[str, float]:
         )
     counts = _stages(places.values())
     firsts = {tower: _firsts(stages) for tower, stages in counts.items()}
-    found = {}
+    result = {}
     for name, (tower, numbers) in places.items():
         starts, total = firsts[tower]
         number = starts[numbers[0]] + (numbers[1] if len(numbers) > 1 else 0)
-        found[name] = number / (total - 1) if total > 1 else 0.0
-    return found
+        result[name] = number / (total - 1) if total > 1 else 0.0
+    return result
 
 
 def _stages(places: Iterable[Place]) -> dict[str, dict[int, int]]:
@@ -124,11 +128,11 @@ def first_names(
     shapes: Mapping[str, tuple[int, ...]], keys: Iterable[str], equal: Callable[[str, str], bool]
 ) -> dict[str, str]:
     """Return of every tensor in `keys` the first one in their order that is equal to it, often itself."""
-    alike: dict[tuple[int, ...], list[str]] = {}
+    by_shape: dict[tuple[int, ...], list[str]] = {}
     firsts = {}
     for key in keys:
-        some = alike.setdefault(shapes[key], [])
-        firsts[key] = next((other for other in some if equal(other, key)), key)
+        candidates = by_shape.setdefault(shapes[key], [])
+        firsts[key] = next((candidate for candidate in candidates if equal(candidate, key)), key)
         if firsts[key] == key:
-            some.append(key)
+            candidates.append(key)
     return firsts

@@ -84,15 +84,15 @@ def leading_eigen(symmetric: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     (`benchmarks/eigen.py`). Where scipy has no such address, its own function serves, with the same bits.
     """
     size = len(symmetric)
-    found = None
+    solution = None
     if symmetric.device.type == "cpu" and 0 < rank <= RANGE_SHARE * size:
         routine = _syevr(symmetric.dtype)
         decomposed = _by_scipy if routine is None else partial(_by_address, routine)
-        found = decomposed(symmetric.numpy(), rank)
-    if found is None:
+        solution = decomposed(symmetric.numpy(), rank)
+    if solution is None:
         values, vectors = eigen(symmetric)
         return values[:rank], vectors[:, :rank]
-    return torch.from_numpy(found[0]).flip(0), torch.from_numpy(found[1]).flip(1)
+    return torch.from_numpy(solution[0]).flip(0), torch.from_numpy(solution[1]).flip(1)
 
 
 def leading_right_vectors(
@@ -127,9 +127,9 @@ def leading_triplets(matrix: Tensor, rank: int, scale: float = 0.0) -> tuple[Ten
     In float64. Triplets whose singular value is below `ROUNDING` of the greatest, or of `scale` where the
     matrix is a difference of such numbers, are left out, since their vectors are arbitrary: r ≤ `rank`.
     """
-    found = leading_right_vectors(matrix, rank)
-    kept = int((found.values > ROUNDING * found.values[:1].clamp(min=scale)).sum())
-    short = found.vectors[:, :kept].double()
+    leading = leading_right_vectors(matrix, rank)
+    kept = int((leading.values > ROUNDING * leading.values[:1].clamp(min=scale)).sum())
+    short = leading.vectors[:, :kept].double()
     wide = matrix.shape[0] < matrix.shape[1]
     long = matmul((matrix.T if wide else matrix).double(), short)
     values = torch.linalg.vector_norm(long, dim=0)
@@ -144,8 +144,8 @@ def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
     value is zero: there the factor is arbitrary. The others are exact to 1e-5 where σ > 1e-5 σ₁.
     """
     root, values = inverse_root(side_gram(matrix))
-    whole = matrix.double()
-    return matmul(root, whole) if matrix.shape[0] < matrix.shape[1] else matmul(whole, root), values
+    precise = matrix.double()
+    return matmul(root, precise) if matrix.shape[0] < matrix.shape[1] else matmul(precise, root), values
 
 
 def inverse_root(product: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,14 +269,14 @@ def _by_address(routine: _Routine, symmetric: np.ndarray, rank: int) -> tuple[np
     matrix = np.array(symmetric, order="C")
     values, vectors = np.empty(size, dtype), np.empty((rank, size), dtype)
     support, unused = np.empty(2 * rank, np.int32), np.zeros(1, dtype)
-    found, info = ctypes.c_int(), ctypes.c_int()
+    count, info = ctypes.c_int(), ctypes.c_int()
 
     def call(work: np.ndarray, work_size: int, integers: np.ndarray, integers_size: int) -> None:
         # fmt: off
         routine(
             b"V", b"I", b"L", _int(size), matrix.ctypes.data, _int(size), unused.ctypes.data,
             unused.ctypes.data, _int(size - rank + 1), _int(size), unused.ctypes.data,
-            ctypes.byref(found), values.ctypes.data,
+            ctypes.byref(count), values.ctypes.data,
             vectors.ctypes.data, _int(size), support.ctypes.data, work.ctypes.data, _int(work_size),
             integers.ctypes.data, _int(integers_size), ctypes.byref(info),
         )
@@ -286,7 +286,7 @@ def _by_address(routine: _Routine, symmetric: np.ndarray, rank: int) -> tuple[np
     call(work, -1, integers, -1)
     work, integers = np.empty(int(work[0]), dtype), np.empty(int(integers[0]), np.int32)
     call(work, len(work), integers, len(integers))
-    return (values[:rank], vectors.T) if info.value == 0 and found.value == rank else None
+    return (values[:rank], vectors.T) if info.value == 0 and count.value == rank else None
 
 
 def _int(value: int) -> object:
@@ -326,8 +326,10 @@ def decompose(matrix: Tensor, ranks: Collection[int | None]) -> dict[int | None,
         squares, vectors = eigen(product(torch.float64))
         return LeadingVectors(_roots(squares), vectors)
 
-    found = {rank: decomposed(rank) for rank in ranks}
-    return {rank: LeadingVectors(one.values, one.vectors.float()) for rank, one in found.items()}
+    results = {rank: decomposed(rank) for rank in ranks}
+    return {
+        rank: LeadingVectors(leading.values, leading.vectors.float()) for rank, leading in results.items()
+    }
 
 
 def truncate(matrix: Tensor, vectors: Tensor, rank: int) -> Tensor | LowRank:
@@ -364,8 +366,8 @@ def choose_rank(values: Tensor, shape: tuple[int, ...], rule: RankOptions) -> in
         return rank
     if rule.energy is not None:
         energy = values.square().cumsum(0)
-        wanted = rule.energy * energy[-1] * (1 - 1e-12)
-        return int((energy < wanted).sum()) + 1 if energy[-1] > 0 else 0
+        target = rule.energy * energy[-1] * (1 - 1e-12)
+        return int((energy < target).sum()) + 1 if energy[-1] > 0 else 0
     if rule.optimal_threshold:
         threshold = optimal_coefficient(min(shape) / max(shape)) * values.median().item()
         return int((values > threshold).sum())

@@ -108,30 +108,28 @@ def sweep(
     for options in candidates:
         shared = options.model_copy(update={"scaling": 1.0}) if method.is_proportional else options
         groups.setdefault(shared, []).append(options)
-    for shared, same in groups.items():
+    for shared, alike in groups.items():
         update, _ = merge(method, task_vectors, shared, base=base, statistics=statistics, shapes=shapes)
-        for options in same:
+        for options in alike:
             factor = options.scaling if method.is_proportional else 1.0
             yield options, update if factor == 1 else _scaled(update, factor)
 
 
 def _scaled(update: Tensors, factor: float) -> dict[str, Tensor]:
-    return {key: one if is_running_statistic(key) else factor * one for key, one in update.items()}
+    return {key: change if is_running_statistic(key) else factor * change for key, change in update.items()}
 
 
 def check_statistics(specialists: Collection[str], statistics: TaskVectors | None) -> None:
     """Raise R2MError where there are statistics, but not those of every specialist."""
     if statistics is not None and set(statistics) != set(specialists):
-        given = ", ".join(sorted(statistics)) or "none"
-        raise R2MError(f"statistics: expected those of {', '.join(sorted(specialists))}, got {given}")
+        names = ", ".join(sorted(statistics)) or "none"
+        raise R2MError(f"statistics: expected those of {', '.join(sorted(specialists))}, got {names}")
 
 
 def check_count(method: Method, options: Any, count: int) -> None:
     """Raise R2MError where a method does not take so many specialists, or its options do not fit them."""
-    least, most = method.least_specialists, method.most_specialists
-    if count < least or (most is not None and count > most):
-        wanted = f"at least {least}" if most is None else f"{least} to {most}" if least < most else f"{least}"
-        raise R2MError(f"{method.name}: expected {wanted} specialists, got {count}")
+    if not method.takes(count):
+        raise R2MError(f"{method.name}: expected {method.counts} specialists, got {count}")
     if method.check is not None:
         method.check(options, count)
 
@@ -150,7 +148,7 @@ class Weights(Source, Protocol):
     def average(self, key: str, start: int, stop: int) -> Tensor:
         """Return entries of the mean of the θ_k in float32, (n,), which may be NaN or infinite."""
 
-    def are_equal(self, one: int, other: int, keys: Collection[str]) -> bool:
+    def are_equal(self, first: int, second: int, keys: Collection[str]) -> bool:
         """Tell whether two specialists have equal tensors `keys`; asked after the first reading."""
 
     def not_finite(self, key: str) -> R2MError:
@@ -201,7 +199,7 @@ def merge_weights(
         R2MError: values that are not finite, among the inputs or in the result's type.
     """
     names, notes = source.names, list[str]()
-    one_pass = method.grain == "elements" and method.prepare is None and permitting is not None
+    is_one_pass = method.grain == "elements" and method.prepare is None and permitting is not None
     surveys: dict[str, Survey] = {}
 
     def note(texts: Iterable[str]) -> None:
@@ -210,34 +208,34 @@ def merge_weights(
             notes.append(text)
 
     def checked(key: str, parts: Sequence[Survey]) -> Survey:
-        seen = total(parts, len(names))
-        if not seen.is_finite and permitting is not None:
+        sums = total(parts, len(names))
+        if not sums.is_finite and permitting is not None:
             raise source.not_finite(key)
-        return seen
+        return sums
 
     def compared(finite: TensorStream) -> Comparison:
-        whole = total([surveys[key] for key in (*finite.keys, *finite.unchanged)], len(names))
-        found = compare(
-            *(names, whole, lambda one, other: source.are_equal(one, other, finite.keys)),
+        sums = total([surveys[key] for key in (*finite.keys, *finite.unchanged)], len(names))
+        result = compare(
+            *(names, sums, lambda first, second: source.are_equal(first, second, finite.keys)),
             lambda: gram_total(grams(finite), len(names)),
         )
-        note(found.warnings())
-        return found
+        note(result.warnings())
+        return result
 
     source.is_first_reading = True
-    if not one_pass:
+    if not is_one_pass:
         surveys = {
             key: checked(key, parts) for key, parts in stream.map(survey, "elements", label="checking")
         }
-        source.unchanged = frozenset(key for key, one in surveys.items() if not one.changes)
+        source.unchanged = frozenset(key for key, sums in surveys.items() if not sums.changes)
         source.is_first_reading = False
-    nonfinite = [key for key, one in surveys.items() if not one.is_finite]
+    nonfinite = [key for key, sums in surveys.items() if not sums.is_finite]
     for key in nonfinite:
         logger.warning("%s: NaN or infinite values among the inputs; averaged", key)
     running = [key for key in stream.keys if is_running_statistic(key) and key not in nonfinite]
     # A stream sets the unchanged tensors apart that its source knows of by then.
     finite = stream.only(key for key in stream.keys if key not in {*nonfinite, *running})
-    if not one_pass:
+    if not is_one_pass:
         comparison = compared(finite)
     finite.grams = inner(finite)
     update: Callable[[Piece], Tensor] = averaged
@@ -246,33 +244,33 @@ def merge_weights(
         update, state = updater(method, finite, options)
 
     def work(piece: Piece) -> tuple[float, Survey | None]:
-        seen = survey(piece) if one_pass else None
-        key, dtype, place = piece.key, sink.dtype(piece.key), (piece.key, piece.start, piece.stop)
+        sums = survey(piece) if is_one_pass else None
+        key, dtype, span = piece.key, sink.dtype(piece.key), (piece.key, piece.start, piece.stop)
         length = 0.0
         if key in nonfinite:
-            weights = source.average(*place)
+            weights = source.average(*span)
             length = torch.linalg.vector_norm(weights - piece.base().reshape(-1)).double().item()
             merged = weights.to(dtype)
-        elif key in source.unchanged or (seen is not None and not seen.changes):
-            merged = source.original(*place).to(dtype)
+        elif key in source.unchanged or (sums is not None and not sums.changes):
+            merged = source.original(*span).to(dtype)
         else:
             change = (averaged if key in running else update)(piece)
             length = torch.linalg.vector_norm(change).double().item()
             merged = change.add_(piece.base()).to(dtype)
-        if permitting is not None and (seen is None or seen.is_finite) and not is_finite(merged):
+        if permitting is not None and (sums is None or sums.is_finite) and not is_finite(merged):
             raise R2MError(
                 f"{key}: merging gives NaN or values beyond {merged.dtype} from finite inputs; {permitting}"
             )
         sink.write(key, piece.start, merged.reshape(-1).cpu())
-        return length**2, seen
+        return length**2, sums
 
     squares = []
     for key, results in stream.map(work, method.grain, label="merging"):
         squares += [square for square, _ in results]
-        if seen := [one for _, one in results if one is not None]:
-            surveys[key] = checked(key, seen)
+        if parts := [part for _, part in results if part is not None]:
+            surveys[key] = checked(key, parts)
     source.is_first_reading = False
-    if one_pass:
+    if is_one_pass:
         comparison = compared(finite)
     update_norm = math.sqrt(math.fsum(x for x in squares if math.isfinite(x)))
     described = method.describe(state) if method.describe is not None and state is not None else {}

@@ -28,9 +28,10 @@ class Method:
 
     grain: `elements` if entries are merged independently of each other, so that pieces may be flat
         parts of tensors; `tensor` if `merge` needs each tensor whole.
-    others: what becomes of a tensor whose kind is not in `kinds`: merged by `merge` as well (`alike`), by the
-        mean τ (`mean`), by options.scaling times that (`scaled_mean`), or left as in the base (`base`).
-    statistics: what the method needs of the training data, one file a specialist; None for none.
+    others: what becomes of a tensor whose kind (`kinds.Kind`) is not in `kinds`: merged by `merge` as well
+        (`alike`), by the mean τ (`mean`), by options.scaling times that (`scaled_mean`), or left as in the
+        base (`base`).
+    statistics: what the method needs of the training data, in one file per specialist; None for none.
     check: raises R2MError where options do not fit the number of specialists.
     describe: turns the state into a JSON-able part of the report.
     sweep: yields (options, update) of several candidates where they can share work.
@@ -54,3 +55,13 @@ class Method:
     least_specialists: int = 1
     most_specialists: int | None = None
     name: str = ""
+
+    def takes(self, count: int) -> bool:
+        """Whether the method merges so many specialists."""
+        return self.least_specialists <= count <= (self.most_specialists or count)
+
+    @property
+    def counts(self) -> str:
+        """How many specialists the method merges, in words."""
+        least, most = self.least_specialists, self.most_specialists
+        return {None: f"at least {least}", least: f"{least}"}.get(most, f"{least} to {most}")

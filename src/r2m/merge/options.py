@@ -42,10 +42,10 @@ class RankOptions(Section):
     def _exactly_one(self) -> "RankOptions":
         if self.optimal_threshold is False:
             raise ValueError("optimal_threshold: expected true, or another rule")
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
+        rules = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(rules) != 1:
             raise ValueError(
-                f"expected exactly one of ratio, energy, fixed and optimal_threshold, got {given or 'none'}"
+                f"expected exactly one of ratio, energy, fixed and optimal_threshold, got {rules or 'none'}"
             )
         return self
 

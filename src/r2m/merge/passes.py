@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 Store = MutableMapping[str, Tensor]
 Key = TypeVar("Key")
-Seen = Callable[[str, Tensor], None]
+Observe = Callable[[str, Tensor], None]
 
 
 # Pass 1
@@ -71,11 +71,11 @@ class RealComponent:
         """Return τ_core of one tensor, in float32, not to be changed."""
         return self.store[f"core.{key}"]
 
-    def how(self, key: str) -> Combination | Frame:
-        """Return how the Real parts of one tensor are made."""
+    def rule(self, key: str) -> Combination | Frame:
+        """Return the rule by which the Real parts of one tensor are made."""
         if f"weights.{key}" in self.store:
             return Combination(self.store[f"weights.{key}"], self.store.get(f"loadings.{key}"))
-        left, right, center = (self.store[f"{part}.{key}"] for part in ("left", "right", "center"))
+        left, right, center = (self.store[f"{name}.{key}"] for name in ("left", "right", "center"))
         return Frame(left.T, right.T, center, tuple(self.core(key).shape))
 
 
@@ -86,12 +86,14 @@ def real_component(stream: TensorStream, options: RealOptions, store: Store) -> 
 
     def work(piece: Piece) -> Extent:
         key = piece.key
-        real, how = share(stream, key, rules[key], torch.float32)
+        real, rule = share(stream, key, rules[key], torch.float32)
         store[f"core.{key}"] = real.core()
-        for part, tensor in _tensors(how).items():
-            store[f"{part}.{key}"] = tensor
+        for name, tensor in _tensors(rule).items():
+            store[f"{name}.{key}"] = tensor
         if isinstance(real, Frame):
-            return frame_extent(real, [real.coordinates(one) for one in piece.each_task_vector()])
+            return frame_extent(
+                real, [real.coordinates(task_vector) for task_vector in piece.each_task_vector()]
+            )
         return span_extent(real, inner[key])
 
     extents = {key: measured for key, (measured,) in stream.map(work, label="sharing")}
@@ -112,7 +114,7 @@ def plan(
     }
     if options.scope == "model":
         return dict.fromkeys(stream.keys, projection(total(weighted, size), options.rank, options.center))
-    return {key: projection(one, options.rank, options.center) for key, one in weighted.items()}
+    return {key: projection(gram, options.rank, options.center) for key, gram in weighted.items()}
 
 
 def is_matrix(piece: Piece) -> bool:
@@ -131,8 +133,8 @@ def share(
         directions = combine(stream, key, rule.weights, dtype).reshape(len(rule.weights), *shape)
         return Span(directions, rule), rule
     mean = combine(stream, key, _mean_weights(len(stream.names)), torch.float64)
-    made = frame(mean.reshape(shape), rule)
-    return made.to(dtype), made
+    matrix_frame = frame(mean.reshape(shape), rule)
+    return matrix_frame.to(dtype), matrix_frame
 
 
 def combine(stream: TensorStream, key: str, weights: Tensor, dtype: torch.dtype) -> Tensor:
@@ -144,9 +146,10 @@ def combine(stream: TensorStream, key: str, weights: Tensor, dtype: torch.dtype)
             weights = weights.to(task_vectors.device)
             combined = weights.new_empty(len(weights), stream.size(key), dtype=dtype)
             buffer = weights.new_empty(len(task_vectors), CHUNK)
-        for at, part in enumerate(task_vectors.split(CHUNK, 1)):
-            begin = piece.start + at * CHUNK
-            combined[:, begin : begin + part.shape[1]] = weights @ buffer[:, : part.shape[1]].copy_(part)
+        for number, columns in enumerate(task_vectors.split(CHUNK, 1)):
+            width = columns.shape[1]
+            begin = piece.start + number * CHUNK
+            combined[:, begin : begin + width] = weights @ buffer[:, :width].copy_(columns)
     assert combined is not None
     return combined
 
@@ -182,30 +185,30 @@ def _described(
     `core_weights` are ⟨R_j, τ_core⟩ / (K ‖τ_core‖²) and sum to 1; `shared_energy` is ‖R_j‖² / ‖τ_j‖².
     """
     count = len(names)
-    whole = total(inner, count)
-    norms = whole.diagonal().sqrt()
-    core = sum(one.core for one in extents.values())
+    summed = total(inner, count)
+    norms = summed.diagonal().sqrt()
+    core = sum(extent.core for extent in extents.values())
     zero = torch.zeros(count, dtype=torch.float64)
-    along = sum((one.along for one in extents.values()), zero)
-    parts = sum((one.parts for one in extents.values()), zero)
+    along = sum((extent.along for extent in extents.values()), zero)
+    parts = sum((extent.parts for extent in extents.values()), zero)
 
-    def named(values: Tensor) -> dict[str, float]:
+    def by_name(values: Tensor) -> dict[str, float]:
         return dict(zip(names, values.tolist(), strict=True))
 
     return {
         "specialists": list(names),
         "core_norm": core**0.5,
-        "task_vector_norms": named(norms),
-        "cosines": (whole / torch.outer(norms, norms).clamp(min=1e-300)).tolist(),
-        "core_weights": named(along / (count * core) if core > 0 else zero),
-        "shared_energy": named(torch.where(norms > 0, parts / norms.square(), 0.0)),
+        "task_vector_norms": by_name(norms),
+        "cosines": (summed / torch.outer(norms, norms).clamp(min=1e-300)).tolist(),
+        "core_weights": by_name(along / (count * core) if core > 0 else zero),
+        "shared_energy": by_name(torch.where(norms > 0, parts / norms.square(), 0.0)),
     }
 
 
-def _tensors(how: Combination | Frame) -> dict[str, Tensor]:
-    if isinstance(how, Frame):
-        return {"left": how.left.T, "right": how.right.T, "center": how.center}
-    return {"weights": how.weights} | ({} if how.loadings is None else {"loadings": how.loadings})
+def _tensors(rule: Combination | Frame) -> dict[str, Tensor]:
+    if isinstance(rule, Frame):
+        return {"left": rule.left.T, "right": rule.right.T, "center": rule.center}
+    return {"weights": rule.weights} | ({} if rule.loadings is None else {"loadings": rule.loadings})
 
 
 def _mean_weights(size: int) -> Tensor:
@@ -242,12 +245,12 @@ def residuals(
     stores: Sequence[Store],
     *,
     only: Sequence[str] | None = None,
-    seen: Seen | None = None,
+    observe: Observe | None = None,
 ) -> list[dict[str, Residual]]:
     """Return the truncated residuals of the specialists `only` (default: all), for each of `choices`.
 
     The choices are of one definition. Each fills its own store, under the names of the specialists, and with
-    the same bits whatever the others are. `seen` is told the key of every matrix and its F_j.
+    the same bits whatever the others are. `observe` is told the key of every matrix and its F_j.
 
     Raises:
         R2MError: the stream's specialists are not those that the Real component was made of.
@@ -262,18 +265,20 @@ def residuals(
     def examine(piece: Piece, name: str, real: Span | Frame, core: Tensor | None) -> list[Truncation | None]:
         index = stream.names.index(name)
         task_vector = piece.task_vector(index)
-        own = square(task_vector)
-        rest = residual_(task_vector, real, index, core)
-        whole = significant(square(rest), own)
+        task_vector_square = square(task_vector)
+        residual = residual_(task_vector, real, index, core)
+        residual_square = significant(square(residual), task_vector_square)
         if not is_matrix(piece):
-            whole_one = Truncation(piece.shape, None, whole, whole, rest if whole > 0 else None)
-            return [whole_one if one.vectors == "keep" else None for one in choices]
-        if seen is not None:
-            seen(piece.key, as_matrix(rest if whole > 0 else torch.zeros_like(rest)))
-        return list(truncated(as_matrix(rest), whole, [one.rank for one in choices]))
+            untruncated = Truncation(
+                piece.shape, None, residual_square, residual_square, residual if residual_square > 0 else None
+            )
+            return [untruncated if choice.vectors == "keep" else None for choice in choices]
+        if observe is not None:
+            observe(piece.key, as_matrix(residual if residual_square > 0 else torch.zeros_like(residual)))
+        return list(truncated(as_matrix(residual), residual_square, [choice.rank for choice in choices]))
 
     def work(piece: Piece) -> list[list[Truncation | None]]:
-        real, _ = share(stream, piece.key, component.how(piece.key), torch.float32)
+        real, _ = share(stream, piece.key, component.rule(piece.key), torch.float32)
         core = component.core(piece.key) if choices[0].definition == "shift" else None
         table = []
         for name in names:
@@ -302,19 +307,21 @@ def _stored(prefix: str, piece: Piece, tensor: Tensor | LowRank) -> dict[str, Te
 
 def _residual(truncations: Mapping[str, Truncation | None], store: Store, prefix: str) -> Residual:
     """Report ‖F̂_j‖, the share of ‖F_j‖² that the matrices keep, and rank and share per matrix."""
-    kept = {key: one for key, one in truncations.items() if one is not None}
-    matrices = {key: one for key, one in kept.items() if one.rank is not None}
-    others = math.fsum(one.kept for key, one in kept.items() if key not in matrices)
-    whole, left = (sum(getattr(one, part) for one in matrices.values()) for part in ("whole", "kept"))
+    present = {key: truncation for key, truncation in truncations.items() if truncation is not None}
+    matrices = {key: truncation for key, truncation in present.items() if truncation.rank is not None}
+    vectors = math.fsum(truncation.kept for key, truncation in present.items() if key not in matrices)
+    whole, kept = (
+        sum(getattr(truncation, field) for truncation in matrices.values()) for field in ("whole", "kept")
+    )
     report = {
-        "norm": (left + others) ** 0.5,
-        "energy": min(left / whole, 1.0) if whole > 0 else 1.0,
+        "norm": (kept + vectors) ** 0.5,
+        "energy": min(kept / whole, 1.0) if whole > 0 else 1.0,
         "matrices": {
-            key: {"shape": list(one.shape), "rank": one.rank, "energy": one.energy}
-            for key, one in matrices.items()
+            key: {"shape": list(truncation.shape), "rank": truncation.rank, "energy": truncation.energy}
+            for key, truncation in matrices.items()
         },
     }
-    return Residual({key: one.kept for key, one in kept.items()}, store, prefix, report)
+    return Residual({key: truncation.kept for key, truncation in present.items()}, store, prefix, report)
 
 
 # Pass 3
@@ -365,7 +372,7 @@ def average(
     if not residuals:
         raise R2MError("expected the residual of at least one specialist, got none")
     norms = {
-        name: {key: math.sqrt(one) for key, one in residual.squares.items()}
+        name: {key: math.sqrt(squared) for key, squared in residual.squares.items()}
         for name, residual in residuals.items()
     }
     factors = matching_factors(norms, norm_match)
@@ -390,8 +397,8 @@ def scaled(averaged: Average, scale: ScaleOptions) -> State:
     and matched norms: both lie on the one direction that is left, with opposite signs.
     """
     norms, factors, sums = averaged.norms, averaged.factors, averaged.sums
-    core_norm = sum(one.core for one in sums) ** 0.5
-    mean_norm = sum(one.residual for one in sums) ** 0.5
+    core_norm = sum(term.core for term in sums) ** 0.5
+    mean_norm = sum(term.residual for term in sums) ** 0.5
     matched = {
         name: total_norm(norms[name][key] * factors[name][key] for key in norms[name]) for name in norms
     }
@@ -401,7 +408,7 @@ def scaled(averaged: Average, scale: ScaleOptions) -> State:
         factor = coefficient(scale, core_norm, mean_norm)
     elif mean_of_norms > 0:
         logger.warning("the residuals cancel in their mean: the merge is the Real component alone")
-    update = sum(one.core + 2 * factor * one.along + factor**2 * one.residual for one in sums)
+    update = sum(term.core + 2 * factor * term.along + factor**2 * term.residual for term in sums)
     report = {
         "core_norm": core_norm,
         "residual_norms": {name: total_norm(norms[name].values()) for name in norms},
@@ -444,14 +451,14 @@ def sweep(stream: TensorStream, candidates: Sequence[R2M]) -> Iterator[tuple[R2M
     """
     if stream.grams is None:
         stream.grams = grams(stream)
-    for real_options, alike in _grouped(candidates, lambda one: one.real).items():
+    for real_options, alike in _grouped(candidates, lambda candidate: candidate.real).items():
         component = real_component(stream, real_options, stream.scratch())
-        for same in _grouped(alike, lambda one: one.residual.definition).values():
-            by_residual = _grouped(same, lambda one: one.residual)
+        for of_definition in _grouped(alike, lambda candidate: candidate.residual.definition).values():
+            by_residual = _grouped(of_definition, lambda candidate: candidate.residual)
             stores = [stream.scratch() for _ in by_residual]
-            found = residuals(stream, component, list(by_residual), stores)
-            for truncations, cut in zip(found, by_residual.values(), strict=True):
-                for norm_match, matched in _grouped(cut, lambda one: one.norm_match).items():
+            results = residuals(stream, component, list(by_residual), stores)
+            for truncations, cut in zip(results, by_residual.values(), strict=True):
+                for norm_match, matched in _grouped(cut, lambda candidate: candidate.norm_match).items():
                     averaged = average(stream, component, truncations, norm_match, stream.scratch())
                     for candidate in matched:
                         state = scaled(averaged, candidate.scale)
@@ -479,17 +486,17 @@ class Parts:
         """Return λ F̃_j / K of the specialist `name`, of every tensor of the core."""
         averaged = self.state.average
         share = self.state.factor / len(averaged.residuals)
-        found = {key: torch.zeros_like(tensor) for key, tensor in self.core.items()}
+        result = {key: torch.zeros_like(tensor) for key, tensor in self.core.items()}
         for key, norm in averaged.norms[name].items():
             if norm > 0:
-                add_(found[key], averaged.residuals[name].tensor(key), share * averaged.factors[name][key])
-        return found
+                add_(result[key], averaged.residuals[name].tensor(key), share * averaged.factors[name][key])
+        return result
 
 
 def parts(task_vectors: TaskVectors, options: R2M) -> Parts:
     """Return the summands of the merge that `options` ask for; they add up to it but for rounding."""
-    everything = TensorStream(MemorySource(dict(sorted(task_vectors.items()))))
-    stream = trained(everything)
+    full = TensorStream(MemorySource(dict(sorted(task_vectors.items()))))
+    stream = trained(full)
     state = prepare(stream, options)
     core = {key: state.average.component.core(key) for key in stream.keys}
-    return Parts(core | averages(everything), state)
+    return Parts(core | averages(full), state)

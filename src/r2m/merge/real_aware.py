@@ -70,10 +70,10 @@ def projection(gram: Tensor, rank: int, center: bool) -> Combination:
     (K = 1, or equal task vectors): then C = I.
     """
     size = len(gram)
-    everything = Combination(torch.full((1, size), 1 / size, dtype=gram.dtype), None)
+    identity = Combination(torch.full((1, size), 1 / size, dtype=gram.dtype), None)
     if not center:
         if rank >= size:
-            return everything
+            return identity
         # Memory of its own, as a store gives it back: what products round to depends on it.
         leading = torch.linalg.eigh(gram).eigenvectors[:, -rank:].clone(memory_format=torch.contiguous_format)
         return Combination(leading.T.clone(memory_format=torch.contiguous_format), leading)
@@ -81,7 +81,7 @@ def projection(gram: Tensor, rank: int, center: bool) -> Combination:
     squares, vectors = torch.linalg.eigh(deviation @ gram @ deviation)
     kept = min(rank, int((squares > 1e-12 * gram.trace()).sum()))
     if kept == 0:
-        return everything
+        return identity
     squares, vectors = squares[-kept:], vectors[:, -kept:]
     return Combination(vectors.T @ deviation, gram @ deviation @ (vectors / squares))
 
@@ -172,9 +172,9 @@ def residual_(task_vector: Tensor, real: Span | Frame, index: int, core: Tensor 
     return real.subtract_(index, task_vector)
 
 
-def significant(whole: float, task_vector: float) -> float:
+def significant(residual_square: float, task_vector_square: float) -> float:
     """Return ‖F_j‖², or 0 where beside ‖τ_j‖² it is nothing but rounding."""
-    return whole if whole > ROUNDING**2 * task_vector else 0.0
+    return residual_square if residual_square > ROUNDING**2 * task_vector_square else 0.0
 
 
 # 3. Truncation
@@ -208,16 +208,16 @@ def truncated(matrix: Tensor, whole: float, rules: Sequence[RankOptions]) -> lis
     full = min(shape)
     if whole == 0:
         zeros = torch.zeros(full, dtype=torch.float64)
-        return [Truncation(shape, linalg.choose_rank(zeros, shape, one), 0.0, 0.0, None) for one in rules]
-    wanted = [linalg.rank_by_shape(shape, rule) for rule in rules]
-    decomposed = linalg.decompose(matrix, {rank for rank in wanted if rank != full})
+        return [Truncation(shape, linalg.choose_rank(zeros, shape, rule), 0.0, 0.0, None) for rule in rules]
+    fixed_ranks = [linalg.rank_by_shape(shape, rule) for rule in rules]
+    decomposed = linalg.decompose(matrix, {rank for rank in fixed_ranks if rank != full})
     results = []
-    for rule, known in zip(rules, wanted, strict=True):
-        rank = full if known == full else linalg.choose_rank(decomposed[known].values, shape, rule)
+    for rule, fixed in zip(rules, fixed_ranks, strict=True):
+        rank = full if fixed == full else linalg.choose_rank(decomposed[fixed].values, shape, rule)
         if rank == full:
             results.append(Truncation(shape, rank, whole, whole, matrix))
         else:
-            values, vectors = decomposed[known].values[:rank], decomposed[known].vectors
+            values, vectors = decomposed[fixed].values[:rank], decomposed[fixed].vectors
             kept = values.square().sum().item()
             results.append(Truncation(shape, rank, kept, whole, linalg.truncate(matrix, vectors, rank)))
     return results
@@ -238,7 +238,7 @@ def matching_factors(norms: Norms, rule: str) -> dict[str, dict[str, float]]:
         norms = {name: dict.fromkeys(tensors, totals[name]) for name, tensors in norms.items()}
     return {
         name: {
-            key: sum(other[key] for other in norms.values()) / len(norms) / norm if norm > 0 else 1.0
+            key: sum(row[key] for row in norms.values()) / len(norms) / norm if norm > 0 else 1.0
             for key, norm in tensors.items()
         }
         for name, tensors in norms.items()

@@ -67,9 +67,9 @@ def resolve(method: str, options: Mapping[str, Any]) -> tuple[Method, Section]:
     Raises:
         R2MError: unknown method, unknown or invalid option.
     """
-    found = registry.get(method)
+    chosen = registry.get(method)
     try:
-        return found, found.options.model_validate(with_dotted({}, options))
+        return chosen, chosen.options.model_validate(with_dotted({}, options))
     except ValidationError as error:
         raise R2MError(f"options of {method}: {complaint(error)}") from error
 
@@ -88,9 +88,9 @@ def read(path: Path, **changes: Any) -> Recipe:
     for key in ("specialists", "statistics"):
         if isinstance(content.get(key), dict):
             content[key] = {name: folder / str(file) for name, file in content[key].items()}
-    given = content.get("options")
-    if isinstance(given, dict):
-        changes["options"] = {**given, **changes.get("options", {})}
+    options = content.get("options")
+    if isinstance(options, dict):
+        changes["options"] = {**options, **changes.get("options", {})}
     recipe = build({**content, **changes}, str(path))
     if path.resolve() in {output.resolve() for output in recipe.outputs}:
         raise R2MError(f"{path}: is the recipe itself; expected another name for the output")

@@ -44,7 +44,7 @@ class _Search:
         self.counts = np.zeros(((high - low - 1) >> self.shift) + 1, np.int64)
 
     @property
-    def found(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether one key is left."""
         return self.high - self.low == 1
 
@@ -67,14 +67,14 @@ class _Search:
 
     def narrow(self) -> None:
         """Go on in the bin that holds the rank, or beside the interval if that was guessed wrongly."""
-        place = self.rank - self.below
+        offset = self.rank - self.below
         cumulated = self.counts.cumsum()
-        if 0 <= place < cumulated[-1]:
-            low = self.low + (int(np.searchsorted(cumulated, place, side="right")) << self.shift)
+        if 0 <= offset < cumulated[-1]:
+            low = self.low + (int(np.searchsorted(cumulated, offset, side="right")) << self.shift)
             self._aim(low, min(low + (1 << self.shift), self.high))
         elif (self.low, self.high) == (LEAST, END):
             raise ValueError(f"rank {self.rank} of {cumulated[-1]} numbers")
-        elif place < 0:
+        elif offset < 0:
             self._aim(LEAST, self.low)
         else:
             self._aim(self.high, END)
@@ -89,15 +89,15 @@ def kth_of(values: Tensor, ranks: Sequence[int]) -> list[float]:
     keys = _keys(numbers)
     # An odd step does not stay in a few columns of a matrix.
     sample = numbers[:: len(keys) // 2**14 | 1]
-    found = []
+    results = []
     for rank in ranks:
         low, high = _interval(sample, np.arange(len(sample)), rank / len(keys))
         inside = keys[(keys >= low) & (keys < high)]
-        place = rank - int(np.count_nonzero(keys < low))
-        if not 0 <= place < len(inside):
-            inside, place = keys, rank
-        found.append(_value(int(np.partition(inside, place)[place])))
-    return found
+        offset = rank - int(np.count_nonzero(keys < low))
+        if not 0 <= offset < len(inside):
+            inside, offset = keys, rank
+        results.append(_value(int(np.partition(inside, offset)[offset])))
+    return results
 
 
 def kth_values(
@@ -130,19 +130,21 @@ def kth_values(
     lock = Lock()
 
     def tally(piece: Piece) -> None:
-        for row, ofrow in zip(values(piece).reshape(count, -1), searches, strict=True):
+        for row, row_searches in zip(values(piece).reshape(count, -1), searches, strict=True):
             numbers = _keys(row.cpu().numpy())
-            for search in ofrow:
-                if not search.found:
+            for search in row_searches:
+                if not search.is_settled:
                     search.count(numbers, lock)
 
-    while any(not search.found for ofrow in searches for search in ofrow):
+    while any(not search.is_settled for row_searches in searches for search in row_searches):
         for _ in stream.map(tally, grain, label=label):
             pass
-        for search in (search for ofrow in searches for search in ofrow if not search.found):
+        for search in (
+            search for row_searches in searches for search in row_searches if not search.is_settled
+        ):
             search.count_zeros(stream.unchanged_size)
             search.narrow()
-    return torch.tensor([[_value(search.low) for search in ofrow] for ofrow in searches])
+    return torch.tensor([[_value(search.low) for search in row_searches] for row_searches in searches])
 
 
 def _guess(
@@ -161,10 +163,10 @@ def _guess(
 
     def runs(piece: Piece) -> list[NDArray[np.float32]]:
         starts = range(-offsets[piece.key] % gap, piece.stop, gap)
-        parts = (replace(piece, start=start, stop=min(start + length, piece.stop)) for start in starts)
-        return [values(part).reshape(count, -1).cpu().numpy().copy() for part in parts]
+        run_pieces = (replace(piece, start=start, stop=min(start + length, piece.stop)) for start in starts)
+        return [values(run).reshape(count, -1).cpu().numpy().copy() for run in run_pieces]
 
-    sample = [run for _, (some,) in stream.map(runs, "tensor", keys, label) for run in some]
+    sample = [run for _, (piece_runs,) in stream.map(runs, "tensor", keys, label) for run in piece_runs]
     starts = np.cumsum([0, *(run.shape[1] for run in sample[:-1])])
     rows = np.concatenate(sample, axis=1)
     return [[_Search(rank, bits, *_interval(row, starts, rank / total)) for rank in ranks] for row in rows]

@@ -129,9 +129,9 @@ def real_component(
     variant = read_chosen(chosen)
     options = variant.r2m().real
     tensors, metadata = read_same_base(dict(sorted(task_vectors.items())))
-    everything = TensorStream(MemorySource(tensors), threads)
-    component = passes.real_component(trained(everything), options, {})
-    running = {f"running.{key}": tensor for key, tensor in averages(everything).items()}
+    full = TensorStream(MemorySource(tensors), threads)
+    component = passes.real_component(trained(full), options, {})
+    running = {f"running.{key}": tensor for key, tensor in averages(full).items()}
     provenance = {
         "base_hash": next(iter(metadata.values()))["base_hash"],
         "variant": variant.variant,
@@ -174,16 +174,16 @@ def residual(
     spectra: dict[str, dict[str, list[float]]] = {}
 
     def measure(key: str, matrix: Tensor) -> None:
-        whole = as_matrix(tensors[specialist].get(key, torch.zeros(matrix.shape)))
+        changes = as_matrix(tensors[specialist].get(key, torch.zeros(matrix.shape)))
         spectra[key] = {
-            "task_vector_values": _rounded(singular_values(whole)),
+            "task_vector_values": _rounded(singular_values(changes)),
             "residual_values": _rounded(singular_values(matrix)),
         }
 
     stream = trained(TensorStream(MemorySource(tensors), threads))
     store: dict[str, Tensor] = {}
-    (found,) = passes.residuals(stream, component, [options], [store], only=[specialist], seen=measure)
-    truncated = found[specialist]
+    (residuals,) = passes.residuals(stream, component, [options], [store], only=[specialist], observe=measure)
+    truncated = residuals[specialist]
     provenance = {
         "base_hash": metadata["base_hash"],
         "variant": variant.variant,
@@ -195,9 +195,9 @@ def residual(
         "report": truncated.report,
     }
     checkpoint.save(
-        residual, {key.removeprefix(truncated.prefix): one for key, one in store.items()}, provenance
+        residual, {key.removeprefix(truncated.prefix): tensor for key, tensor in store.items()}, provenance
     )
-    matrices = {key: one | spectra[key] for key, one in truncated.report["matrices"].items()}
+    matrices = {key: facts | spectra[key] for key, facts in truncated.report["matrices"].items()}
     header = {"variant": variant.variant, "specialist": specialist, "options": provenance["options"]}
     write_text(report, _json({**header, **truncated.report, "matrices": matrices}))
 
@@ -239,14 +239,16 @@ def merge(
         if core is not None or residuals or not task_vectors:
             raise R2MError(f"variant {variant.variant!r}: {method.name} takes task vectors only")
         if bool(statistics) != (method.statistics is not None):
-            wanted = "no statistics" if statistics else f"statistics of every specialist: {method.statistics}"
-            raise R2MError(f"variant {variant.variant!r}: {method.name} takes {wanted}")
+            expected = "no statistics"
+            if not statistics:
+                expected = f"statistics of every specialist: {method.statistics}"
+            raise R2MError(f"variant {variant.variant!r}: {method.name} takes {expected}")
         tensors, _ = read_same_base(task_vectors, base_hash)
-        known = read_same_base(statistics, base_hash)[0] or None
+        known_statistics = read_same_base(statistics, base_hash)[0] or None
         update, _ = merging.merge(
-            method, tensors, variant.options, base=base_tensors, statistics=known, threads=threads
+            method, tensors, variant.options, base=base_tensors, statistics=known_statistics, threads=threads
         )
-        norms = {name: norm(one.values()) for name, one in tensors.items()}
+        norms = {name: norm(changes.values()) for name, changes in tensors.items()}
         described = {"task_vector_norms": norms, "update_norm": norm(update.values())}
         inputs = _hashes(tensors)
     average = head_average(base_metadata, base)
@@ -273,22 +275,26 @@ def _r2m_update(
         )
     _check_options(core, metadata, options.real)
     real_hash = checkpoint.digest({**component.store})
-    for name, one in stated.items():
-        _check_options(files[name], one, options.residual)
-        if one.get("real_hash") != real_hash:
+    for name, fields in stated.items():
+        _check_options(files[name], fields, options.residual)
+        if fields.get("real_hash") != real_hash:
             raise R2MError(f"{files[name]}: made with another Real component than {core}; make it again")
-        if one.get("specialist") != name:
-            raise R2MError(f"{files[name]}: is the residual of {one.get('specialist')!r}, not of {name!r}")
-    found = {
-        name: passes.Residual(json.loads(one["squares"]), tensors[name], "", json.loads(one["report"]))
-        for name, one in stated.items()
+        if fields.get("specialist") != name:
+            raise R2MError(f"{files[name]}: is the residual of {fields.get('specialist')!r}, not of {name!r}")
+    residuals = {
+        name: passes.Residual(json.loads(fields["squares"]), tensors[name], "", json.loads(fields["report"]))
+        for name, fields in stated.items()
     }
     cores, running = (
-        {key.removeprefix(part): one for key, one in component.store.items() if key.startswith(part)}
-        for part in ("core.", "running.")
+        {
+            key.removeprefix(prefix): tensor
+            for key, tensor in component.store.items()
+            if key.startswith(prefix)
+        }
+        for prefix in ("core.", "running.")
     )
     stream = TensorStream(MemorySource({"core": cores}), threads)
-    averaged = passes.average(stream, component, found, options.norm_match, {})
+    averaged = passes.average(stream, component, residuals, options.norm_match, {})
     state = passes.scaled(averaged, options.scale)
     update = {key: passes.update(key, state) for key in stream.keys} | running
     return update, state.report, json.loads(metadata["inputs"])
@@ -308,9 +314,9 @@ def _read_component(path: Path) -> tuple[passes.RealComponent, dict[str, str]]:
 
 
 def _check_options(path: Path, metadata: Mapping[str, str], options: Section) -> None:
-    made_with, wanted = json.loads(metadata.get("options", "{}")), options.model_dump(exclude_none=True)
-    if made_with != wanted:
-        raise R2MError(f"{path}: made with the options {made_with}, but the variant has {wanted}")
+    actual, expected = json.loads(metadata.get("options", "{}")), options.model_dump(exclude_none=True)
+    if actual != expected:
+        raise R2MError(f"{path}: made with the options {actual}, but the variant has {expected}")
 
 
 def _head(
@@ -336,7 +342,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 def _hashes(tensors: Mapping[str, Tensors]) -> dict[str, str]:
     """Return the content hash of every checkpoint."""
-    return {name: checkpoint.digest(one) for name, one in tensors.items()}
+    return {name: checkpoint.digest(model) for name, model in tensors.items()}
 
 
 def _json(report: Mapping[str, Any]) -> str:

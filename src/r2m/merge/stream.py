@@ -135,8 +135,8 @@ class Piece:
 
     def statistic(self, index: int) -> Tensor | None:
         """Return one specialist's statistics, None if absent: this piece's part, or all of another shape."""
-        found = self.source.statistic(index, self.key, self.start, self.stop)
-        return found.reshape(self.shape) if found is not None and found.ndim == 1 else found
+        values = self.source.statistic(index, self.key, self.start, self.stop)
+        return values.reshape(self.shape) if values is not None and values.ndim == 1 else values
 
 
 class Progress(Protocol):
@@ -171,9 +171,9 @@ class TensorStream:
     ) -> None:
         self.source = source
         self.names = source.names
-        wanted = tuple(source.shapes if keys is None else keys)
-        self.unchanged = tuple(key for key in wanted if key in source.unchanged)
-        self.keys = tuple(key for key in wanted if key not in source.unchanged)
+        chosen = tuple(source.shapes if keys is None else keys)
+        self.unchanged = tuple(key for key in chosen if key in source.unchanged)
+        self.keys = tuple(key for key in chosen if key not in source.unchanged)
         self.grams: Mapping[str, Tensor] | None = None
         self._threads = threads
         self._progress = progress
@@ -222,7 +222,7 @@ class TensorStream:
         With grain `elements` a tensor may be cut into pieces, which one thread takes in order; else it is one
         piece. Results wait until they are taken, so `function` should return little, or write.
         """
-        wanted = self.keys if keys is None else tuple(keys)
+        chosen = self.keys if keys is None else tuple(keys)
 
         def work(key: str) -> list[Result]:
             pieces = self.pieces(key) if grain == "elements" else [self.whole(key)]
@@ -235,8 +235,8 @@ class TensorStream:
             # The limit of one thread a worker holds for those BLAS libraries only that are loaded by then.
             importlib.import_module("scipy.linalg")
         if self._progress is not None:
-            self._progress.begin(label, len(wanted), sum(map(self.size, wanted)))
-        for key, results in zip(wanted, in_order(work, wanted, self._threads), strict=True):
+            self._progress.begin(label, len(chosen), sum(map(self.size, chosen)))
+        for key, results in zip(chosen, in_order(work, chosen, self._threads), strict=True):
             if self._progress is not None:
                 self._progress.advance(self.size(key))
             yield key, results
@@ -287,10 +287,10 @@ class MemorySource:
 
     def task_vector(self, index: int, key: str, start: int, stop: int) -> Tensor:
         """Return entries of one τ_k."""
-        found = self._task_vectors[self.names[index]].get(key)
-        if found is None:
+        change = self._task_vectors[self.names[index]].get(key)
+        if change is None:
             return torch.zeros(stop - start)
-        return found.reshape(-1)[start:stop].float().clone()
+        return change.reshape(-1)[start:stop].float().clone()
 
     def task_vectors(self, key: str, start: int, stop: int) -> Tensor:
         """Return entries of all τ_k."""
@@ -298,10 +298,10 @@ class MemorySource:
 
     def statistic(self, index: int, key: str, start: int, stop: int) -> Tensor | None:
         """Return a specialist's statistics of one tensor."""
-        found = None if self._statistics is None else self._statistics[self.names[index]].get(key)
-        if found is not None and found.shape == self.shapes[key]:
-            return found.reshape(-1)[start:stop].float()
-        return found
+        values = None if self._statistics is None else self._statistics[self.names[index]].get(key)
+        if values is not None and values.shape == self.shapes[key]:
+            return values.reshape(-1)[start:stop].float()
+        return values
 
     def first_name(self, key: str) -> str:
         """Return the first name of tensors with the same changes in every specialist."""
@@ -312,9 +312,9 @@ class MemorySource:
         keys = [key for key in self.shapes if key not in self.unchanged]
         return first_names(self.shapes, keys, self._are_equal)
 
-    def _are_equal(self, key: str, other: str) -> bool:
-        for one in self._task_vectors.values():
-            left, right = one.get(key), one.get(other)
+    def _are_equal(self, key: str, other_key: str) -> bool:
+        for changes in self._task_vectors.values():
+            left, right = changes.get(key), changes.get(other_key)
             if left is None or right is None:
                 if left is not right:
                     return False
@@ -343,8 +343,8 @@ def in_order(work: Callable[[Any], Result], items: Iterable[Any], threads: int) 
                 while pending:
                     yield pending.popleft().result()
             finally:
-                for one in pending:
-                    one.cancel()
+                for future in pending:
+                    future.cancel()
 
 
 def give_back() -> None:
@@ -379,7 +379,7 @@ def averages(stream: TensorStream) -> dict[str, Tensor]:
 
 def average(piece: Piece) -> Tensor:
     """Return the mean τ of a piece, taken in float64, in float32."""
-    total = sum(one.double() for one in piece.each_task_vector())
+    total = sum(task_vector.double() for task_vector in piece.each_task_vector())
     return (torch.as_tensor(total) / len(piece.names)).float()
 
 
@@ -406,20 +406,20 @@ def statistics(piece: Piece, shape: tuple[int, ...]) -> Iterator[Tensor] | None:
             if piece.statistic(index) is not None:
                 raise _missing(piece, 0)
         return None
-    return _each(piece, shape, first)
+    return _each_statistic(piece, shape, first)
 
 
-def _each(piece: Piece, shape: tuple[int, ...], first: Tensor) -> Iterator[Tensor]:
+def _each_statistic(piece: Piece, shape: tuple[int, ...], first: Tensor) -> Iterator[Tensor]:
     for index, name in enumerate(piece.names):
-        found = piece.statistic(index) if index else first
-        if found is None:
+        statistic = piece.statistic(index) if index else first
+        if statistic is None:
             raise _missing(piece, index)
-        if found.shape != shape:
-            got = tuple(found.shape)
-            raise R2MError(f"{piece.key}: statistics of {name!r}: expected shape {shape}, got {got}")
-        if not found.isfinite().all():
+        if statistic.shape != shape:
+            actual = tuple(statistic.shape)
+            raise R2MError(f"{piece.key}: statistics of {name!r}: expected shape {shape}, got {actual}")
+        if not statistic.isfinite().all():
             raise R2MError(f"{piece.key}: statistics of {name!r} hold NaN or infinite values")
-        yield found.double()
+        yield statistic.double()
 
 
 def _missing(piece: Piece, index: int) -> R2MError:

@@ -44,10 +44,10 @@ def square(tensor: Tensor) -> float:
     return dot(tensor, tensor)
 
 
-def dot(one: Tensor, other: Tensor) -> float:
+def dot(first: Tensor, second: Tensor) -> float:
     """Return the Frobenius inner product of two tensors of one shape, accumulated in float64."""
-    total = torch.zeros((), dtype=torch.float64, device=one.device)
-    for left, right in zip(one.reshape(-1).split(CHUNK), other.reshape(-1).split(CHUNK), strict=True):
+    total = torch.zeros((), dtype=torch.float64, device=first.device)
+    for left, right in zip(first.reshape(-1).split(CHUNK), second.reshape(-1).split(CHUNK), strict=True):
         total += torch.dot(left.double(), right.double())
     return total.item()
 
@@ -114,12 +114,12 @@ def apply(base: Tensors, update: Tensors) -> dict[str, Tensor]:
     }
 
 
-def _check_fit(base: Tensors, key: str, tensor: Tensor, what: str) -> None:
+def _check_fit(base: Tensors, key: str, tensor: Tensor, role: str) -> None:
     if key not in base:
-        raise R2MError(f"{key}: the {what} has this tensor, the base has not")
+        raise R2MError(f"{key}: the {role} has this tensor, the base has not")
     if base[key].shape != tensor.shape:
         raise R2MError(
-            f"{key}: shape {tuple(tensor.shape)} in the {what}, but {tuple(base[key].shape)} in the base"
+            f"{key}: shape {tuple(tensor.shape)} in the {role}, but {tuple(base[key].shape)} in the base"
         )
 
 
@@ -187,9 +187,9 @@ def changed_buffers(
             continue
         for model in (base, *specialists.values()):
             refuse_quantized(model, [key])
-        own = base.tensor(key).long()
+        integers = base.tensor(key).long()
         for name, model in specialists.items():
-            if key in model.entries and not torch.equal(own, model.tensor(key).long()):
+            if key in model.entries and not torch.equal(integers, model.tensor(key).long()):
                 if entry.dtype in _PACKED and len(entry.shape) > 1:
                     raise _quantized(model, key)
                 if not _COUNTER.search(key):

@@ -83,10 +83,12 @@ def _of_variant(
     rule, _, specialist = variant.head.partition(":")
     if rule == "specialist" and specialist not in specialists:
         yield f"{key}.head: unknown specialist {specialist!r}{nearest(specialist, specialists)}"
-    count, least, most = len(specialists), method.least_specialists, method.most_specialists
-    if variant.enabled and not least <= count <= (most or count):
-        wanted = {None: f"at least {least}", least: least}.get(most, f"{least} to {most}")
-        yield f"{key}: {method.name} takes {wanted} specialists, here are {count}; expected `enabled: false`"
+    count = len(specialists)
+    if variant.enabled and not method.takes(count):
+        yield (
+            f"{key}: {method.name} takes {method.counts} specialists, here are {count};"
+            " expected `enabled: false`"
+        )
     if method.statistics is not None and "images" in variant.tune:
         yield f"{key}.tune: `images` is that of the statistics, made once; expected beside `tune`"
     grid = combinations(variant.tune)
@@ -99,7 +101,7 @@ def _of_variant(
         for fixed in _contradicted(option, variant.options):
             yield f"{key}.{fixed}: stands beside `tune: {option}`; expected one of the two"
             return
-    seen: list[Section] = []
+    earlier: list[Section] = []
     for candidate in grid:
         try:
             options = method.options.model_validate(with_dotted(variant.options, candidate))
@@ -112,18 +114,18 @@ def _of_variant(
         if variant.enabled and (text := rank_beyond(options, count)):
             yield f"{key}: {text}"
             return
-        if options in seen:
+        if options in earlier:
             yield f"{key}.tune: {candidate} gives the options of another candidate; expected different ones"
             return
-        seen.append(options)
+        earlier.append(options)
 
 
 def _contradicted(option: str, options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the names of nested `options` that a dotted one replaces: itself, or an alternative of it."""
     group = option.rpartition(".")[0]
     for name, value in options.items():
-        whole = f"{prefix}{name}"
+        full_name = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _contradicted(option, value, f"{whole}.")
-        elif whole == option or (group.split(".")[-1] in ("rank", "scale") and prefix == f"{group}."):
-            yield whole
+            yield from _contradicted(option, value, f"{full_name}.")
+        elif full_name == option or (group.split(".")[-1] in ("rank", "scale") and prefix == f"{group}."):
+            yield full_name

@@ -36,7 +36,9 @@ class Options(Section):
 
 def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · Σ of the task vectors without their tails."""
-    trimmed = (without_tails(one, options.density, options.gamma) for one in piece.each_task_vector())
+    trimmed = (
+        without_tails(task_vector, options.density, options.gamma) for task_vector in piece.each_task_vector()
+    )
     return reduce(iadd, trimmed).mul_(options.scaling)
 
 

@@ -46,12 +46,12 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
 
     task_vectors = piece.task_vectors()
     mean = task_vectors.sum(0) / len(piece.names)
-    found = statistics(piece, piece.shape)
-    if found is None:
+    weights = statistics(piece, piece.shape)
+    if weights is None:
         return mean
     weighted = torch.zeros_like(mean, dtype=torch.float64)
     total = torch.zeros_like(weighted)
-    for name, task_vector, weight in zip(piece.names, task_vectors, found, strict=True):
+    for name, task_vector, weight in zip(piece.names, task_vectors, weights, strict=True):
         if (weight < 0).any():
             raise R2MError(f"{piece.key}: statistics of {name!r}: a mean squared gradient is negative")
         weighted.addcmul_(weight, task_vector.double())

@@ -34,17 +34,17 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
 
     from r2m.merge.linalg import leading_triplets, whitened_product
 
-    common, own = sizes(min(piece.shape), len(piece.names), options.common_ratio)
+    common, specific = sizes(min(piece.shape), len(piece.names), options.common_ratio)
     total = piece.task_vector(0).double()
     for index in range(1, len(piece.names)):
         total += piece.task_vector(index)
     triplets = [leading_triplets(total, common)]
     frame = triplets[0][0]
-    for task_vector in piece.each_task_vector() if own else ():
+    for task_vector in piece.each_task_vector() if specific else ():
         outside = task_vector.double()
         scale = torch.linalg.vector_norm(outside).item()
         outside -= frame @ (frame.T @ outside)
-        triplets.append(leading_triplets(outside, own, scale))
+        triplets.append(leading_triplets(outside, specific, scale))
     left, values, right = (torch.cat(parts, dim=-1) for parts in zip(*triplets, strict=True))
     mean = values.sum() / min(piece.shape)
     return (options.scaling * whitened_product(left, mean.expand(len(values)), right)).float()
@@ -57,8 +57,8 @@ def sizes(short: int, count: int, common_ratio: float) -> tuple[int, int]:
     rounded up to more than there is, which gives that code a negative size (3 directions, 2 specialists, none
     common).
     """
-    own = min(round((short - int(short * common_ratio)) / count), short // count)
-    return short - own * count, own
+    specific = min(round((short - int(short * common_ratio)) / count), short // count)
+    return short - specific * count, specific
 
 
 METHOD = Method(

@@ -105,11 +105,13 @@ def prepare(stream: TensorStream, options: Options) -> State:
                 chunks[_chunk(piece.key, index, number)] = chunk
         return frame.shape[1], frame.device
 
-    found = {key: one for key, (one,) in stream.map(decompose, label="decomposing") if one is not None}
-    shapes = {key: (rank, stream.source.shapes[key][1]) for key, (rank, _) in found.items() if rank > 0}
+    decomposed = {
+        key: result for key, (result,) in stream.map(decompose, label="decomposing") if result is not None
+    }
+    shapes = {key: (rank, stream.source.shapes[key][1]) for key, (rank, _) in decomposed.items() if rank > 0}
     coordinates = stream.of(Coordinates(stream.names, shapes, chunks))
     election = ties.prepare(coordinates, ties.Options(keep=options.keep)) if shapes else None
-    device = next((device for _, device in found.values()), torch.device("cpu"))
+    device = next((device for _, device in decomposed.values()), torch.device("cpu"))
     return State(frames, coordinates, election, device)
 
 

@@ -50,12 +50,12 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
 
     mean = piece.mean()
     inputs = mean.shape[1]
-    found = statistics(piece, (inputs, inputs))
-    if found is None:
+    input_grams = statistics(piece, (inputs, inputs))
+    if input_grams is None:
         return mean
     weighted = torch.zeros_like(mean, dtype=torch.float64)
     total = weighted.new_zeros(inputs, inputs)
-    for task_vector, gram in zip(piece.each_task_vector(), found, strict=True):
+    for task_vector, gram in zip(piece.each_task_vector(), input_grams, strict=True):
         softened = gram * options.off_diagonal
         softened.diagonal().copy_(gram.diagonal())
         total += softened

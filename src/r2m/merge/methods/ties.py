@@ -50,7 +50,7 @@ def prepare(stream: TensorStream, options: Options) -> Election:
     def signs(piece: Piece) -> float:
         return exact_sum(trim(piece, thresholds)).sign_().sum().item()
 
-    majority = sum(sum(part) for _, part in stream.map(signs, "elements", label="electing"))
+    majority = sum(sum(counts) for _, counts in stream.map(signs, "elements", label="electing"))
     return Election(thresholds, majority)
 
 

@@ -48,9 +48,9 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
         total += task_vector
         squared_norm = torch.linalg.vector_norm(task_vector, dtype=torch.float64).item() ** 2
         if squared_norm > 0:
-            own = column_gram(task_vector, torch.float32).div_(squared_norm)
-            curvature += own
-            target += task_vector @ own
+            gram = column_gram(task_vector, torch.float32).div_(squared_norm)
+            curvature += gram
+            target += task_vector @ gram
     # Steps are as small as the rounding errors of large entries: they are summed up by themselves.
     return total.add_(adam(curvature, (total @ curvature).sub_(target), options))
 
@@ -62,15 +62,15 @@ def adam(curvature: Tensor, slope: Tensor, options: Options) -> Tensor:
     """
     import torch
 
-    found, first, second, gradient = (torch.zeros_like(slope) for _ in range(4))
+    solution, first, second, gradient = (torch.zeros_like(slope) for _ in range(4))
     for step in range(1, options.steps + 1):
-        torch.mm(found, curvature, out=gradient).add_(slope).mul_(2)
+        torch.mm(solution, curvature, out=gradient).add_(slope).mul_(2)
         first.lerp_(gradient, 0.1)
         second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         torch.sqrt(second, out=gradient)
         gradient.div_((1 - 0.999**step) ** 0.5).add_(1e-8)
-        found.addcdiv_(first, gradient, value=-options.lr / (1 - 0.9**step))
-    return found
+        solution.addcdiv_(first, gradient, value=-options.lr / (1 - 0.9**step))
+    return solution
 
 
 METHOD = Method(
