@@ -4,7 +4,7 @@ import pytest
 
 from r2m.data.align import align, similarity, template, transform
 from r2m.data.detect import attempts
-from r2m.data.encode import encode
+from r2m.data.images import encode
 
 
 def test_similarity_recovers_a_known_transform() -> None:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2m.data.people import first_of_group, linked
+from r2m.data.identity import first_of_group, linked
 
 LABELS = st.lists(
     st.tuples(st.none() | st.integers(0, 5), st.none() | st.sampled_from("abcd")), min_size=1, max_size=30

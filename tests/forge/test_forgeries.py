@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from r2m.data.align import template
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge import registry
-from r2m.forge.donors import nearest_donors
+from r2m.forge.generate import nearest_donors
 from r2m.forge.synthesize import PATCH, fit_autoencoder, from_patches, to_patches
 from r2m.seeding import rng
 

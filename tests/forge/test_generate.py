@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 
 from r2m import manifest
-from r2m.data.encode import encode
 from r2m.data.faces import Settings, build_domain
-from r2m.data.images import read_crop
+from r2m.data.images import encode, read_crop
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.forge import identify

@@ -19,7 +19,7 @@ from r2m.errors import R2MError
 from r2m.forge.generate import build_generator
 from r2m.forge.identify import by_name, identify, objection, unambiguous
 from r2m.forge.options import GeneratorOptions
-from r2m.forge.own import columns
+from r2m.forge.user_fakes import columns
 
 SHARES = {"train": 0.5, "val": 0.25, "test": 0.25}
 OPTIONS = FacesOptions.model_validate({"detector": "none", "crop_size": 48, "min_images": 2, "split": SHARES})

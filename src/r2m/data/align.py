@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from r2m.data.encode import Image
+from r2m.data.images import Image
 
 Landmarks = NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def _shrunk(image: Image, matrix: NDArray[np.float64]) -> tuple[Image, NDArray[n
 def fitting(shape: tuple[int, ...], landmarks: Landmarks, size: int, margin: float) -> NDArray[np.float64]:
     """Return the transform (2, 3) of the largest margin in [1, margin] whose crop the image covers.
 
-    A photograph that is cut close around the face would else be mirrored into half-faces beside the face.
+    A photograph cut close around the face would otherwise be mirrored into half-faces beside the face.
     """
     for candidate in np.linspace(margin, 1.0, MARGINS):
         matrix = similarity(landmarks, template(size, float(candidate)))

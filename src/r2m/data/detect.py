@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.errors import R2MError
 
 Embedding = NDArray[np.float32]
@@ -44,16 +44,16 @@ class FaceDetector:
             if min(height + 2 * pad, width + 2 * pad) * scale < 1:
                 continue
             padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE) if pad else image
-            found = self._detect(cv2.resize(padded, None, fx=scale, fy=scale, interpolation=_kernel(scale)))
-            if found is not None:
-                row = found[np.argmax(found[:, 2] * found[:, 3])]
+            faces = self._detect(cv2.resize(padded, None, fx=scale, fy=scale, interpolation=_kernel(scale)))
+            if faces is not None:
+                row = faces[np.argmax(faces[:, 2] * faces[:, 3])]
                 return (row[4:14].reshape(5, 2) / scale - pad).astype(np.float32)
         return None
 
     def _detect(self, image: cv2.typing.MatLike) -> NDArray[np.float32] | None:
         self._net.setInputSize((image.shape[1], image.shape[0]))
-        found = self._net.detect(image)[1]
-        return None if found is None else found.astype(np.float32, copy=False)
+        faces = self._net.detect(image)[1]
+        return None if faces is None else faces.astype(np.float32, copy=False)
 
 
 class FaceEmbedder:

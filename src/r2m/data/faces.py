@@ -3,9 +3,11 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,19 +18,19 @@ from r2m import manifest
 from r2m.data import identity as identities
 from r2m.data.align import Landmarks, align, template
 from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
-from r2m.data.encode import Image, encode
-from r2m.data.images import read_image, write_png
+from r2m.data.images import Image, encode, read_image, write_png
 from r2m.data.intake import Skipped, intake, reason_of
 from r2m.data.naming import Shown, person_of_folder, shown
 from r2m.data.options import FacesOptions
-from r2m.data.parallel import thread_map
-from r2m.data.people import first_of_group, linked
 from r2m.data.split import require_images, split_by_identity
 from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.seeding import rng
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # A crop that is aligned already is about square.
 MOST_OBLONG = 3
@@ -78,7 +80,7 @@ class Faces:
 
 
 class Aligner:
-    """Turns one photograph into an aligned crop; its networks exist once a thread."""
+    """Turns a photograph into an aligned crop; every thread has networks of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -104,11 +106,11 @@ class Aligner:
             landmarks = template(options.crop_size, options.margin)
             embedded = crop, landmarks
         else:
-            found = self._detector().largest(image)
-            if found is None:
+            points = self._detector().largest(image)
+            if points is None:
                 raise ValueError(f"no face found with a score of {options.min_score} or more")
-            crop, landmarks = align(image, found, options.crop_size, options.margin)
-            embedded = image, found
+            crop, landmarks = align(image, points, options.crop_size, options.margin)
+            embedded = image, points
         return crop, landmarks, np.empty(0, np.float32) if embedder is None else embedder.embed(*embedded)
 
     def _detector(self) -> FaceDetector:
@@ -122,6 +124,16 @@ class Aligner:
             model = self._settings.embedder
             self._local.embedder = None if model is None else FaceEmbedder(model)
         return self._local.embedder
+
+
+def thread_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield `function(item)` in the order of `items`; OpenCV itself stays at one thread.
+
+    OpenCV releases the interpreter's lock, so threads are enough.
+    """
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        yield from pool.map(function, items)
 
 
 def extract(
@@ -139,14 +151,14 @@ def extract(
     """
     aligner = Aligner(settings)
 
-    def one(file: Path) -> tuple[Landmarks, Embedding, str] | str:
+    def face_in(file: Path) -> tuple[Landmarks, Embedding, str] | str:
         stem = stem_of(file)
         try:
             image, digest = read_image(source / file)
             crop, landmarks, embedding = aligner(image)
         except ValueError as error:
             return str(error)
-        except cv2.error as error:  # OpenCV refuses shapes that nobody thinks of
+        except cv2.error as error:  # OpenCV rejects some unusual shapes
             return f"cannot be aligned: {error.err}"
         if crops is not None:
             write_png(crops / f"{stem}.png", crop)
@@ -156,11 +168,11 @@ def extract(
     def first_usable(namesakes: Sequence[Path]) -> list[tuple[Landmarks, Embedding, str] | str]:
         results: list[tuple[Landmarks, Embedding, str] | str] = []
         for file in namesakes:
-            results.append(one(file))
+            results.append(face_in(file))
             if not isinstance(results[-1], str):
                 break
-        used = namesakes[len(results) - 1].as_posix()
-        reason = f"named like another image but for the suffix: {used}"
+        chosen = namesakes[len(results) - 1].as_posix()
+        reason = f"named like another image but for the suffix: {chosen}"
         return results + [reason] * (len(namesakes) - len(results))
 
     groups = _by_stem(files)
@@ -192,9 +204,9 @@ def write_encoded(path: Path, crop: Image, image_id: str, settings: Settings) ->
     path.write_bytes(encode(crop, settings.image_size, settings.options.jpeg_quality, stream))
 
 
-def report(name: str, used: int, skipped: Skipped) -> None:
+def report(name: str, images: int, skipped: Skipped) -> None:
     """Log how many images were used, and how many files were not for which reason."""
-    log.info("%s: %d images used, %d files skipped", name, used, len(skipped))
+    log.info("%s: %d images used, %d files skipped", name, images, len(skipped))
     first: dict[str, str] = {}
     for path, reason in skipped:
         first.setdefault(reason_of(reason), f"{path}: {reason}")
@@ -276,14 +288,14 @@ def choose(
     images: Path, files: Sequence[Path], identity: str, limit: int | None
 ) -> tuple[list[Path], Skipped]:
     """Return the files to use and (path, reason) of those that name no identity."""
-    named, misplaced = [], []
+    identified, misplaced = [], []
     for file in files:
         try:
-            named.append((file, identities.by_path(file, identity)))
+            identified.append((file, identities.by_path(file, identity)))
         except ValueError as error:
             misplaced.append(((images / file).as_posix(), str(error)))
-    chosen = identities.evenly([name for _, name in named], limit)
-    return [named[index][0] for index in chosen], misplaced
+    chosen = identities.evenly([name for _, name in identified], limit)
+    return [identified[index][0] for index in chosen], misplaced
 
 
 def people_of_reals(faces: Faces, shows: Sequence[Shown], identity: str, similarity: float) -> list[str]:
@@ -294,9 +306,11 @@ def people_of_reals(faces: Faces, shows: Sequence[Shown], identity: str, similar
     videos = [show.video and person_of_folder(Path(show.video)) for show in shows]
     if identity == "cluster":
         groups = identities.cluster(faces.embedding, similarity)
-        return [identities.pseudo(group) for group in linked(groups, videos, faces.digest).tolist()]
+        return [
+            identities.pseudo(group) for group in identities.linked(groups, videos, faces.digest).tolist()
+        ]
     names = [identities.by_path(file, identity) for file in faces.file]
-    return first_of_group(linked(names, videos, faces.digest), names)
+    return identities.first_of_group(identities.linked(names, videos, faces.digest), names)
 
 
 def real_rows(

@@ -66,16 +66,16 @@ class ImageFolders:
     def read_contents(self) -> None:
         """Read the images of all folders that were looked at and whose contents are not known yet."""
         for folder in list(self._seen):
-            known = self._read(folder)
-            unread = {name: file for name, file in known.items() if file.stat and file.content is None}
-            read = {}
+            recorded = self._read(folder)
+            unread = {name: file for name, file in recorded.items() if file.stat and file.content is None}
+            hashed = {}
             for (name, file), content in zip(unread.items(), _contents(folder, list(unread)), strict=True):
                 # What has changed since the start, the next start has to see as changed.
                 if content is not None and _stat(os.path.join(folder, name)) == file.stat:
                     is_first = file.mark == _size(file.stat)
-                    read[name] = file._replace(content=content, original=content if is_first else None)
-            if read:
-                self._write(folder, known | read)
+                    hashed[name] = file._replace(content=content, original=content if is_first else None)
+            if hashed:
+                self._write(folder, recorded | hashed)
 
     def times_lost(self, folder: str, beside: str) -> int:
         """Return at how many starts the output `folder` was found gone, though the file `beside` was there.
@@ -85,12 +85,12 @@ class ImageFolders:
         """
         if folder not in self._lost:
             path = self._records / "lost.json"
-            known = _json(path)
-            times, was_gone = known.get(folder, (0, False))
+            recorded = _json(path)
+            times, was_gone = recorded.get(folder, (0, False))
             is_gone = Path(beside).is_file() and not Path(folder).is_dir()
             times += is_gone and not was_gone
-            if times and [times, is_gone] != known.get(folder):
-                _write_json(path, known | {folder: [times, is_gone]})
+            if times and [times, is_gone] != recorded.get(folder):
+                _write_json(path, recorded | {folder: [times, is_gone]})
             self._lost[folder] = times
         return self._lost[folder]
 
@@ -101,15 +101,15 @@ class ImageFolders:
                 names = [path.as_posix() for path in find_images(Path(folder))]
             except OSError as error:
                 raise R2MError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-            known = self._read(folder)
-            now = {name: _stat(os.path.join(folder, name)) for name in names}
-            changed = _changed(folder, known, now)
+            recorded = self._read(folder)
+            stats = {name: _stat(os.path.join(folder, name)) for name in names}
+            changed = _changed(folder, recorded, stats)
             if changed:
                 # Files that are gone stay on record, for they may come back with another content.
-                self._write(folder, known | changed)
+                self._write(folder, recorded | changed)
             digest = hashlib.sha256()
             for name in names:
-                digest.update(_encoded(f"{name}\t{(changed.get(name) or known[name]).mark}\n"))
+                digest.update(_encoded(f"{name}\t{(changed.get(name) or recorded[name]).mark}\n"))
             self._seen[folder] = len(names), digest.hexdigest()
         return self._seen[folder]
 
@@ -124,16 +124,16 @@ class ImageFolders:
         _write_json(self._record(folder), files)
 
 
-def _changed(folder: str, known: Mapping[str, _File], now: Mapping[str, str]) -> dict[str, _File]:
-    """Return the files (name → stat) that are new or differ from the `known`, as they are `now`."""
-    new = {name: _File(stat, _size(stat)) for name, stat in now.items() if name not in known}
-    differing = [name for name, stat in now.items() if name in known and known[name].stat != stat]
-    to_read = [name for name in differing if known[name].content and now[name]]
-    size = sum(int(_size(now[name])) for name in to_read)
+def _changed(folder: str, recorded: Mapping[str, _File], stats: Mapping[str, str]) -> dict[str, _File]:
+    """Return the files (name → stat) that are new or differ from the `recorded`, as they are `stats`."""
+    new = {name: _File(stat, _size(stat)) for name, stat in stats.items() if name not in recorded}
+    differing = [name for name, stat in stats.items() if name in recorded and recorded[name].stat != stat]
+    to_read = [name for name in differing if recorded[name].content and stats[name]]
+    size = sum(int(_size(stats[name])) for name in to_read)
     if size > TOLD_BYTES:
         logger.warning("%s: %d images have other times; reading %.0f GB", folder, len(to_read), size / 1e9)
     contents = dict(zip(to_read, _contents(folder, to_read), strict=True))
-    return new | {name: _after(known[name], now[name], contents.get(name)) for name in differing}
+    return new | {name: _after(recorded[name], stats[name], contents.get(name)) for name in differing}
 
 
 def _after(before: _File, stat: str, content: str | None) -> _File:

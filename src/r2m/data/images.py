@@ -1,4 +1,4 @@
-"""Image files: read one photograph, write one PNG."""
+"""Images: photographs read, crops written and read, and the last encoding of every image."""
 
 import struct
 import warnings
@@ -8,17 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from r2m.data.encode import Image
 from r2m.errors import R2MError
+
+Image = NDArray[np.uint8]
 
 # Fewer pixels show no face that a detector or a person could tell.
 LEAST_SIDE = 16
-# What lies under transparent pixels is not what anybody sees.
+# Nobody sees what lies under transparent pixels.
 MOST_TRANSPARENT = 0.01
-# What Pillow's decoders meet damaged files with.
+# What Pillow's decoders raise on damaged files.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -126,3 +128,21 @@ def read_crop(path: Path) -> Image:
     if crop is None:
         raise R2MError(f"{path}: cannot read the aligned crop; run the stage `faces` again")
     return crop.astype(np.uint8, copy=False)
+
+
+def encode(image: Image, size: int, quality_range: tuple[int, int], rng: np.random.Generator) -> bytes:
+    """Return the JPEG bytes of a BGR `image` (H, W, 3) resized to (size, size).
+
+    It is the last step of every image, real or fake, so that a detector cannot tell them by the encoder. The
+    quality is drawn from `quality_range`, both ends included.
+    """
+    quality = int(rng.integers(quality_range[0], quality_range[1] + 1))
+    _, buffer = cv2.imencode(".jpg", resized(image, size), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return buffer.tobytes()
+
+
+def resized(image: Image, size: int) -> Image:
+    """Return an `image` (H, W, 3) as (size, size, 3): by area where it shrinks, else by cubic splines."""
+    shrinks = image.shape[0] > size
+    result = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return result.astype(np.uint8, copy=False)

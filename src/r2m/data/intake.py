@@ -32,29 +32,30 @@ def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
         if not _is_usable(file)
     ]
     left_out += [((folder / file).as_posix(), "a mask, by its name") for file in images if is_mask(file)]
-    other: ImageClass = "fake" if expected == "real" else "real"
-    wrong = [file for file in files if class_of(file) == other]
+    opposite: ImageClass = "fake" if expected == "real" else "real"
+    wrong = [file for file in files if class_of(file) == opposite]
     if wrong:
         where = (
-            f"{len(wrong)} of {len(files)} images lie in folders named after {other} ones, as {wrong[0]} does"
+            f"{len(wrong)} of {len(files)} images lie in folders named after {opposite} ones,"
+            f" as {wrong[0]} does"
         )
         if len(wrong) == len(files):
             log.warning("%s: %s; all are taken for %s ones", folder, where, expected)
         else:
             log.warning("%s: real and fake images in the same folder: %s, and are left out", folder, where)
-            reason = f"in a folder named after {other} images"
+            reason = f"in a folder named after {opposite} images"
             left_out += [((folder / file).as_posix(), reason) for file in wrong]
-            files = [file for file in files if class_of(file) != other]
-    return files, [(_written(path), reason) for path, reason in left_out + other_files(folder)]
+            files = [file for file in files if class_of(file) != opposite]
+    return files, [(_as_text(path), reason) for path, reason in left_out + other_files(folder)]
 
 
 def _is_usable(file: Path) -> bool:
     """Tell whether tables can hold a file's name."""
     name = file.as_posix()
-    return "\\" not in name and _written(name) == name
+    return "\\" not in name and _as_text(name) == name
 
 
-def _written(path: str) -> str:
+def _as_text(path: str) -> str:
     """Return a path with those bytes written out that are no UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

@@ -27,16 +27,16 @@ def find_files(folder: Path) -> list[Path]:
 
 def other_files(folder: Path) -> list[tuple[str, str]]:
     """Return (first file, reason) for every suffix of visible files that are not taken for images."""
-    others: dict[str, list[Path]] = {}
+    by_suffix: dict[str, list[Path]] = {}
     for file in find_files(folder):
         if file.suffix.lower() not in SUFFIXES:
-            others.setdefault(file.suffix.lower(), []).append(file)
+            by_suffix.setdefault(file.suffix.lower(), []).append(file)
     return [
         (
             (folder / files[0]).as_posix(),
             f"no suffix of an image: {suffix or 'none'}, {len(files)} files in all",
         )
-        for suffix, files in sorted(others.items())
+        for suffix, files in sorted(by_suffix.items())
     ]
 
 

@@ -78,8 +78,8 @@ def class_of_part(part: str) -> ImageClass | None:
 
 def class_of(path: Path) -> ImageClass | None:
     """Return the class that the innermost telling folder of a relative path says."""
-    said = [class_of_part(part) for part in path.parent.parts]
-    return next((part for part in reversed(said) if part is not None), None)
+    classes = [class_of_part(part) for part in path.parent.parts]
+    return next((part for part in reversed(classes) if part is not None), None)
 
 
 def is_mask(path: Path) -> bool:
@@ -143,13 +143,17 @@ def _video_folders(files: Sequence[Path], image_class: ImageClass, frames: bool 
     stems: dict[Path, list[str]] = defaultdict(list)
     for file in files:
         stems[file.parent].append(file.stem)
-    named = {folder: inside for folder, inside in stems.items() if meaningful(folder)}
+    candidates = {folder: inside for folder, inside in stems.items() if meaningful(folder)}
     if frames:
-        return set(named)
-    numbers = {folder: _numbers(inside) for folder, inside in named.items()}
-    times = Counter(number for found in numbers.values() for number in found)
-    numbered = {folder for folder, found in numbers.items() if any(times[number] > 1 for number in found)}
-    called = {folder for folder in named if _is_video_name(meaningful(folder)[-1], image_class)}
+        return set(candidates)
+    numbers = {folder: _numbers(inside) for folder, inside in candidates.items()}
+    times = Counter(number for folder_numbers in numbers.values() for number in folder_numbers)
+    numbered = {
+        folder
+        for folder, folder_numbers in numbers.items()
+        if any(times[number] > 1 for number in folder_numbers)
+    }
+    called = {folder for folder in candidates if _is_video_name(meaningful(folder)[-1], image_class)}
     return numbered | (called if len(called) > 1 else set())
 
 

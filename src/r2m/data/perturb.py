@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.seeding import rng
 
 

@@ -26,8 +26,8 @@ def with_training_people(frame: pd.DataFrame, share: float, seed: int) -> pd.Dat
             f"domain {', '.join(sorted(set(frame['domain'])))}: expected a domain of the role `test` with two"
             f" people or more, got {len(people)}"
         )
-    taken = people[: min(max(1, round(share * len(people))), len(people) - 1)]
-    return frame.assign(split=frame["split"].mask(frame["identity"].isin(taken), "train"))
+    trained = people[: min(max(1, round(share * len(people))), len(people) - 1)]
+    return frame.assign(split=frame["split"].mask(frame["identity"].isin(trained), "train"))
 
 
 def write_second_source(domain: Path, share: float, seed: int, out: Path) -> None:

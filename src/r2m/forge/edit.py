@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.forge.geometry import axes, blend, face_mask, resample, spot_mask, to_uint8
 from r2m.forge.registry import Donor, forgery
 

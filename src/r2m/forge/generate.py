@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from r2m import manifest
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
-from r2m.data.faces import Settings, read_landmarks, report, write_encoded, write_skipped
-from r2m.data.images import read_crop
+from r2m.data.faces import Settings, read_landmarks, report, thread_map, write_encoded, write_skipped
+from r2m.data.images import Image, read_crop
 from r2m.data.intake import Skipped
-from r2m.data.parallel import thread_map
 from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.forge import registry
-from r2m.forge.donors import nearest_donors
 from r2m.forge.options import GeneratorOptions
-from r2m.forge.own import own_rows
+from r2m.forge.user_fakes import user_rows
 from r2m.seeding import rng
+
+# Faces whose distances to all others are in memory at once.
+CHUNK = 1024
 
 
 def build_generator(
@@ -34,8 +35,8 @@ def build_generator(
     """Write the fakes of the generator `name` into the folder `out`, complete or not at all.
 
     A forgery makes a fake of every real of the `domains` (folders `results/faces/<domain>`), of the split
-    `test` only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were; of
-    the people on them the manifests of `trained` generators may know some.
+    `test` only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were;
+    people on them whom the manifests of `trained` generators show keep their split.
 
     Raises:
         R2MError: unknown forgery or option, missing reals, or a folder of fakes that cannot be used.
@@ -46,7 +47,7 @@ def build_generator(
         if options.forge is not None:
             rows, skipped = forged_rows(name, options, reals, settings, folder)
         else:
-            rows, skipped = own_rows(name, options, reals, settings, folder, trained)
+            rows, skipped = user_rows(name, options, reals, settings, folder, trained)
         keep_only(folder / "images", {path.removeprefix("images/") for path in rows["path"]})
         rows["path"] = [f"{out.as_posix()}/{path}" for path in rows["path"]]
         manifest.write(rows, folder / "manifest.parquet")
@@ -91,7 +92,7 @@ def forged_rows(
     def load(index: int) -> tuple[Image, Landmarks]:
         return read_crop(Path(sources["crop"][index])), sources["landmarks"][index]
 
-    def one(item: tuple[int, str, str]) -> None:
+    def write_fake(item: tuple[int, str, str]) -> None:
         index, image_id, path = item
         image, landmarks = load(index)
         donor = load(donors[index]) if forgery.needs_donor else None
@@ -99,7 +100,7 @@ def forged_rows(
         write_encoded(folder / path, fake, image_id, settings)
 
     items = zip(usable.tolist(), rows["image_id"], rows["path"], strict=True)
-    for _ in thread_map(one, items, settings.threads):
+    for _ in thread_map(write_fake, items, settings.threads):
         pass
     lonely = sources["path"][np.setdiff1d(np.arange(len(sources)), usable)]
     skipped = [(path, "no donor of another identity in its split") for path in lonely]
@@ -120,6 +121,24 @@ def donors_within(reals: pd.DataFrame) -> np.ndarray:
         group = reals.iloc[rows]
         nearest = nearest_donors(np.stack(list(group["landmarks"])), group["identity"].to_numpy(dtype=object))
         donors[rows] = np.where(nearest >= 0, rows[nearest], -1)
+    return donors
+
+
+def nearest_donors(landmarks: NDArray[np.float32], identities: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return, for each of N faces, the index of the nearest face of another identity, or −1 if there is none.
+
+    `landmarks` is (N, 5, 2), `identities` (N,). Equal distances go to the lower index.
+    """
+    points = landmarks.reshape(len(landmarks), -1).astype(np.float64)
+    norms = (points**2).sum(axis=1)
+    donors = np.full(len(points), -1, dtype=np.int64)
+    for start in range(0, len(points), CHUNK):
+        rows = slice(start, start + CHUNK)
+        distances = norms[None, :] - 2 * points[rows] @ points.T
+        distances[identities[rows, None] == identities[None, :]] = np.inf
+        best = distances.argmin(axis=1)
+        possible = np.isfinite(distances[np.arange(len(best)), best])
+        donors[rows] = np.where(possible, best, -1)
     return donors
 
 

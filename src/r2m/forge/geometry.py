@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
+from r2m.data.images import Image
 
 Mask = NDArray[np.float32]
 Field = NDArray[np.float32]
@@ -61,11 +61,11 @@ def soften(mask: Mask, feather: float) -> Mask:
     return cv2.GaussianBlur(mask, (0, 0), feather).astype(np.float32, copy=False) if feather > 0 else mask
 
 
-def blend(image: Image, other: NDArray[np.generic], mask: Mask | float) -> Image:
+def blend(image: Image, overlay: NDArray[np.generic], mask: Mask | float) -> Image:
     """Return image + mask · (other − image), rounded and clipped to uint8."""
     weight = mask[:, :, None] if isinstance(mask, np.ndarray) else np.float32(mask)
     base = image.astype(np.float32)
-    return to_uint8(base + weight * (other.astype(np.float32) - base))
+    return to_uint8(base + weight * (overlay.astype(np.float32) - base))
 
 
 def to_uint8(values: NDArray[np.floating]) -> Image:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from r2m.data.detect import Embedding
 from r2m.data.faces import Settings
-from r2m.data.identity import cluster, nearest
+from r2m.data.identity import cluster, linked, nearest
 from r2m.data.naming import meaningful, people_of, person_of_folder
-from r2m.data.people import linked
 from r2m.data.split import split_by_hash
 from r2m.seeding import derive
 
@@ -42,16 +41,18 @@ def identify(rows: pd.DataFrame, known: pd.DataFrame, role: str, settings: Setti
         videos.get(source_video, people.get(names[0], -1) if names else people.get(_folder(file), -1))
         for source_video, names, file in zip(rows["source"], rows["people"], rows["file"], strict=True)
     ]
-    like = first_known(np.array(shown_first, dtype=np.int64), source, alike(rows, known, settings))
-    keys = stranger_keys(rows, like, settings)
+    matches = first_known(np.array(shown_first, dtype=np.int64), source, alike(rows, known, settings))
+    keys = stranger_keys(rows, matches, settings)
 
     def split_of_stranger(key: str) -> str:
         if role == "unseen":
             return "test"
         return split_by_hash(key, settings.options.split.model_dump(), settings.seed)
 
-    split = taken(known["split"], like, [split_of_stranger(key) for key in keys])
-    split_of_first = {names[0]: own for names, own in zip(rows["people"], split, strict=True) if names}
+    split = values_at(known["split"], matches, [split_of_stranger(key) for key in keys])
+    split_of_first = {
+        names[0]: own_split for names, own_split in zip(rows["people"], split, strict=True) if names
+    }
 
     def split_of(person: str) -> str:
         if person in people:
@@ -65,21 +66,24 @@ def identify(rows: pd.DataFrame, known: pd.DataFrame, role: str, settings: Setti
         f"{name} of {image_id.split('/')[0]}" if name in taken_names else name
         for name, image_id in zip(strangers, rows["image_id"], strict=True)
     ]
-    others = [{name: split_of(name) for name in names[1:]} for names in rows["people"]]
-    objections = [objection(own, other, role) for own, other in zip(split, others, strict=True)]
+    companions = [{name: split_of(name) for name in names[1:]} for names in rows["people"]]
+    objections = [
+        objection(own_split, its_companions, role)
+        for own_split, its_companions in zip(split, companions, strict=True)
+    ]
     return rows.assign(
-        source_image=taken(known["image_id"], source, [None] * len(rows)),
-        identity=taken(known["identity"], like, strangers),
+        source_image=values_at(known["image_id"], source, [None] * len(rows)),
+        identity=values_at(known["identity"], matches, strangers),
         split=split,
         objection=pd.Series(objections, index=rows.index, dtype=object),
     )
 
 
-def objection(split: str, others: dict[str, str], role: str) -> str | None:
-    """Return why an image of the split `split` cannot be used; `others`: more people on it → their split."""
-    for person, of_other in others.items():
-        if of_other != split:
-            return f"people of different splits are on it: {split!r} and {of_other!r} ({person})"
+def objection(split: str, companions: dict[str, str], role: str) -> str | None:
+    """Return why an image of a split cannot be used; `companions`: the other people on it → their split."""
+    for person, their_split in companions.items():
+        if their_split != split:
+            return f"people of different splits are on it: {split!r} and {their_split!r} ({person})"
     if role == "unseen" and split != "test":
         return f"an unseen generator is tested only, and this person is in the split {split!r}"
     return None
@@ -118,15 +122,15 @@ def people_of_pairs(rows: pd.DataFrame, stills: Mapping[str, int]) -> pd.Series:
     return pd.Series(people, index=rows.index, dtype=object)
 
 
-def unambiguous(labels: Iterable[Label | None], places: Indices, values: pd.Series) -> dict[Label, int]:
-    """Return label → the first of its `places`, for labels whose places all have one of the `values`."""
+def unambiguous(labels: Iterable[Label | None], indices: Indices, values: pd.Series) -> dict[Label, int]:
+    """Return label → the first of its `indices`, for labels whose indices all have one of the `values`."""
     value = values.tolist()
     first: dict[Label, int] = {}
     differs = set()
-    for label, place in zip(labels, places.tolist(), strict=True):
-        if label is not None and value[first.setdefault(label, place)] != value[place]:
+    for label, index in zip(labels, indices.tolist(), strict=True):
+        if label is not None and value[first.setdefault(label, index)] != value[index]:
             differs.add(label)
-    return {label: place for label, place in first.items() if label not in differs}
+    return {label: index for label, index in first.items() if label not in differs}
 
 
 def made_from(
@@ -145,13 +149,13 @@ def made_from(
     source = np.array([-1 if f is None else frames.get(f, -1) for f in _frames(rows, videos)], dtype=np.int64)
     photographs = np.flatnonzero(rows["video"].isna().to_numpy())
     places = named[known["video"].iloc[named].isna().to_numpy()]
-    found = by_name(
+    matched = by_name(
         [_stem(file) for file in rows["file"].iloc[photographs]],
         [_stem(file) for file in known["file"].iloc[places]],
     )
     targets = [stills.get(names[0], -1) if names else -1 for names in rows["people"].iloc[photographs]]
     source[photographs] = np.array(
-        [places[i] if i >= 0 else target for i, target in zip(found.tolist(), targets, strict=True)],
+        [places[i] if i >= 0 else target for i, target in zip(matched.tolist(), targets, strict=True)],
         dtype=np.int64,
     )
     return source
@@ -166,11 +170,11 @@ def by_name(stems: Sequence[str], known: Sequence[str]) -> Indices:
     exact = {stem: index for index, stem in enumerate(known)}
     keys = [_key(stem) for stem in known]
     wholes = _distinct((key, index) for index, key in enumerate(keys))
-    ends = _distinct((key[at:], index) for index, key in enumerate(keys) for at in range(len(key)))
+    ends = _distinct((key[start:], index) for index, key in enumerate(keys) for start in range(len(key)))
 
     def corresponding(stem: str) -> int:
         key = _key(stem)
-        fitting = {ends.get(key, -1), *(wholes.get(key[at:], -1) for at in range(len(key)))} - {-1}
+        fitting = {ends.get(key, -1), *(wholes.get(key[start:], -1) for start in range(len(key)))} - {-1}
         return max(fitting.pop(), -1) if len(fitting) == 1 else -1
 
     return np.array([exact[stem] if stem in exact else corresponding(stem) for stem in stems], dtype=np.int64)
@@ -182,28 +186,28 @@ def alike(rows: pd.DataFrame, known: pd.DataFrame, settings: Settings) -> Indice
     Images of one person by name are all alike to the person whom most of them are alike to.
     """
     copies = dict(zip(known["digest"], range(len(known)), strict=True))
-    like = np.array([copies.get(digest, -1) for digest in rows["digest"]], dtype=np.int64)
-    faces = np.flatnonzero([len(one) > 0 for one in known["embedding"]])
+    matches = np.array([copies.get(digest, -1) for digest in rows["digest"]], dtype=np.int64)
+    faces = np.flatnonzero([len(embedding) > 0 for embedding in known["embedding"]])
     if settings.embedder is not None and len(faces):
         near = nearest(_stacked(rows), _stacked(known.iloc[faces]), settings.options.identity_similarity)
-        like = first_known(like, np.where(near >= 0, faces[near], -1))
+        matches = first_known(matches, np.where(near >= 0, faces[near], -1))
     person = pd.Series([names[0] if names else None for names in rows["people"]], dtype=object)
     identity = known["identity"].to_numpy(object)
     for images in person.groupby(person).indices.values():
-        seen = like[images][like[images] >= 0]
-        if len(seen):
-            most = pd.Series(identity[seen]).mode().iloc[0]
-            like[images] = seen[(identity[seen] == most).argmax()]
-    return like
+        matched = matches[images][matches[images] >= 0]
+        if len(matched):
+            most = pd.Series(identity[matched]).mode().iloc[0]
+            matches[images] = matched[(identity[matched] == most).argmax()]
+    return matches
 
 
-def stranger_keys(rows: pd.DataFrame, like: Indices, settings: Settings) -> list[str]:
-    """Return a name for each image of a stranger (`like` −1), the same for all of a person; else '' (N,).
+def stranger_keys(rows: pd.DataFrame, matches: Indices, settings: Settings) -> list[str]:
+    """Return a name for each image of a stranger (`matches` −1), the same for all of a person; else '' (N,).
 
     Frames of a video, videos of one person by name, copies, and faces of one cluster are of one person. Of
     their names the one with the least hash is taken: sets that share people mostly agree on it.
     """
-    fresh = np.flatnonzero(like < 0)
+    fresh = np.flatnonzero(matches < 0)
     strangers = rows.iloc[fresh]
     names = [
         people[0] if people else "/".join([*meaningful(file.parent), file.stem])
@@ -217,25 +221,26 @@ def stranger_keys(rows: pd.DataFrame, like: Indices, settings: Settings) -> list
     for group, name in zip(groups.tolist(), names, strict=True):
         least[group] = min(least.get(group, name), name, key=lambda text: derive(0, "stranger", text))
     keys = [""] * len(rows)
-    for place, group in zip(fresh.tolist(), groups.tolist(), strict=True):
-        keys[place] = least[group]
+    for index, group in zip(fresh.tolist(), groups.tolist(), strict=True):
+        keys[index] = least[group]
     return keys
 
 
 def first_known(*indices: Indices) -> Indices:
     """Return the first index of each image that is not −1 (N,)."""
     chosen = indices[0].copy()
-    for other in indices[1:]:
-        chosen = np.where(chosen >= 0, chosen, other)
+    for fallback in indices[1:]:
+        chosen = np.where(chosen >= 0, chosen, fallback)
     return chosen
 
 
-def taken(values: pd.Series, places: Indices, otherwise: Sequence[object]) -> NDArray[np.object_]:
-    """Return the value at each of `places`, or what stands in `otherwise` where there is none (−1)."""
-    known = values.tolist()
-    chosen = np.empty(len(places), dtype=object)
+def values_at(values: pd.Series, indices: Indices, otherwise: Sequence[object]) -> NDArray[np.object_]:
+    """Return the value at each of `indices`, or what stands in `otherwise` where there is none (−1)."""
+    items = values.tolist()
+    chosen = np.empty(len(indices), dtype=object)
     chosen[:] = [
-        known[place] if place >= 0 else other for place, other in zip(places.tolist(), otherwise, strict=True)
+        items[index] if index >= 0 else default
+        for index, default in zip(indices.tolist(), otherwise, strict=True)
     ]
     return chosen
 

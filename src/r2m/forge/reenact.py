@@ -3,7 +3,7 @@
 import numpy as np
 
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.forge.geometry import axes, blend, resample, ring, soften, thin_plate_spline, warp
 from r2m.forge.registry import Donor, forgery
 

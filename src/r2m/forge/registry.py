@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge.options import GeneratorOptions
 from r2m.options import nearest
@@ -48,11 +48,12 @@ class Forgery:
     def check_options(self, options: Iterable[str], where: str) -> None:
         """Raise R2MError at an option that the forgery does not have."""
         parameters = inspect.signature(self.function).parameters.values()
-        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "state"]
+        accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "state"]
         for option in options:
-            if option not in known:
+            if option not in accepted:
                 raise R2MError(
-                    f"{where}.{option}: forgery {self.name!r} has no such option; expected {', '.join(known)}"
+                    f"{where}.{option}: forgery {self.name!r} has no such option;"
+                    f" expected {', '.join(accepted)}"
                 )
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from r2m.data.align import Landmarks, similarity
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.forge.geometry import Mask, blend, face_mask, resample, to_uint8
 from r2m.forge.registry import Donor, forgery
 

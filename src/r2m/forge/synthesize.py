@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2m.data.align import Landmarks
-from r2m.data.encode import Image
+from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge.geometry import blend, to_uint8
 from r2m.forge.registry import Donor, forgery

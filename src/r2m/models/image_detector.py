@@ -13,8 +13,7 @@ from PIL import Image as Pillow
 from scipy.special import expit
 from torch import Tensor
 
-from r2m.data.encode import Image, resized
-from r2m.data.images import bgr_of, read_image
+from r2m.data.images import Image, bgr_of, read_image, resized
 from r2m.data.listing import list_images
 from r2m.errors import R2MError
 from r2m.models import checkpoint
@@ -36,9 +35,9 @@ ImageLike = str | Path | Pillow.Image | NDArray[np.uint8]
 class ImageDetector:
     """A detector of forged faces, made by `load`.
 
-    It takes aligned face crops, one or many: paths, PIL images, or RGB arrays (H, W, 3) of uint8, or one
-    array of many. They are
-    resized as those that it was trained on. `config` describes it, `metadata` are all that its file says.
+    It takes one aligned face crop or many: paths, PIL images, RGB arrays (H, W, 3) of uint8, or an array of
+    many. They are resized as in training. `config` describes the detector, `metadata` is all that its file
+    says.
     """
 
     model: Detector
@@ -51,7 +50,7 @@ class ImageDetector:
         """Return the logits (n,) of being fake, in the order of the images.
 
         Raises:
-            R2MError: an image that cannot be read or is none; the path, or its place, is named.
+            R2MError: an image that cannot be read or is none; the path, or its position, is named.
         """
         if isinstance(images, str | Path | Pillow.Image):
             images = [images]
@@ -69,7 +68,7 @@ class ImageDetector:
     def _batches(self, images: Iterable[ImageLike], size: int) -> Iterator[Tensor]:
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
         side = self.config.image_size
-        crops = (resized(_bgr(image, place), side) for place, image in enumerate(images))
+        crops = (resized(_bgr(image, index), side) for index, image in enumerate(images))
         while batch := list(islice(crops, size)):
             yield (stacked(batch) - mean) / std
 
@@ -103,8 +102,8 @@ def load(
             " training did not change; give its base as well: r2m.load(path, base=...)"
         )
     detector.load_tensors(tensors, f"{path}: tensors", complete=True)
-    place = resolve_device(device)
-    return ImageDetector(detector.eval().to(place), config, metadata, place, precision or config.precision)
+    target = resolve_device(device)
+    return ImageDetector(detector.eval().to(target), config, metadata, target, precision or config.precision)
 
 
 def score(
@@ -136,7 +135,7 @@ def _fake_label(labels: Sequence[str]) -> str:
     return labels[1] if len(labels) == 2 else "fake"
 
 
-def _bgr(image: ImageLike, place: int) -> Image:
+def _bgr(image: ImageLike, index: int) -> Image:
     """Return an image as BGR (H, W, 3)."""
     try:
         if isinstance(image, str | Path):
@@ -146,10 +145,10 @@ def _bgr(image: ImageLike, place: int) -> Image:
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
             return image[..., ::-1]
     except (ValueError, OSError) as error:
-        name = image if isinstance(image, str | Path) else f"image {place}"
+        name = image if isinstance(image, str | Path) else f"image {index}"
         raise R2MError(f"{name}: {error}") from error
-    what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise R2MError(f"image {place}: {what}; expected a path, a PIL image, or RGB of uint8 (H, W, 3)")
+    description = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise R2MError(f"image {index}: {description}; expected a path, a PIL image, or RGB of uint8 (H, W, 3)")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from r2m.data.encode import Image
-from r2m.data.images import read_crop
+from r2m.data.images import Image, read_crop
 
 GAIN = 4
 

@@ -17,7 +17,7 @@ from r2m.forge.identify import identify
 from r2m.forge.options import GeneratorOptions
 
 
-def own_rows(
+def user_rows(
     name: str,
     options: GeneratorOptions,
     reals: pd.DataFrame,
@@ -29,7 +29,7 @@ def own_rows(
 
     `identify` says who is on them, and what is left out for that. With reals of their own the fakes are
     called after those, and are a domain of their own. A fake that is a copy of a real is left out. `trained`
-    are manifests of generators that are trained on; whom they show keeps the split that it has there.
+    are manifests of generators that are trained on; people whom they show keep the split they have there.
 
     Returns:
         Manifest rows (paths relative to `folder`) and the skipped files.
@@ -40,7 +40,7 @@ def own_rows(
     assert options.images is not None
     known = pd.concat([known_reals(reals), *map(known_elsewhere, trained)], ignore_index=True)
     copies = dict(zip(reals["digest"], reals["image_id"], strict=True))
-    parts: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
     skipped: Skipped = []
 
     def take_in(source: Path, image_class: ImageClass, below: str) -> pd.DataFrame:
@@ -58,20 +58,20 @@ def own_rows(
 
     if options.reals is not None:
         known["named"] &= known["elsewhere"]
-        own = take_in(Path(options.reals), "real", "real").assign(source_image=None)
-        parts.append(own.assign(label=0, generator=manifest.REAL, family=manifest.REAL))
-        known = pd.concat([known, own.assign(named=True, elsewhere=False)], ignore_index=True)
-        copies |= dict(zip(own["digest"], own["image_id"], strict=True))
+        user_reals = take_in(Path(options.reals), "real", "real").assign(source_image=None)
+        tables.append(user_reals.assign(label=0, generator=manifest.REAL, family=manifest.REAL))
+        known = pd.concat([known, user_reals.assign(named=True, elsewhere=False)], ignore_index=True)
+        copies |= dict(zip(user_reals["digest"], user_reals["image_id"], strict=True))
     fakes = take_in(Path(options.images), "fake", "fake" if options.reals else "")
-    parts.append(fakes.assign(label=1, generator=name, family=options.family))
-    rows = pd.concat(parts, ignore_index=True)
+    tables.append(fakes.assign(label=1, generator=name, family=options.family))
+    rows = pd.concat(tables, ignore_index=True)
     rows["domain"] = name if options.reals else str(reals_of_training(reals)["domain"].iloc[0])
     report(name, len(rows), skipped)
     expected = manifest.SPLITS if options.role == "train" else ("test",)
-    for label, what in ((0, "reals"), (1, "fakes")):
+    for label, content in ((0, "reals"), (1, "fakes")):
         if label == 1 or options.reals is not None:
             splits = list(rows.loc[rows["label"] == label, "split"])
-            require_images(splits, expected, settings.options.min_images, f"generators.{name} ({what})")
+            require_images(splits, expected, settings.options.min_images, f"generators.{name} ({content})")
     return rows, skipped
 
 
@@ -118,8 +118,10 @@ def known_elsewhere(path: Path) -> pd.DataFrame:
 
 def _second_people(images: pd.DataFrame) -> pd.DataFrame:
     """Return a row for everybody who is second on images only; both people of an image are of one split."""
-    seen = {names[0] for names in images["people"] if names}
-    places = {name: i for i, names in enumerate(images["people"]) for name in names[1:] if name not in seen}
+    first_people = {names[0] for names in images["people"] if names}
+    places = {
+        name: i for i, names in enumerate(images["people"]) for name in names[1:] if name not in first_people
+    }
     rows = images.iloc[list(places.values())].reset_index(drop=True)
     rows["people"] = pd.Series([(name,) for name in places], dtype=object)
     return rows.assign(identity=[f"stranger {name}" for name in places], digest=None)
