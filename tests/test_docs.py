@@ -447,5 +447,5 @@ def test_head_example_is_a_head(tmp_path, monkeypatch):
     torch.testing.assert_close(head(x), head(10 * x), rtol=1e-4, atol=1e-5)
     fitted = normed.fitted(initial["weight"], initial["bias"])
     head.load_state_dict(fitted)
-    torch.testing.assert_close(head(x), normed.seen(x) @ initial["weight"].T + initial["bias"])
+    torch.testing.assert_close(head(x), normed.linear_features(x) @ initial["weight"].T + initial["bias"])
     parse(params_of_example("normed", "backbone:"))

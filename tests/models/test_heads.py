@@ -46,7 +46,7 @@ def test_fitted_heads_are_linear_in_what_they_see(name, fit):
     with torch.no_grad():
         logits = fake_logit(head(torch.from_numpy(x))).numpy()
     assert logits[label == 0].mean() < 0 < logits[label == 1].mean()
-    seen = head_type(name).seen(torch.from_numpy(x)).numpy()
+    seen = head_type(name).linear_features(torch.from_numpy(x)).numpy()
     plain = LogisticRegression(class_weight="balanced").fit(seen, label)
     assert np.corrcoef(plain.decision_function(seen), logits)[0, 1] > 0.95
 

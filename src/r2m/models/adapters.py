@@ -92,7 +92,7 @@ class Adapted:
 @lru_cache(maxsize=32)
 def _factors(adapted: Adapted) -> tuple[Tensor, Tensor]:
     """Return the matrices (rows, r) and (r, columns) of float32 whose product is added."""
-    a, b = (_whole(source).float() for source in (adapted.right, adapted.left))
+    a, b = (_read_whole(source).float() for source in (adapted.right, adapted.left))
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     return (a.T.contiguous(), b.T.contiguous()) if adapted.transposed else (b, a)
 
@@ -157,9 +157,9 @@ def _config(adapter: WeightsFile) -> dict[str, Any]:
     for key in _UNSUPPORTED:
         if config.get(key):
             raise _refused(adapter, f"{path.name} says {key}, which r2m cannot apply")
-    begun = config.get("init_lora_weights")
-    if isinstance(begun, str) and begun.lower().startswith(_CHANGING_BASE):
-        raise _refused(adapter, f"{path.name} says init_lora_weights {begun!r}, which changes the base too")
+    initial = config.get("init_lora_weights")
+    if isinstance(initial, str) and initial.lower().startswith(_CHANGING_BASE):
+        raise _refused(adapter, f"{path.name} says init_lora_weights {initial!r}, which changes the base too")
     for key, number in {
         "lora_alpha": config.get("lora_alpha"),
         **(config.get("alpha_pattern") or {}),
@@ -209,11 +209,13 @@ def _adapted(
     entry = base.entries[name]
     transposed = product.embedding or (bool(config.get("fan_in_fan_out")) and len(a.shape) == 2)
     rank = a.shape[0] if a.shape else 0
-    whole = (a.shape[1], *b.shape[:1]) if transposed and len(a.shape) == 2 else (*b.shape[:1], *a.shape[1:])
+    adapted_shape = (
+        (a.shape[1], *b.shape[:1]) if transposed and len(a.shape) == 2 else (*b.shape[:1], *a.shape[1:])
+    )
     if (
         rank == 0
         or math.prod(b.shape[1:]) != rank
-        or whole != entry.shape
+        or adapted_shape != entry.shape
         or not entry.dtype.is_floating_point
     ):
         raise _refused(
@@ -241,11 +243,11 @@ def _setting(pattern: Mapping[str, Any] | None, module: str, default: Any, adapt
     return default
 
 
-def _whole(source: Source) -> Tensor:
+def _read_whole(source: Source) -> Tensor:
     tensor = torch.empty(source.entry.numel, dtype=source.entry.dtype)
     source.fill(tensor, 0)
     return tensor.reshape(source.entry.shape)
 
 
-def _refused(adapter: WeightsFile, what: str) -> R2MError:
-    return R2MError(f"{adapter.path}: a LoRA adapter or one like it: {what}, or {WAY_OUT}")
+def _refused(adapter: WeightsFile, reason: str) -> R2MError:
+    return R2MError(f"{adapter.path}: a LoRA adapter or one like it: {reason}, or {WAY_OUT}")

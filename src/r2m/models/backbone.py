@@ -18,8 +18,8 @@ from r2m.models.options import BackboneOptions
 class Detector(nn.Module):
     """Backbone and head (`r2m.models.heads`); the logit is that of "fake".
 
-    The head has one output, or one a class, the first of them Real: then the logit is that of all fake
-    classes together, log Σ exp of theirs minus Real's.
+    The head has one output, or one per class with Real first: then the logit is that of all fake classes
+    together, log Σ exp of theirs minus Real's.
 
     With `trainable_blocks: N` the input of `forward` is the trunk's activations `(B, tokens, D)`, otherwise
     normalized images `(B, 3, H, W)`.
@@ -35,8 +35,8 @@ class Detector(nn.Module):
         if options.trainable_blocks != "all":
             self.first_trainable = _first_trainable(self.backbone, options)
             self.backbone.requires_grad_(False)
-            for part in (*self._vit.blocks[self.first_trainable :], self._vit.norm):
-                part.requires_grad_(True)
+            for module in (*self._vit.blocks[self.first_trainable :], self._vit.norm):
+                module.requires_grad_(True)
 
     @property
     def _vit(self) -> VisionTransformer:
@@ -82,11 +82,11 @@ class Detector(nn.Module):
         return state | {HEAD + name: tensor.detach().cpu() for name, tensor in self.head.state_dict().items()}
 
     def load_tensors(
-        self, tensors: Mapping[str, Tensor], what: str = "the checkpoint's tensors", complete: bool = False
+        self, tensors: Mapping[str, Tensor], label: str = "the checkpoint's tensors", complete: bool = False
     ) -> None:
         """Load backbone tensors, and `head.*` where given, over what is there.
 
-        A head with another number of classes replaces the one that is there. `what` names the tensors in an
+        A head with another number of classes replaces the one that is there. `label` names the tensors in an
         error.
 
         Raises:
@@ -95,7 +95,7 @@ class Detector(nn.Module):
         """
         backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
         head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
-        check_fit(backbone, self.backbone, what, complete)
+        check_fit(backbone, self.backbone, label, complete)
         weight = cast(Tensor, self.head.weight)
         outputs = len(head.get("weight", weight))
         if outputs != len(weight):
@@ -136,14 +136,16 @@ def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dic
         R2MError: the first keys or shapes that do not fit.
     """
     model = create_backbone(options)
-    own = model.state_dict()
+    state = model.state_dict()
     unused = ("head.", "fc.", "classifier.")
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(unused) or name in own}
+    weights = {
+        name: tensor for name, tensor in weights.items() if not name.startswith(unused) or name in state
+    }
     position = weights.get("pos_embed")
     if (
         position is not None
-        and "pos_embed" in own
-        and position.shape != own["pos_embed"].shape
+        and "pos_embed" in state
+        and position.shape != state["pos_embed"].shape
         and isinstance(model, VisionTransformer)
     ):
         native = timm.get_pretrained_cfg(options.name)
@@ -159,21 +161,21 @@ def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dic
 
 
 def check_fit(
-    weights: Mapping[str, Tensor], model: nn.Module, what: str, complete: bool = False, to: str = "backbone"
+    weights: Mapping[str, Tensor], model: nn.Module, label: str, complete: bool = False, to: str = "backbone"
 ) -> None:
     """Raise R2MError naming up to three keys of `weights` that do not fit `model`, or that it lacks."""
-    own = model.state_dict()
-    problems = [f"unexpected {name} {tuple(t.shape)}" for name, t in weights.items() if name not in own]
+    state = model.state_dict()
+    problems = [f"unexpected {name} {tuple(t.shape)}" for name, t in weights.items() if name not in state]
     problems += [
-        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+        f"{name} has shape {tuple(tensor.shape)}, expected {tuple(state[name].shape)}"
         for name, tensor in weights.items()
-        if name in own and tensor.shape != own[name].shape
+        if name in state and tensor.shape != state[name].shape
     ]
     if complete:
-        problems += [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in weights]
+        problems += [f"missing {name} {tuple(state[name].shape)}" for name in state if name not in weights]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise R2MError(f"{what} do not fit the {to}: {'; '.join(problems[:3])}{more}")
+        raise R2MError(f"{label} do not fit the {to}: {'; '.join(problems[:3])}{more}")
 
 
 def _width(backbone: nn.Module) -> int:

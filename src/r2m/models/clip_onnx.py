@@ -71,7 +71,7 @@ def _rename(floats: dict[str, np.ndarray], matrices: dict[str, np.ndarray]) -> d
         for linear, name in _LINEARS.items():
             weights[f"{ours}.{name}.weight"] = matrices[f"{theirs}.{linear}"]
             weights[f"{ours}.{name}.bias"] = floats[f"{theirs}.{linear}.bias"]
-        projections = [f"self_attn.{part}_proj" for part in "qkv"]
+        projections = [f"self_attn.{letter}_proj" for letter in "qkv"]
         weights[f"{ours}.attn.qkv.weight"] = np.concatenate(
             [matrices[f"{theirs}.{projection}"] for projection in projections]
         )

@@ -18,7 +18,7 @@ Tensors = Mapping[str, Tensor]
 class Head(nn.Module):
     """From features `(B, D)` to outputs `(B, outputs)`; made as `Head(features, outputs)`.
 
-    Its tensor `weight` has a row an output. What is defined here fits a linear head.
+    Its tensor `weight` has one row per output. What is defined here fits a linear head.
     """
 
     @classmethod
@@ -28,13 +28,13 @@ class Head(nn.Module):
         return {"weight": weight, "bias": torch.zeros(outputs)}
 
     @staticmethod
-    def seen(x: Tensor) -> Tensor:
+    def linear_features(x: Tensor) -> Tensor:
         """Return the features `(n, D)` that the outputs are linear in."""
         return x
 
     @staticmethod
     def fitted(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """Return the tensors of the head whose outputs are `seen(x) @ weight.T + bias`."""
+        """Return the tensors of the head whose outputs are `linear_features(x) @ weight.T + bias`."""
         return {"weight": weight, "bias": bias}
 
     @staticmethod
@@ -58,7 +58,7 @@ class CosineHead(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs `(B, outputs)` of features `(B, D)`."""
-        return F.linear(self.seen(x), F.normalize(self.weight)) * self.scale + self.bias
+        return F.linear(self.linear_features(x), F.normalize(self.weight)) * self.scale + self.bias
 
     @classmethod
     def initial(cls, features: int, outputs: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ class CosineHead(Head):
         return {**linear, "scale": torch.full((outputs,), 10.0)}
 
     @staticmethod
-    def seen(x: Tensor) -> Tensor:
+    def linear_features(x: Tensor) -> Tensor:
         """Return the features' directions."""
         return F.normalize(x)
 
@@ -109,10 +109,10 @@ def average_head(heads: Sequence[Tensors], head: str = "linear") -> dict[str, Te
 def initial_head(features: int, seed: int, outputs: int = 1, head: str = "linear") -> dict[str, Tensor]:
     """Return the head that training starts from, as `head.*`: it depends on the seed only."""
     generator = torch.Generator().manual_seed(seed)
-    return named(head_type(head).initial(features, outputs, generator))
+    return prefixed(head_type(head).initial(features, outputs, generator))
 
 
-def named(tensors: Tensors) -> dict[str, Tensor]:
+def prefixed(tensors: Tensors) -> dict[str, Tensor]:
     """Return a head's tensors as checkpoints call them, `head.*`."""
     return {HEAD + name: tensor for name, tensor in tensors.items()}
 

@@ -47,11 +47,11 @@ def without_prefixes(names: Collection[str]) -> tuple[dict[str, str], list[str]]
         if prefix is None:
             return shorter, removed
         removed.append(prefix)
-        taken = {name: short.removeprefix(prefix) for name, short in shorter.items()}
-        if len(set(taken.values())) < len(taken):
+        shortened = {name: short.removeprefix(prefix) for name, short in shorter.items()}
+        if len(set(shortened.values())) < len(shortened):
             twice = next(short for short in shorter.values() if f"{prefix}{short}" in shorter.values())
             raise ValueError(f"holds both {twice!r} and {prefix + twice!r}")
-        shorter = taken
+        shorter = shortened
 
 
 def canonical(names: Collection[str]) -> dict[str, str]:
@@ -77,20 +77,20 @@ def correspondence(
     Raises:
         ValueError: several prefixes fit equally well, or two names would become the same.
     """
-    own, theirs = _keys(names), _keys(base)
-    base_of = {key: name for name, key in theirs.items()}
+    keys, base_keys = _keys(names), _keys(base)
+    base_of = {key: name for name, key in base_keys.items()}
     body = {
         name: key
-        for name, key in theirs.items()
+        for name, key in base_keys.items()
         if not any(_is_head(form, head_prefix) for form in (name, key))
     }
-    body = body or theirs
+    body = body or base_keys
     unchanged = len(body.keys() & set(names))
     if unchanged == len(body):
         return {name: name for name in names}
-    counts = _coinciding(body.values(), own.values())
+    counts = _coinciding(body.values(), keys.values())
     most = max(counts.values(), default=0)
-    if most <= unchanged or 2 * most < min(len(body), len(own)):
+    if most <= unchanged or 2 * most < min(len(body), len(keys)):
         return {name: name for name in names}
     pairs = sorted(pair for pair, count in counts.items() if count == most)
     if len(pairs) > 1 and pairs[0] != ("", ""):
@@ -98,18 +98,18 @@ def correspondence(
         raise ValueError(
             f"holds the base's tensors several times, with the prefixes {choices}; save those of one alone"
         )
-    put_on, taken_off = pairs[0]
+    added, removed = pairs[0]
     result = {}
-    for name, key in own.items():
-        bare = key.removeprefix(taken_off)
-        forms = [put_on + bare, bare, key] if key.startswith(taken_off) else [key]
-        known = [base_of[form] for form in (forms[0], key) if form in base_of]
+    for name, key in keys.items():
+        bare = key.removeprefix(removed)
+        forms = [added + bare, bare, key] if key.startswith(removed) else [key]
+        in_base = [base_of[form] for form in (forms[0], key) if form in base_of]
         heads = [form for form in forms if head_prefix is not None and form.startswith(head_prefix)]
-        result[name] = [*known, *heads, forms[0] if taken_off else key][0]
+        result[name] = [*in_base, *heads, forms[0] if removed else key][0]
     repeated = [target for target, times in Counter(result.values()).items() if times > 1]
     if repeated:
-        both = " and ".join(repr(name) for name, target in result.items() if target == repeated[0])
-        raise ValueError(f"{both} both correspond to {repeated[0]!r} of the base; save one model alone")
+        repeats = " and ".join(repr(name) for name, target in result.items() if target == repeated[0])
+        raise ValueError(f"{repeats} both correspond to {repeated[0]!r} of the base; save one model alone")
     return result
 
 
@@ -160,5 +160,5 @@ def _end_alike(first: str, second: str) -> bool:
 
 def _is_shared(prefix: str, names: Iterable[str]) -> bool:
     names = list(names)
-    others = [name for name in names if not name.startswith(prefix)]
-    return len(others) < len(names) and all(name.startswith(HEADS) for name in others)
+    exceptions = [name for name in names if not name.startswith(prefix)]
+    return len(exceptions) < len(names) and all(name.startswith(HEADS) for name in exceptions)

@@ -59,7 +59,7 @@ def open_pickle(path: Path, notes: list[str], mapped: bool) -> Mapping[str, Load
             " tensors (nothing in the file was run). Where you trust it, save its weights alone:"
             " torch.save(model.state_dict(), NEW)"
         ) from error
-    except Exception as error:  # an unpickler meets damage with errors of nearly every kind
+    except Exception as error:  # a damaged file makes an unpickler raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in reason:  # torch's advice to run what the file holds is not passed on
             reason = type(error).__name__
@@ -76,7 +76,7 @@ def open_pickle(path: Path, notes: list[str], mapped: bool) -> Mapping[str, Load
 def _load(path: Path, mapped: bool) -> Any:
     if path.suffix != ".safetensors":
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    with path.open("rb") as file:  # by such a name torch would tell the format
+    with path.open("rb") as file:  # torch would infer the format from this suffix
         return torch.load(file, map_location="cpu", weights_only=True)
 
 

@@ -17,11 +17,11 @@ def resolve_device(name: str) -> torch.device:
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(place for place, there in available.items() if there))
+        name = next(device for device, is_present in available.items() if is_present)
     if not available[name]:
-        there = [place for place, there in available.items() if there]
+        present = [device for device, is_present in available.items() if is_present]
         raise R2MError(
-            f"params.yaml: device: {name!r} is not available here; expected auto or one of {there}"
+            f"params.yaml: device: {name!r} is not available here; expected auto or one of {present}"
         )
     return torch.device(name)
 

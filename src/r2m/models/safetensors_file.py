@@ -117,22 +117,22 @@ def _check_spans(spans: Mapping[str, tuple[Entry, int]], begin: int, size: int, 
             raise _corrupt(path, f"tensor {name!r} begins at byte {offset:,}, expected {end:,}")
         end += entry.nbytes
     if begin + end != size:
-        what = "truncated: " if size < begin + end else ""
-        raise _corrupt(path, f"{what}{size:,} bytes, the header promises {begin + end:,}")
+        note = "truncated: " if size < begin + end else ""
+        raise _corrupt(path, f"{note}{size:,} bytes, the header promises {begin + end:,}")
 
 
 def _read_at(file: FileIO, view: memoryview, offset: int, path: Path) -> None:
     """Fill `view` from byte `offset` on."""
-    done = 0
-    while done < len(view):
+    count = 0
+    while count < len(view):
         try:
-            count = os.preadv(file.fileno(), [view[done:]], offset + done)
+            length = os.preadv(file.fileno(), [view[count:]], offset + count)
         except OSError as error:
             raise R2MError(f"{path}: cannot be read ({error.strerror})") from error
-        if count == 0:
-            raise R2MError(f"{path}: truncated while it was read: it ends at byte {offset + done:,}")
-        done += count
+        if length == 0:
+            raise R2MError(f"{path}: truncated while it was read: it ends at byte {offset + count:,}")
+        count += length
 
 
-def _corrupt(path: Path, what: str) -> R2MError:
-    return R2MError(f"{path}: corrupt or not a safetensors file ({what})")
+def _corrupt(path: Path, reason: str) -> R2MError:
+    return R2MError(f"{path}: corrupt or not a safetensors file ({reason})")

@@ -66,7 +66,7 @@ def unwrapped(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
         return unwrapped(content[chosen], path, notes)
     parts = [key for key in inner if not _is_averaged(key)]
     tensors: dict[str, Tensor] = {}
-    others: list[str] = []
+    left_out: list[str] = []
     for key, value in content.items():
         for name, leaf in _leaves(key, value) if key in parts else [(key, value)]:
             if isinstance(leaf, Tensor):
@@ -76,15 +76,15 @@ def unwrapped(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
             elif _may_be_weights(name, leaf):
                 raise R2MError(f"{path}: {name!r} is a {type(leaf).__name__}; expected a tensor")
             elif isinstance(leaf, int | float | complex) and not isinstance(leaf, bool):
-                others.append(str(name))
+                left_out.append(str(name))
         if key not in parts and isinstance(value, Mapping) and _holds_tensors(value):
-            others.append(str(key))
+            left_out.append(str(key))
     if not tensors:
         raise R2MError(f"{path}: holds no tensors; its keys are {sorted(map(str, content))[:8]}")
     if parts:
         notes.append(f"its mappings are taken for parts of one model: {_listed(parts)}")
-    if others:
-        notes.append(f"left out: {_listed(others)}")
+    if left_out:
+        notes.append(f"left out: {_listed(left_out)}")
     return tensors
 
 
@@ -114,9 +114,9 @@ def _wrapper(inner: Mapping[Any, Any], direct: list[Any], path: Path) -> Any | N
 def _left_out(inner: Mapping[Any, Any], direct: list[Any], chosen: Any) -> str:
     """Return what a note says of the tensors beside the key `chosen`."""
     averaged = [key for key in inner if key != chosen and _is_averaged(key)]
-    others = [key for key in (*inner, *direct) if key != chosen and key not in averaged]
+    left_out = [key for key in (*inner, *direct) if key != chosen and key not in averaged]
     text = f", not the averaged ones under {_listed(averaged)}" if averaged else ""
-    return f"{text}; left out: {_listed(others)}" if others else text
+    return f"{text}; left out: {_listed(left_out)}" if left_out else text
 
 
 def _listed(names: list[Any]) -> str:

@@ -68,12 +68,14 @@ def locate(path: Path) -> tuple[Path, list[str]]:
     files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
     safe = [file for file in files if file.name in SAFETENSORS_NAMES or _is_index(file, ".safetensors")]
     pickles = [file for file in files if file.name in PICKLE_NAMES or _is_index(file, ".bin")]
-    other = [file for file in files if not _SHARD.search(file.name) and not _TRAINING_STATE.match(file.name)]
-    candidates = safe or pickles or _preferred([file for file in other if _holds_weights(file)])
+    unnamed = [
+        file for file in files if not _SHARD.search(file.name) and not _TRAINING_STATE.match(file.name)
+    ]
+    candidates = safe or pickles or _preferred([file for file in unnamed if _holds_weights(file)])
     if len(candidates) != 1:
         names = ", ".join(file.name for file in candidates)
-        there = f"{names}; name the file" if names else "neither"
-        raise R2MError(f"{path}: expected exactly one index of shards or file of weights, found {there}")
+        listed = f"{names}; name the file" if names else "neither"
+        raise R2MError(f"{path}: expected exactly one index of shards or file of weights, found {listed}")
     notes = [f"weights taken from the folder's {candidates[0].name}"]
     left = [file.name for file in pickles if safe]
     if left:
@@ -158,9 +160,9 @@ def _identify_zip(path: Path) -> Format:
 
 def _foreign(head: bytes, path: Path) -> str | None:
     """Return what a file is whose first bytes are `head`, None if they say nothing."""
-    for magic, what in _FOREIGN:
+    for magic, description in _FOREIGN:
         if head.startswith(magic):
-            return what
+            return description
     text = head.lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the weights; fetch them by `git lfs pull`"

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -53,7 +52,7 @@ class WeightsFile:
     def digest_names(self) -> dict[str, str]:
         """What digests call the tensors: their own names without the known prefixes that all have."""
         shorter = canonical(self.own_names.values())
-        return {name: shorter[own] for name, own in self.own_names.items()}
+        return {name: shorter[own_name] for name, own_name in self.own_names.items()}
 
     def source(self, name: str) -> Source:
         """Return what a tensor is read from; raises KeyError where there is no tensor `name`."""
@@ -100,16 +99,14 @@ class WeightsFile:
         return self.read(name).reshape(self.entries[name].shape)
 
     def close(self) -> None:
-        """Close the files; nothing can be read any more."""
+        """Close the files; nothing can be read afterwards."""
         self._opened.close()
         self._sources = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -156,12 +153,12 @@ def named_like(weights: WeightsFile, base: WeightsFile, head_prefix: str | None 
 
 
 def _open(path: Path, opened: ExitStack, notes: list[str]) -> tuple[Mapping[str, Source], dict[str, str]]:
-    what = identify(path)
-    if what == Format.INDEX:
+    form = identify(path)
+    if form == Format.INDEX:
         return _open_shards(path, opened, notes)
-    if what == Format.SAFETENSORS:
+    if form == Format.SAFETENSORS:
         return open_safetensors(path, opened)
-    return open_pickle(path, notes, mapped=what == Format.ZIP), {}
+    return open_pickle(path, notes, mapped=form == Format.ZIP), {}
 
 
 def _open_shards(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -74,9 +73,7 @@ class WeightsWriter:
             self._cleanup = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._cleanup.close()
 
     def dtype(self, name: str) -> torch.dtype:
@@ -93,8 +90,8 @@ class WeightsWriter:
         """
         entry = self._entries[name]
         if tensor.dtype != entry.dtype or not 0 <= start <= start + tensor.numel() <= entry.numel:
-            what = f"{tensor.numel()} elements of {tensor.dtype} at {start}"
-            raise ValueError(f"{name}: {what}, in a tensor of {entry.numel} of {entry.dtype}")
+            elements = f"{tensor.numel()} elements of {tensor.dtype} at {start}"
+            raise ValueError(f"{name}: {elements}, in a tensor of {entry.numel} of {entry.dtype}")
         data = raw_bytes(tensor.detach().to("cpu").contiguous())
         with self._errors_named():
             begin = 8 + self._header_size + self._spans[name][0] + start * entry.dtype.itemsize
@@ -196,9 +193,9 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:], offset + done)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], offset + written)
 
 
 def _amount(size: int) -> str:

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from r2m.models.heads import head_type, named
+from r2m.models.heads import head_type, prefixed
 
 
 def fit_head(x: np.ndarray, label: np.ndarray, head: str = "linear") -> dict[str, Tensor]:
@@ -15,7 +15,7 @@ def fit_head(x: np.ndarray, label: np.ndarray, head: str = "linear") -> dict[str
 
     The features are standardized for the fit; the returned weights take them as they are.
     """
-    x = _seen(x, head)
+    x = _linear_features(x, head)
     scaler = StandardScaler().fit(x)
     model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000).fit(scaler.transform(x), label)
     weight = model.coef_[0] / scaler.scale_
@@ -28,16 +28,16 @@ def fit_lda_head(x: np.ndarray, label: np.ndarray, head: str = "linear") -> dict
 
     Both classes count alike; the shared covariance is shrunk as Ledoit and Wolf (2004) do.
     """
-    x = _seen(x, head)
+    x = _linear_features(x, head)
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5]).fit(x, label)
     return _fitted(model.coef_, model.intercept_, head)
 
 
-def _seen(x: np.ndarray, head: str) -> np.ndarray:
+def _linear_features(x: np.ndarray, head: str) -> np.ndarray:
     """Return the features in which a head of this type is linear."""
-    return head_type(head).seen(torch.tensor(x)).numpy()
+    return head_type(head).linear_features(torch.tensor(x)).numpy()
 
 
 def _fitted(weight: np.ndarray, bias: np.ndarray, head: str) -> dict[str, Tensor]:
     rows, offsets = (torch.tensor(values, dtype=torch.float32) for values in (weight, bias))
-    return named(head_type(head).fitted(rows, offsets))
+    return prefixed(head_type(head).fitted(rows, offsets))
