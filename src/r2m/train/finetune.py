@@ -53,7 +53,7 @@ def finetune(
     optimizer = _optimizer(detector, options)
     fakes, reals = rows_of(inputs, generators, "train")
     sampler = PairSampler(fakes, reals, options.pairs, seed, name)
-    classes = {generator: place for place, generator in enumerate(generators, start=1)}
+    classes = {generator: number for number, generator in enumerate(generators, start=1)}
     progress = state.load(state_path, fingerprint, detector, optimizer) or Progress()
     if progress.step:
         logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)

@@ -34,7 +34,7 @@ def draw(inputs: Inputs, generators: Sequence[str], images: int, seed: int, name
     fakes, reals = rows_of(inputs, generators, "train")
     count = min((images + 1) // 2, len(fakes), len(reals))
     random = rng(seed, "statistics", name)
-    drawn = [part.iloc[random.permutation(len(part))[:count]] for part in (fakes, reals)]
+    drawn = [frame.iloc[random.permutation(len(frame))[:count]] for frame in (fakes, reals)]
     return pd.concat(drawn, ignore_index=True)
 
 
@@ -97,7 +97,7 @@ def regmean(session: Session, rows: pd.DataFrame) -> dict[str, Tensor]:
 
 
 def _run_trained_layers(detector: Detector, x: Tensor) -> Tensor:
-    """Run them at all tokens; `Detector.features` spares those that the logit does not depend on."""
+    """Run the trained layers at all tokens; `Detector.features` skips those that the logit does not need."""
     if detector.first_trainable is None:
         return detector.backbone(x)
     return cast(VisionTransformer, detector.backbone).blocks[detector.first_trainable :](x)

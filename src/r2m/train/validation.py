@@ -53,6 +53,6 @@ def _sets(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield every generator with the logits of the reals of its fakes' domains, and of its fakes."""
     for generator in dict.fromkeys(fakes["generator"]):
-        own = (fakes["generator"] == generator).to_numpy()
-        same_domain = reals["domain"].isin(fakes.loc[own, "domain"]).to_numpy()
-        yield generator, real_logits[same_domain], fake_logits[own]
+        is_own = (fakes["generator"] == generator).to_numpy()
+        same_domain = reals["domain"].isin(fakes.loc[is_own, "domain"]).to_numpy()
+        yield generator, real_logits[same_domain], fake_logits[is_own]
