@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from r2m.trunk.augment import augment
+from r2m.trunk.inputs import augment
 from r2m.trunk.options import AugmentOptions
 
 OFF = AugmentOptions(flip=0, rotate=0, brightness=0, contrast=0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from r2m.models.options import BackboneOptions
 from r2m.models.precision import outputs
 from r2m.models.preprocess import load_images, normalization, stacked
 from r2m.models.weights import open_weights
-from r2m.trunk.augment import augment
 from r2m.trunk.options import AugmentOptions
 
 _TRUNK_METADATA = {
@@ -35,7 +35,7 @@ _TRUNK_METADATA = {
 class Inputs:
     """The images of several sets; `rows` are the manifests' rows with the column `set` added.
 
-    With `trunks` (one file a manifest, in the same order) `fetch` reads cached activations; without, the
+    With `trunks` (one file per manifest, in the same order) `fetch` reads cached activations; without, the
     crops. Neither is kept. `base_hash` is that of the base weights which the trunks must have run.
 
     Raises:
@@ -97,31 +97,54 @@ class Inputs:
         stored = checkpoint.read_metadata(trunk)
         if stored.get("content") != "trunk":
             raise R2MError(f"{trunk}: holds no activations of a trunk")
-        for key, what in _TRUNK_METADATA.items():
+        for key, difference in _TRUNK_METADATA.items():
             if expected[key] not in (None, stored.get(key)):
-                raise R2MError(f"{trunk}: was made {what}; make it again")
-        for key, part in groups(frame):
-            for position, image_id in enumerate(part["image_id"]):
+                raise R2MError(f"{trunk}: was made {difference}; make it again")
+        for key, rows in groups(frame):
+            for position, image_id in enumerate(rows["image_id"]):
                 self._places[image_id] = (trunk, key, position)
 
     def _activations(self, image_ids: Sequence[str]) -> Tensor:
         """Return the activations `(B, tokens, D)` of images in fp32; only theirs are read."""
         places = [self._places[image_id] for image_id in image_ids]
-        parts = []
+        activations = []
         with ExitStack() as opened:
             trunks = {path for path, _, _ in places}
             files = {path: opened.enter_context(open_weights(path)) for path in trunks}
             for path, key, position in places:
                 shape = files[path].entries[key].shape[1:]
                 size = math.prod(shape)
-                parts.append(files[path].read(key, position * size, (position + 1) * size).view(shape))
-        return torch.stack(parts).float()
+                activations.append(files[path].read(key, position * size, (position + 1) * size).view(shape))
+        return torch.stack(activations).float()
+
+
+def augment(images: Tensor, options: AugmentOptions, seed: int) -> Tensor:
+    """Return `images` `(B, 3, H, W)` in [0, 1], each flipped, rotated and toned at random.
+
+    Every draw comes from `seed` alone, so that a resumed training sees the same images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = len(images)
+
+    def uniform(bound: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * bound
+
+    flip = torch.where(torch.rand(count, generator=generator) < options.flip, -1.0, 1.0)
+    angle = torch.deg2rad(uniform(options.rotate))
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros(count)
+    affine = torch.stack([flip * cos, -sin, zero, flip * sin, cos, zero], dim=1).view(count, 2, 3)
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    warped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    contrast, brightness = 1 + uniform(options.contrast), uniform(options.brightness)
+    mean = warped.mean(dim=(1, 2, 3), keepdim=True)
+    toned = (warped - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
+    return toned.clamp(0, 1)
 
 
 def groups(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return `("<domain>/<split>", rows)` for each domain and split of a manifest, rows in manifest order."""
     return [
-        (f"{domain}/{split}", part) for (domain, split), part in frame.groupby(["domain", "split"], sort=True)
+        (f"{domain}/{split}", rows) for (domain, split), rows in frame.groupby(["domain", "split"], sort=True)
     ]
 
 

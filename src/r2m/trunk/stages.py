@@ -30,7 +30,7 @@ def trunk(
     activations: Path,
     threads: int = 1,
 ) -> None:
-    """Write the trunk's activations of a manifest's images: fp16 `(n, tokens, D)` a domain and split.
+    """Write the trunk's activations of a manifest's images: fp16 `(n, tokens, D)` per domain and split.
 
     They are written batch by batch, so that memory does not grow with their number.
 
@@ -39,10 +39,10 @@ def trunk(
     """
     torch.set_num_threads(threads)
     weights, _ = checkpoint.load(base)
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     detector = Detector(backbone)
     detector.load_tensors(weights, f"{base}: tensors", complete=True)
-    detector.eval().to(place)
+    detector.eval().to(torch_device)
     frame = manifests.read(manifest)
     inputs = Inputs([manifest], [], backbone)
     metadata = {
@@ -54,16 +54,16 @@ def trunk(
     del weights
     with torch.inference_mode():
         size = backbone.image_size
-        shape = detector.trunk(torch.zeros(1, 3, size, size, device=place)).shape[1:]
-    parts = groups(frame)
-    specs = {key: (torch.float16, (len(rows), *shape)) for key, rows in parts}
+        shape = detector.trunk(torch.zeros(1, 3, size, size, device=torch_device)).shape[1:]
+    row_groups = groups(frame)
+    specs = {key: (torch.float16, (len(rows), *shape)) for key, rows in row_groups}
     with (
         tqdm(total=len(frame), unit="img", disable=None) as progress,
         WeightsWriter(activations, specs, metadata) as writer,
     ):
-        for key, rows in parts:
+        for key, rows in row_groups:
             start = 0
-            for values in outputs(detector.trunk, inputs.batches(rows, BATCH), place, precision):
+            for values in outputs(detector.trunk, inputs.batches(rows, BATCH), torch_device, precision):
                 halves = values.half()
                 if not torch.isfinite(halves).all():
                     raise R2MError(
