@@ -25,7 +25,7 @@ NORM_SPREAD = 0.25
 COSINE_SPREAD = 0.4
 # Cosines below count as this one, so that specialists which share nothing do not stand out by how little.
 LEAST_COSINE = 0.01
-# Of two, nobody can say which is the odd one.
+# Of two specialists, neither can be called the outlier.
 FEWEST = 3
 
 

@@ -42,7 +42,7 @@ from r2m.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# As long as a digest: the header's place is kept before the digests are known.
+# As long as a digest, to reserve the header's space before the digests are known.
 _UNKNOWN = "blake3:" + "0" * 64
 
 

@@ -34,14 +34,14 @@ from r2m.models.writer import WeightsWriter
 class Watch:
     """Sizes and times of files when they were opened.
 
-    A file that is replaced as a whole, by renaming another one, does no harm: what was opened is read on.
+    Renaming another file over one of them does no harm: the file that was opened is still read.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._states = {path: os.stat(path) for path in paths}
 
     def check(self) -> None:
-        """Raise R2MError for a file that was written to since."""
+        """Raise R2MError for a file that was written to since then."""
         for path, before in self._states.items():
             try:
                 after = os.stat(path)
@@ -273,20 +273,20 @@ class FileScratch(MutableMapping[str, Tensor]):
         return len(self._places)
 
 
-# Of the base beside a whole tensor, so much is read at a time: the rest of the cache is the tensor's.
+# Entries of the base that are read at a time beside a whole tensor, which takes the rest of the cache.
 BASE_PIECE = 2**17
 
-# So many are compared before the rest of two tensors.
+# Entries of two tensors that are compared before their rest.
 FIRST_ENTRIES = 64
 
 
 class FileSource:
     """Task vectors as differences of files: a base and specialists with the same tensors.
 
-    A tensor that a specialist lacks did not change in it. `unchanged` is set by who has found out which
-    tensors equal the base in all. Reading a tensor's pieces in order by
-    `task_vectors` while `is_first_reading` also hashes every file's bytes;
-    `digests` has one hash per file (base first) and tensor.
+    A tensor that a specialist lacks did not change in it. The caller sets `unchanged` once
+    it knows which tensors equal the base in every specialist. While `is_first_reading`, reading a tensor's
+    pieces in order by `task_vectors` also hashes every file's bytes; `digests` has one hash per file (base
+    first) and tensor.
     """
 
     def __init__(
@@ -311,7 +311,7 @@ class FileSource:
         self._local = threading.local()
 
     def base(self, key: str, start: int, stop: int) -> Tensor:
-        """Return entries of θ₀; those that this thread has just read with the task vectors are at hand."""
+        """Return entries of θ₀, without reading again what this thread just read with the task vectors."""
         if getattr(self._local, "at", None) == (key, start, stop):
             return self._local.stack[0]
         return self._read(0, key, start, stop).to(self._device, torch.float32)
@@ -445,9 +445,9 @@ class FileSource:
 def through_cache(
     path: Path, stream: TensorStream, identities: Sequence[str]
 ) -> tuple[dict[str, Tensor], GramCache | None]:
-    """Return the Grams (K, K) of `stream`, computing what the file `path` lacks, and what it should hold.
+    """Return the Grams (K, K) of `stream`, and the new content of the cache `path`; None where it is the old.
 
-    That is None where nothing is new. `identities` tell contents apart: the base's, then one for each of
+    Only what the file lacks is computed. `identities` tell contents apart: the base's, then one for each of
     `stream.names`.
 
     Raises:

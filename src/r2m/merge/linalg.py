@@ -19,19 +19,18 @@ from torch import Tensor
 
 from r2m.merge.options import RankOptions
 
-# Above this share of the eigenvectors, all at once (divide and conquer) come sooner than a range of them.
+# Above this share, all eigenvectors (divide and conquer) are computed faster than a range of them.
 RANGE_SHARE = 0.35
 
-# In the float32 route, so many vectors on either side of the cut are told apart anew in float64: neighbours
-# mix the more, the nearer their values are.
+# In float32, vectors of close values mix: this many on either side of the cut are separated in float64.
 WINDOW = 16
 
-# The float32 route is left where `_expected_error` is greater, or small singular values drown: σ₁²/σ_r² is
-# greater. Over many spectra, truncations by it differed from exact ones by at most 8 times what was
-# expected, relative to ‖A‖, and by some 1e-7 where next to nothing was.
+# Float32 is given up where `_expected_error` exceeds the first, or σ₁²/σ_r² the second, so that small
+# singular values drown. Over many spectra, truncations in float32 differed from exact ones by at most 8 times
+# the expected error, relative to ‖A‖, and by some 1e-7 where hardly any was expected.
 FLOAT32_ERROR, FLOAT32_RATIO = 1e-6, 1000.0
 
-# Gram matrices up to this size are made and decomposed in float64 at once: there is little to save.
+# Gram matrices up to this size are decomposed in float64 right away, since there is little to save.
 SMALL = 256
 
 # Singular values below this share of the greatest are rounding errors of float32 data: they count as zero.
@@ -80,7 +79,7 @@ def leading_eigen(symmetric: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return the greatest eigenvalues (r,) of a symmetric matrix (n, n), descending, and eigenvectors (n, r).
 
     In the precision of the matrix, by LAPACK's `syevr` for an index range. It is called by its address, since
-    ctypes gives the interpreter's lock away, as scipy does not: threads then decompose matrices side by side
+    ctypes releases the interpreter's lock and scipy does not: threads then decompose matrices in parallel
     (`benchmarks/eigen.py`). Where scipy has no such address, its own function serves, with the same bits.
     """
     size = len(symmetric)
@@ -151,7 +150,7 @@ def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def inverse_root(product: Tensor) -> tuple[Tensor, Tensor]:
     """Return (AᵀA)^(-1/2) (n, n) of a Gram matrix AᵀA (n, n) in float64, and the singular values (n,) of A.
 
-    A (AᵀA)^(-1/2) is the polar factor of A. What it leaves out is said there.
+    A (AᵀA)^(-1/2) is the polar factor of A. It leaves out the same directions as `polar`.
     """
     squares, vectors = eigen(product)
     kept = int((squares > ROUNDING**2 * squares[:1].clamp(min=0)).sum())

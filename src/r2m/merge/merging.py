@@ -94,7 +94,7 @@ def sweep(
 ) -> Iterator[tuple[Section, dict[str, Tensor]]]:
     """Yield every candidate's options and update, in an order that suits the method.
 
-    The updates equal those of `merge`, which tells the arguments, up to rounding.
+    The updates equal those of `merge` up to rounding; the arguments are the same.
     """
     check_statistics(task_vectors, statistics)
     task_vectors = dict(sorted(task_vectors.items()))
@@ -192,8 +192,8 @@ def merge_weights(
     """Merge the weights that `stream` has from `source`, tensor by tensor, into `sink`; log what looks wrong.
 
     Running statistics are averaged, whatever the method. `inner` gives the inner products of the task vectors
-    that are known before. Where values are not finite, `permitting` (of how errors call it) tells how to
-    merge all the same; None does that: tensors that hold some are averaged.
+    that are known before. `permitting` ends the error about values that are not finite, and tells how
+    to merge all the same; with None they are merged, and tensors that hold such values are averaged.
 
     Raises:
         R2MError: values that are not finite, among the inputs or in the result's type.

@@ -391,7 +391,7 @@ def average(
 
 
 def scaled(averaged: Average, scale: ScaleOptions) -> State:
-    """Choose λ, and report all that was found.
+    """Choose λ, and compose the report.
 
     Where the residuals cancel, nothing of them is added. Those of K = 2 always do in task space with rank 1
     and matched norms: both lie on the one direction that is left, with opposite signs.

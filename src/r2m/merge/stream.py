@@ -23,7 +23,7 @@ from r2m.merge.tensors import TaskVectors, Tensors, check, merged_shapes
 # A piece of base and specialists together stays in the processor's cache: 2²⁰ float32 are 4 MB.
 PIECE_ENTRIES = 2**20
 PIECE_STEP = 2**12
-# Of shorter pieces, calls take longer than what they compute: TIES of 40 took 1.7 times as long.
+# On shorter pieces calls take longer than what they compute: TIES of 40 took 1.7 times as long.
 LEAST_PIECE = 2**16
 
 # After a tensor of so many entries, freed memory goes back to the system.
@@ -140,7 +140,7 @@ class Piece:
 
 
 class Progress(Protocol):
-    """Told how a pass over the tensors goes on."""
+    """Is told how a pass over the tensors proceeds."""
 
     def begin(self, label: str, tensors: int, entries: int) -> None:
         """A pass over so many tensors of so many entries begins."""

@@ -1,1 +1,1 @@
-"""One merging method a file: a pure function `merge(task_vectors, **options)` that returns the update."""
+"""Merging methods, one module each: pure functions on pieces of tensors, declared as `METHOD`."""
