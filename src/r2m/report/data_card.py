@@ -133,9 +133,9 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
     rows = []
     pairs = set(zip(images["generator"], images["domain"], strict=True))
     for generator, domain in sorted(pairs, key=lambda pair: (order.index(pair[0]), domains.index(pair[1]))):
-        part = images[(images["generator"] == generator) & (images["domain"] == domain)]
+        members = images[(images["generator"] == generator) & (images["domain"] == domain)]
         real = generator == manifest.REAL
-        counts = part["split"].value_counts()
+        counts = members["split"].value_counts()
         rows.append(
             [
                 "reals" if real else context.generator_label(generator),
@@ -143,9 +143,9 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
                 "–" if real else context.generators[generator].role,
                 context.domain_label(domain),
                 *(int(counts.get(split, 0)) for split in manifest.SPLITS),
-                part["identity"].nunique(),
-                part["video"].nunique() or "–",
-                "–" if real else int(part["source_image"].notna().sum()),
+                members["identity"].nunique(),
+                members["video"].nunique() or "–",
+                "–" if real else int(members["source_image"].notna().sum()),
             ]
         )
     header = ["set", "family", "role", "domain", *manifest.SPLITS, "identities", "videos", "of a known real"]
@@ -167,15 +167,15 @@ def overlaps(images: pd.DataFrame) -> pd.DataFrame:
     Parts are (set, split), where a set is named after a generator or a domain; the columns are set, split,
     other_set, other_split and files.
     """
-    named = images.loc[images["digest"].notna(), ["digest", "generator", "domain", "split"]].copy()
-    named["set"] = named["domain"].where(named["generator"] == manifest.REAL, named["generator"])
-    parts = named[["digest", "set", "split"]].drop_duplicates()
-    other = parts.rename(columns={"set": "other_set", "split": "other_split"})
-    both = parts[parts["digest"].duplicated(keep=False)].merge(other, on="digest")
-    order = {split: place for place, split in enumerate(manifest.SPLITS)}
-    both = both[both["split"].map(order) < both["other_split"].map(order)]
+    files = images.loc[images["digest"].notna(), ["digest", "generator", "domain", "split"]].copy()
+    files["set"] = files["domain"].where(files["generator"] == manifest.REAL, files["generator"])
+    parts = files[["digest", "set", "split"]].drop_duplicates()
+    others = parts.rename(columns={"set": "other_set", "split": "other_split"})
+    pairs = parts[parts["digest"].duplicated(keep=False)].merge(others, on="digest")
+    order = {split: position for position, split in enumerate(manifest.SPLITS)}
+    pairs = pairs[pairs["split"].map(order) < pairs["other_split"].map(order)]
     keys = ["set", "split", "other_set", "other_split"]
-    return both.groupby(keys).size().reset_index(name="files")
+    return pairs.groupby(keys).size().reset_index(name="files")
 
 
 def _overlaps(images: pd.DataFrame, context: CardContext) -> list[str]:
@@ -213,7 +213,7 @@ def _sources(receipts: Sequence[dict[str, Any]], context: CardContext) -> list[s
             (context.generator_label(name), generator.images),
             (f"{context.generator_label(name)}, reals", generator.reals),
         ]
-    own = [
+    lines_of_folders = [
         f"- {label}: the folder `{folder}`, under its owner's terms." for label, folder in folders if folder
     ]
-    return lines + ([""] if lines and own else []) + own
+    return lines + ([""] if lines and lines_of_folders else []) + lines_of_folders

@@ -48,9 +48,9 @@ def main_table(
     ]
     frame = models[["label", "kind"]].reset_index(drop=True)
     titles, notes = {}, {}
-    for (protocol, part), places in mean_columns(sets).items():
+    for (protocol, part), indices in mean_columns(sets).items():
         column = f"{protocol}/{part}"
-        averaged = {sets[place].name for place in places}
+        averaged = {sets[index].name for index in indices}
         values = np.array(
             [
                 auc[auc["test_set"].isin(averaged)].groupby("model")[metric].mean().reindex(names)
@@ -94,8 +94,8 @@ def interval_table(
     frame = models[["label", "kind"]].reset_index(drop=True)
     titles: dict[str, str | Heading] = {}
     notes = {}
-    whole = means[~means["part"].isin(FAMILIES)]
-    for (protocol, part), rows in whole.groupby(["protocol", "part"], sort=False):
+    averages = means[~means["part"].isin(FAMILIES)]
+    for (protocol, part), rows in averages.groupby(["protocol", "part"], sort=False):
         column = f"{protocol}/{part}"
         by_model = rows.set_index("model").loc[names]
         frame[column] = by_model["auc"].to_numpy(float)

@@ -77,7 +77,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Part:
+class Checkpoint:
     """A checkpoint: its metadata, the hash of its tensors, and how many tensors and parameters it has."""
 
     metadata: dict[str, str]
@@ -94,10 +94,10 @@ def compose_model_card(
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
     """
-    merged = read_part(sources.model, "variant", "method", "head", "options")
-    base = read_part(sources.base, "backbone")
+    merged = read_checkpoint(sources.model, "variant", "method", "head", "options")
+    base = read_checkpoint(sources.base, "backbone")
     specialists = {
-        name: read_part(path, "generators", "selected") for name, path in sources.specialists.items()
+        name: read_checkpoint(path, "generators", "selected") for name, path in sources.specialists.items()
     }
     variant = merged.metadata["variant"]
     backbone = BackboneOptions.model_validate_json(base.metadata["backbone"])
@@ -123,15 +123,15 @@ def compose_model_card(
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def read_part(path: Path, *wanted: str) -> Part:
-    """Read a checkpoint's metadata and hash its tensors; raises R2MError if `wanted` metadata are missing."""
+def read_checkpoint(path: Path, *required: str) -> Checkpoint:
+    """Read a checkpoint's metadata and hash its tensors; raises R2MError if `required` keys are missing."""
     with open_weights(path) as weights:
-        known = checkpoint.read_metadata(path)
-        missing = [key for key in wanted if key not in known]
+        stated = checkpoint.read_metadata(path)
+        missing = [key for key in required if key not in stated]
         if missing:
             raise R2MError(f"{path}: expected a checkpoint of the workflow; its metadata lack {missing[0]}")
         count = sum(entry.numel for entry in weights.entries.values())
-        return Part(known, weights_digest(weights), len(weights.entries), count)
+        return Checkpoint(stated, weights_digest(weights), len(weights.entries), count)
 
 
 def read_metrics(path: Path, variant: str) -> pd.DataFrame:
@@ -144,7 +144,7 @@ def read_metrics(path: Path, variant: str) -> pd.DataFrame:
 
 
 def training_counts(images: pd.DataFrame, generators: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Return how many fakes a generator, and reals a domain, a model of `generators` is trained on."""
+    """Return the number of fakes per generator and of reals per domain that `generators` are learned from."""
     train = images[images["split"] == "train"]
     fakes = train[train["generator"].isin(generators) & (train["label"] == 1)]
     reals = train[train["domain"].isin(set(fakes["domain"])) & (train["label"] == 0)]
@@ -152,7 +152,9 @@ def training_counts(images: pd.DataFrame, generators: Sequence[str]) -> tuple[di
     return by_generator, {str(name): int(count) for name, count in reals["domain"].value_counts().items()}
 
 
-def _summary(merged: Part, specialists: Mapping[str, Part], backbone: BackboneOptions) -> list[str]:
+def _summary(
+    merged: Checkpoint, specialists: Mapping[str, Checkpoint], backbone: BackboneOptions
+) -> list[str]:
     method = registry.get(merged.metadata["method"])
     return [
         f"A detector of forged faces with one logit, that of “fake”. Backbone: `{backbone.name}` of timm at"
@@ -165,23 +167,23 @@ def _summary(merged: Part, specialists: Mapping[str, Part], backbone: BackboneOp
 
 def _parts(
     sources: Sources,
-    merged: Part,
-    base: Part,
-    specialists: Mapping[str, Part],
+    merged: Checkpoint,
+    base: Checkpoint,
+    specialists: Mapping[str, Checkpoint],
     images: pd.DataFrame,
     chosen: Mapping[str, Any],
     context: CardContext,
 ) -> list[str]:
     rows = [(f"base, from `{base.metadata.get('source', sources.base.name)}`", "–", "–", f"`{base.digest}`")]
-    for name in sorted(specialists, key=_place(context)):
-        part = specialists[name]
-        fakes, reals = training_counts(images, json.loads(part.metadata["generators"]))
+    for name in sorted(specialists, key=_position(context)):
+        specialist = specialists[name]
+        fakes, reals = training_counts(images, json.loads(specialist.metadata["generators"]))
         counted = [f"{n} fakes of {context.generator_label(generator)}" for generator, n in fakes.items()]
         counted += [f"{n} reals of {context.domain_label(domain)}" for domain, n in reals.items()]
-        selected = json.loads(part.metadata["selected"])["val_auc"]
-        known = context.generators.get(name)
-        title = f"specialist {context.generator_label(name)}{f' ({known.family})' if known else ''}"
-        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{part.digest}`"))
+        selected = json.loads(specialist.metadata["selected"])["val_auc"]
+        origin = context.generators.get(name)
+        title = f"specialist {context.generator_label(name)}{f' ({origin.family})' if origin else ''}"
+        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{specialist.digest}`"))
     rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.digest}`"))
     with open(sources.model, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -198,7 +200,7 @@ def _parts(
 
 
 def _merging(
-    merged: Part, report: Mapping[str, Any], chosen: Mapping[str, Any], context: CardContext
+    merged: Checkpoint, report: Mapping[str, Any], chosen: Mapping[str, Any], context: CardContext
 ) -> list[str]:
     tuned = chosen.get("tuned", {})
     options = _dotted(json.loads(merged.metadata["options"]))
@@ -225,18 +227,20 @@ def _merging(
 
 
 def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context: CardContext) -> list[str]:
-    whole = means[means["part"] == "mean"].set_index("protocol")
+    averages = means[means["part"] == "mean"].set_index("protocol")
     averaged = {name: metric for name, metric in METRICS.items() if name != "auc" and metric.averaged}
     rows = []
     for protocol, title in PROTOCOLS.items():
-        part = scores[scores["protocol"] == protocol]
-        if len(part):
-            least = part.nsmallest(1, "auc").iloc[0]
+        on_protocol = scores[scores["protocol"] == protocol]
+        if len(on_protocol):
+            least = on_protocol.nsmallest(1, "auc").iloc[0]
             where = f"{context.generator_label(least['generator'])}, {context.domain_label(least['domain'])}"
-            auc, low, high = (float(whole[column][protocol]) for column in ("auc", "low", "high"))
-            others = [f"{part[name].mean():.{metric.digits}f}" for name, metric in averaged.items()]
+            auc, low, high = (float(averages[column][protocol]) for column in ("auc", "low", "high"))
+            other_metrics = [
+                f"{on_protocol[name].mean():.{metric.digits}f}" for name, metric in averaged.items()
+            ]
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(part), *others))
+            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(on_protocol), *other_metrics))
     titles = [metric.title for metric in averaged.values()]
     header = ["protocol", "lowest AUC", "mean AUC", "test sets", *titles]
     return [
@@ -257,15 +261,15 @@ def _limits(
     faces: FacesOptions,
     context: CardContext,
 ) -> list[str]:
-    known = [name for name, generator in context.generators.items() if generator.role == "train"]
-    _, reals = training_counts(images, known)
+    trained = [name for name, generator in context.generators.items() if generator.role == "train"]
+    _, reals = training_counts(images, trained)
     domains = " and ".join(context.domain_label(name) for name in reals)
     low, high = faces.jpeg_quality
     lines = []
     if families := families_of(context):
         lines.append(STAND_INS.format(families=families))
     lines += [
-        f"Its specialists saw {len(known)} generators, and real photographs of {domains} alone. How it does"
+        f"Its specialists saw {len(trained)} generators, and real photographs of {domains} alone. How it does"
         " on others is what the protocols *unseen generators* and *cross-dataset* measure, and no more.",
         f"It takes one aligned face at {backbone.image_size} px. All images were encoded as JPEG of quality"
         f" {low} to {high}; the threshold holds for images like those of the val split.",
@@ -283,7 +287,8 @@ def _loading(
     path: Path, backbone: BackboneOptions, faces: FacesOptions, threshold: float, reduced: bool
 ) -> list[str]:
     mean, std = (
-        [round(value, 8) for value in part.flatten().tolist()] for part in normalization(backbone.name)
+        [round(value, 8) for value in statistic.flatten().tolist()]
+        for statistic in normalization(backbone.name)
     )
     config = timm.get_pretrained_cfg(backbone.name)
     fixed = config is not None and config.fixed_input_size
@@ -323,14 +328,14 @@ def _loading(
 
 def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
     benchmarks = read_benchmarks(files)
-    own = benchmarks["job"].map(lambda job: job.split("/")[0] == variant).astype(bool)
-    wanted = benchmarks["stage"].isin(SHARED_STAGES) | (benchmarks["stage"].isin(OWN_STAGES) & own)
-    if not wanted.any():
+    of_variant = benchmarks["job"].map(lambda job: job.split("/")[0] == variant).astype(bool)
+    counted = benchmarks["stage"].isin(SHARED_STAGES) | (benchmarks["stage"].isin(OWN_STAGES) & of_variant)
+    if not counted.any():
         return ["Not measured: the model was made on another machine than this card."]
     header = ["stage", "jobs", "CPU seconds", "wall-clock seconds", "peak MiB of a job"]
     rows = [
         (row.stage, row.jobs, f"{row.cpu_seconds:.0f}", f"{row.wall_seconds:.0f}", f"{row.peak_mib:.0f}")
-        for row in runtime_table(benchmarks[wanted]).itertuples()
+        for row in runtime_table(benchmarks[counted]).itertuples()
     ]
     return [
         *markdown_table(header, rows, "lrrrr"),
@@ -340,7 +345,7 @@ def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
     ]
 
 
-def _versions(merged: Part) -> list[str]:
+def _versions(merged: Checkpoint) -> list[str]:
     rows = [
         ("r2m, of the merge", merged.metadata.get("r2m_version", "not recorded")),
         ("r2m, of this card", __version__),
@@ -362,10 +367,10 @@ def _licences(receipts: Sequence[Path]) -> list[str]:
     ]
 
 
-def _place(context: CardContext) -> Callable[[str], int]:
+def _position(context: CardContext) -> Callable[[str], int]:
     """Return the key that sorts specialists as their generators stand in params.yaml."""
-    known = list(context.generators)
-    return lambda name: known.index(name) if name in known else len(known)
+    generators = list(context.generators)
+    return lambda name: generators.index(name) if name in generators else len(generators)
 
 
 def _dotted(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -378,11 +383,11 @@ def _dotted(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_json(path: Path, wanted: str, what: str) -> dict[str, Any]:
+def _read_json(path: Path, required: str, description: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise R2MError(f"{path}: cannot read {what}: {error}") from error
-    if wanted not in content:
-        raise R2MError(f"{path}: expected {what} with {wanted}")
+        raise R2MError(f"{path}: cannot read {description}: {error}") from error
+    if required not in content:
+        raise R2MError(f"{path}: expected {description} with {required}")
     return content

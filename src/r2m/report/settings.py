@@ -64,8 +64,8 @@ def git_commit(folder: str | Path = ".") -> str:
     """Return the commit of the repository that `folder` is in, and whether its sources are as committed."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        process = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+        return process.stdout.strip()
 
     try:
         commit = git("rev-parse", "HEAD")
@@ -77,8 +77,8 @@ def git_commit(folder: str | Path = ".") -> str:
 
 def versions() -> list[tuple[str, str]]:
     """Return the installed versions of all packages that r2m depends on, by name."""
-    wanted = [line for line in metadata.requires("r2m") or () if "extra ==" not in line]
-    names = [re.match(r"[\w.-]+", line) for line in wanted]
+    requirements = [line for line in metadata.requires("r2m") or () if "extra ==" not in line]
+    names = [re.match(r"[\w.-]+", line) for line in requirements]
     return sorted((name[0], metadata.version(name[0])) for name in names if name)
 
 

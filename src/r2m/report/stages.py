@@ -64,11 +64,11 @@ def tables(
         R2MError: there are no scores of the reference, or files of scores that do not fit together.
     """
     runs = {
-        trained: evaluate((read_scores(path) for path in own), context, resamples, seed)
-        for trained, own in by_seed(scores).items()
+        trained: evaluate((read_scores(path) for path in paths), context, resamples, seed)
+        for trained, paths in by_seed(scores).items()
     }
-    each = list(runs.values())
-    mean = pooled(each)
+    evaluations = list(runs.values())
+    mean = pooled(evaluations)
     models = mean.models
     if reference is not None and reference not in set(models["model"]):
         raise R2MError(
@@ -78,12 +78,12 @@ def tables(
         [comparisons(run, reference).assign(seed=trained) for trained, run in runs.items()], ignore_index=True
     )
     means = mean_intervals(mean, reference)
-    if len(each) > 1:
-        means["auc_sd"] = np.std([mean_intervals(run, None)["auc"] for run in each], axis=0, ddof=1)
-    groups = [group_means(run.auc, run.models, context) for run in each]
-    curves = [reliability_table(run.matrix, run.sets, run.models) for run in each]
-    videos = [video_table(run, context, resamples, seed) for run in each]
-    crossed = [cross_auc(run, context, resamples, seed) for run in each]
+    if len(evaluations) > 1:
+        means["auc_sd"] = np.std([mean_intervals(run, None)["auc"] for run in evaluations], axis=0, ddof=1)
+    groups = [group_means(run.auc, run.models, context) for run in evaluations]
+    curves = [reliability_table(run.matrix, run.sets, run.models) for run in evaluations]
+    videos = [video_table(run, context, resamples, seed) for run in evaluations]
+    crossed = [cross_auc(run, context, resamples, seed) for run in evaluations]
     frames = {
         "auc": mean.auc,
         "models": models,
@@ -94,8 +94,8 @@ def tables(
         "cross_auc": mean_over_seeds(crossed, [*MODEL_KEYS, "test_set", "real_domain"], ["auc"]),
     }
     rendered = {
-        "main": main_table([run.auc for run in each], models, context),
-        "main_intervals": interval_table(means, tested, models, resamples, len(each)),
+        "main": main_table([run.auc for run in evaluations], models, context),
+        "main_intervals": interval_table(means, tested, models, resamples, len(evaluations)),
     }
     for name, frame in frames.items():
         write_csv(frame, out / f"{name}.csv")
@@ -145,9 +145,9 @@ def tuning(*, candidates: Mapping[str, Path], labels: Mapping[str, str], out: Pa
 def contact_sheet(*, fakes: Path, reals: Sequence[Path], out: Path) -> None:
     """Draw some fakes of a generator beside their reals; its own reals count among the manifests `reals`."""
     images = manifest.read(fakes)
-    known = manifest.concat([*map(manifest.read, reals), images[images["label"] == 0]])
+    sources = manifest.concat([*map(manifest.read, reals), images[images["label"] == 0]])
     stream = rng(0, "contact sheet", str(images["generator"].iloc[-1]))
-    save(draw_contact_sheet(images, known, stream), out)
+    save(draw_contact_sheet(images, sources, stream), out)
 
 
 def data_card(

@@ -244,8 +244,8 @@ def over_seeds(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return first
     measured = list(first.frame.select_dtypes("float").columns)
-    for other in tables[1:]:
-        if not other.frame.drop(columns=measured).equals(first.frame.drop(columns=measured)):
+    for table in tables[1:]:
+        if not table.frame.drop(columns=measured).equals(first.frame.drop(columns=measured)):
             raise R2MError(f"table {first.label}: expected the same rows with every seed")
     stacked = np.stack([table.frame[measured].to_numpy() for table in tables])
     frame = first.frame.assign(**dict(zip(measured, stacked.mean(axis=0).T, strict=True)))

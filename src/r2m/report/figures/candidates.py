@@ -49,8 +49,8 @@ def read_candidates(path: str | Path) -> pd.DataFrame:
 def tuned_options(candidates: pd.DataFrame) -> list[str]:
     """Columns that hold the tuned options."""
     columns = map(str, candidates.columns)
-    other = ("candidate", MEAN, CHOSEN)
-    return [name for name in columns if name not in other and not name.startswith(PER_GENERATOR)]
+    fixed = ("candidate", MEAN, CHOSEN)
+    return [name for name in columns if name not in fixed and not name.startswith(PER_GENERATOR)]
 
 
 def draw_candidates(candidates: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Figure:

@@ -56,8 +56,8 @@ def draw_dumbbell(means: pd.DataFrame) -> Figure:
     with styled():
         figure = new_figure(width, height)
         page = canvas(figure)
-        for place, name in enumerate(names):
-            y = title_height + 0.05 + ROW * (place + 0.5)
+        for row, name in enumerate(names):
+            y = title_height + 0.05 + ROW * (row + 0.5)
             page.text(left - 0.1, y, labels[name], size=LABEL_SIZE, ha="right", va="center_baseline")
         for index, group in enumerate(groups):
             x = left + index * (PANEL + NUMBERS + GAP)
@@ -100,13 +100,13 @@ def _panel(
             continue
         value, kind = float(group["auc"][name]), group["kind"][name]
         colour = KIND_COLOURS["joint"] if kind == "joint" else method_colour(str(group["method"][name]))
-        at: dict[str, Any] = {
+        text_style: dict[str, Any] = {
             "transform": axes.get_yaxis_transform(),
             "size": 7,
             "va": "center",
             "clip_on": False,
         }
-        axes.text(1 + 0.08 / PANEL, y, f"{value:.3f}", ha="left", **at)
+        axes.text(1 + 0.08 / PANEL, y, f"{value:.3f}", ha="left", **text_style)
         if not math.isnan(start) and name != reference:
             axes.plot(
                 [start, value], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="butt", zorder=2
@@ -115,7 +115,7 @@ def _panel(
                 start, y, "o", ms=3.5, mfc="white", mec=method_colour("weight_averaging"), mew=0.9, zorder=3
             )
             gain = f"{value - start:+.3f}".replace("-", "−")
-            axes.text(1 + NUMBERS / PANEL, y, gain, ha="right", **at)
+            axes.text(1 + NUMBERS / PANEL, y, gain, ha="right", **text_style)
         axes.plot(
             value, y, "s" if kind == "joint" else "o", ms=5.5, color=colour, mec="white", mew=0.5, zorder=4
         )

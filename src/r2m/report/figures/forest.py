@@ -43,24 +43,27 @@ def draw_forest(means: pd.DataFrame, context: EvaluationContext) -> Figure:
     top, body = 0.5, ROW * lines + 0.1
     width = max(left + len(protocols) * (PANEL + NUMBERS + GAP) - GAP + MARGIN, left + 3.0)
     limits = _limits(rows)
-    known = models.set_index("model")["label"]
-    names = " and ".join(known[name] for name in sorted(references & set(known.index)))
+    label_of = models.set_index("model")["label"]
+    names = " and ".join(label_of[name] for name in sorted(references & set(label_of.index)))
     note = f"dashed: mean of {names}, which the others are tested against" if names else ""
 
     with styled():
         figure = new_figure(width, top + body + 0.45 + (0.18 if note else 0))
         page = canvas(figure)
-        for text, place, style in [
-            *((KINDS[kind], place, "italic") for kind, place in headings),
+        for text, line, style in [
+            *((KINDS[kind], line, "italic") for kind, line in headings),
             *zip(models["label"], places, ["normal"] * len(models), strict=True),
         ]:
-            y = top + 0.05 + ROW * (place + 0.5)
+            y = top + 0.05 + ROW * (line + 0.5)
             page.text(left - 0.1, y, text, size=LABEL_SIZE, ha="right", va="center_baseline", style=style)
         for index, protocol in enumerate(protocols):
             x = left + index * (PANEL + NUMBERS + GAP)
             page.text(x, top - 0.2, PROTOCOLS[protocol], size=8.5, va="bottom")
-            for at, title, side in ((0.08, "AUC", "left"), (NUMBERS, f"{100 * LEVEL:g} % interval", "right")):
-                page.text(x + PANEL + at, top - 0.03, title, size=7, color=FAINT, ha=side, va="bottom")
+            for offset, title, side in (
+                (0.08, "AUC", "left"),
+                (NUMBERS, f"{100 * LEVEL:g} % interval", "right"),
+            ):
+                page.text(x + PANEL + offset, top - 0.03, title, size=7, color=FAINT, ha=side, va="bottom")
             axes = add_axes(figure, x, top, PANEL, body)
             shown = rows[rows["protocol"] == protocol].set_index("model").loc[models["model"]]
             _panel(axes, shown, places, references, context)
@@ -104,12 +107,12 @@ def _panel(
         axes.plot(
             row["auc"], y, KIND_MARKERS[row["kind"]], ms=5, color=colour, mec="white", mew=0.5, zorder=3
         )
-        for at, text, side in (
+        for offset, text, side in (
             (0.08, f"{row['auc']:.3f}", "left"),
             (NUMBERS, f"{row['low']:.3f}–{row['high']:.3f}", "right"),
         ):
             axes.text(
-                1 + at / PANEL,
+                1 + offset / PANEL,
                 y,
                 text,
                 size=NUMBER_SIZE,

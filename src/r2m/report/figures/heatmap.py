@@ -42,7 +42,7 @@ def draw_heatmap(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationCon
     pairs = auc[["domain", "generator"]].drop_duplicates().itertuples(index=False)
     sets = order_test_sets([describe(domain, generator, context) for domain, generator in pairs], context)
     values = auc.set_index(["model", "test_set"])["auc"]
-    labels = {item.generator: context.generator_label(item.generator) for item in sets}
+    labels = {test_set.generator: context.generator_label(test_set.generator) for test_set in sets}
 
     row_labels = [*models["label"], *KINDS.values()]
     origin = MARGIN + max(text_width(label, LABEL_SIZE) for label in row_labels) + 0.08
@@ -67,15 +67,15 @@ def draw_heatmap(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationCon
             axes.text(
                 origin - 0.08, y + CELL_HEIGHT / 2, model["label"], size=LABEL_SIZE, ha="right", va="center"
             )
-            for item, x in zip(sets, columns.left, strict=True):
-                own = model["kind"] == "specialist" and model["model"] == item.generator
-                _cell(axes, x, y, float(values.get((model["model"], item.name), np.nan)), own)
+            for test_set, x in zip(sets, columns.left, strict=True):
+                is_own = model["kind"] == "specialist" and model["model"] == test_set.generator
+                _cell(axes, x, y, float(values.get((model["model"], test_set.name), np.nan)), is_own)
         _families(axes, columns, bottom)
-        for item, x in zip(sets, columns.left, strict=True):
+        for test_set, x in zip(sets, columns.left, strict=True):
             axes.text(
                 x + CELL_WIDTH / 2,
                 bottom + FAMILY_HEIGHT + 0.05,
-                labels[item.generator],
+                labels[test_set.generator],
                 size=LABEL_SIZE,
                 rotation=90,
                 ha="center",
@@ -90,7 +90,7 @@ def _columns(sets: list[TestSet], origin: float, context: EvaluationContext) -> 
     left: list[float] = []
     groups = []
     x = origin
-    for title, members in groupby(sets, lambda item: group_title(item, context)):
+    for title, members in groupby(sets, lambda test_set: group_title(test_set, context)):
         count = len(list(members))
         left += [x + index * CELL_WIDTH for index in range(count)]
         end = x + count * CELL_WIDTH
@@ -119,7 +119,7 @@ def _headings(models: pd.DataFrame, rows: list[float]) -> list[tuple[str, float]
     return [(kind, y - 0.1) for kind, y in first.items()]
 
 
-def _cell(axes: Axes, x: float, y: float, value: float, own: bool) -> None:
+def _cell(axes: Axes, x: float, y: float, value: float, is_own: bool) -> None:
     if np.isnan(value):
         axes.text(x + CELL_WIDTH / 2, y + CELL_HEIGHT / 2, "–", size=NUMBER_SIZE, ha="center", va="center")
         return
@@ -128,7 +128,7 @@ def _cell(axes: Axes, x: float, y: float, value: float, own: bool) -> None:
     if value < 0.5:
         corner = [(x + 0.01, y + 0.01), (x + 0.08, y + 0.01), (x + 0.01, y + 0.08)]
         axes.add_patch(Polygon(corner, facecolor=INK, lw=0))
-    if own:
+    if is_own:
         inset = 0.018
         size = CELL_WIDTH - 2 * inset, CELL_HEIGHT - 2 * inset
         axes.add_patch(
@@ -154,7 +154,8 @@ def number(value: float) -> str:
 
 def _luminance(colour: tuple[float, float, float, float]) -> float:
     red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in to_rgb(colour)
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -163,11 +164,11 @@ def _families(axes: Axes, columns: _Columns, bottom: float) -> None:
     """Bracket neighbouring columns of one family below the cells."""
     starts = {left for _, left, _ in columns.groups}
     run: list[tuple[str, float, float]] = []
-    for item, x in zip(columns.sets, columns.left, strict=True):
-        if run and run[-1][0] == item.family and x not in starts:
-            run[-1] = (item.family, run[-1][1], x + CELL_WIDTH)
+    for test_set, x in zip(columns.sets, columns.left, strict=True):
+        if run and run[-1][0] == test_set.family and x not in starts:
+            run[-1] = (test_set.family, run[-1][1], x + CELL_WIDTH)
         else:
-            run.append((item.family, x, x + CELL_WIDTH))
+            run.append((test_set.family, x, x + CELL_WIDTH))
     for family, left, right in run:
         axes.plot(
             [left + 0.025, right - 0.025],

@@ -121,8 +121,8 @@ def draw_pipeline(
         centre, below = upper[0] + upper[1] / 2, upper[0] + upper[1]
         _arrow(page, [(base.middle, below), (base.middle, lower[0])], "fine-tuning")
         _arrow(page, [(vectors.middle, lower[0]), (vectors.middle, centre), (real.x, centre)])
-        taken = r"$-\,\tau_\mathrm{core}$" if _shifted(report) else r"$-\,R_k$"
-        _arrow(page, [(residuals.middle, below), (residuals.middle, lower[0])], taken)
+        subtracted = r"$-\,\tau_\mathrm{core}$" if _shifted(report) else r"$-\,R_k$"
+        _arrow(page, [(residuals.middle, below), (residuals.middle, lower[0])], subtracted)
         _arrow(page, [(real.right, centre), (merged.x, centre)])
         _arrow(page, [(scaling.middle, lower[0]), (scaling.middle, below)], r"$\lambda\tilde{F}$")
         over = top + PASSAGE / 2
@@ -131,8 +131,8 @@ def draw_pipeline(
             [(base.middle, upper[0]), (base.middle, over), (merged.middle, over), (merged.middle, upper[0])],
         )
         for left, right in pairwise(steps):
-            at = lower[0] + lower[1] / 2
-            _arrow(page, [(left.right, at), (right.x, at)])
+            middle = lower[0] + lower[1] / 2
+            _arrow(page, [(left.right, middle), (right.x, middle)])
         if footnote:
             page.text(MARGIN, height - MARGIN, footnote, size=TEXT, va="bottom")
     return figure
@@ -142,8 +142,8 @@ def _steps(
     report: Mapping[str, Any], tuned: Collection[str], names: Sequence[str], labels: Sequence[str]
 ) -> list[Box]:
     """Return the steps of the lower lane, from the specialists to the scaled mean of their residuals."""
-    real, parts = report["real"], report["residuals"]
-    before, after = report["residual_norms"], report["matched_norms"]
+    real, residuals = report["real"], report["residuals"]
+    norms, matched_norms = report["residual_norms"], report["matched_norms"]
     matching = report["options"]["norm_match"]
     left = f"{_percent(report['remaining_share'])} of the norm"
     return [
@@ -164,7 +164,7 @@ def _steps(
         Box(
             "Rank truncation",
             [*_rank_lines(report, tuned), r"$\Vert\hat{F}_k\Vert^2/\,\Vert F_k\Vert^2$"],
-            [f"{_percent(parts[name]['energy'])} kept" for name in names],
+            [f"{_percent(residuals[name]['energy'])} kept" for name in names],
         ),
         Box(
             "Norm matching",
@@ -176,9 +176,9 @@ def _steps(
                 else r"$\Vert\hat{F}_k\Vert\rightarrow\Vert\tilde{F}_k\Vert$",
             ],
             [
-                _short(before[name])
+                _short(norms[name])
                 if matching == "none"
-                else f"{_short(before[name])} → {_short(after[name])}"
+                else f"{_short(norms[name])} → {_short(matched_norms[name])}"
                 for name in names
             ],
         ),
@@ -193,11 +193,13 @@ def _rank_lines(report: Mapping[str, Any], tuned: Collection[str]) -> list[str]:
     rank = report["options"]["residual"]["rank"]
     ((rule, value),) = rank.items()
     star = _star(f"residual.rank.{rule}", tuned)
-    named = {"ratio": "ratio", "energy": "energy", "fixed": "fixed rank"}
-    matrices = [matrix for part in report["residuals"].values() for matrix in part["matrices"].values()]
+    rule_names = {"ratio": "ratio", "energy": "energy", "fixed": "fixed rank"}
+    matrices = [
+        matrix for residual in report["residuals"].values() for matrix in residual["matrices"].values()
+    ]
     ranks, full = [matrix["rank"] for matrix in matrices], [min(matrix["shape"]) for matrix in matrices]
     return [
-        f"{named[rule]} {value:g}{star}" if rule in named else f"optimal threshold{star}",
+        f"{rule_names[rule]} {value:g}{star}" if rule in rule_names else f"optimal threshold{star}",
         f"rank {_range(ranks)} of {_range(full)}" if matrices else "no matrices",
     ]
 
@@ -249,14 +251,14 @@ def _merged(report: Mapping[str, Any], context: EvaluationContext) -> Box:
 
 def _ordered(names: Collection[str], context: EvaluationContext) -> list[str]:
     """Sort specialists by family, then by place among the generators."""
-    known = list(context.generators)
+    generators = list(context.generators)
 
-    def place(name: str) -> tuple[int, int, str]:
+    def rank(name: str) -> tuple[int, int, str]:
         family = _family(name, context)
-        at = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
-        return at, known.index(name) if name in known else len(known), name
+        position = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
+        return position, generators.index(name) if name in generators else len(generators), name
 
-    return sorted(names, key=place)
+    return sorted(names, key=rank)
 
 
 def _family(name: str, context: EvaluationContext) -> str:
@@ -286,7 +288,7 @@ def _placed(boxes: Sequence[Box]) -> list[Box]:
 def _beside(box: Box, left: float, right: float) -> Box:
     """Fit a box of the upper lane between two edges."""
     room = right - left - 2 * PAD
-    lines = [part for line in box.lines for part in wrap(line, TEXT, room).split("\n")]
+    lines = [wrapped for line in box.lines for wrapped in wrap(line, TEXT, room).split("\n")]
     return Box(box.title, lines, box.rows, left, right - left)
 
 
@@ -319,7 +321,7 @@ def _draw_rows(page: Axes, steps: Sequence[Box], top: float, colours: Sequence[s
     first = top + PAD + LINE * (1 + max(len(box.lines) for box in steps if box.rows)) + 0.04
     for index, colour in enumerate(colours):
         y = first + index * ROW
-        tint = [1 - 0.25 * (1 - part) for part in to_rgb(colour)]
+        tint = [1 - 0.25 * (1 - channel) for channel in to_rgb(colour)]
         for box in steps:
             if box.rows:
                 page.add_patch(

@@ -51,16 +51,16 @@ def draw_reliability(curves: pd.DataFrame, models: pd.DataFrame, context: Evalua
         for index, (model, title) in enumerate(zip(models.to_dict("records"), titles, strict=True)):
             row, column = divmod(index, columns)
             x, y = LEFT + column * pitch, MARGIN + row * band + title_height
-            own = curves[curves["model"] == model["model"]]
-            parts = {name: own[own["protocol"] == name] for name in protocols}
+            curves_of_model = curves[curves["model"] == model["model"]]
+            by_protocol = {name: curves_of_model[curves_of_model["protocol"] == name] for name in protocols}
             errors = " · ".join(
-                f"{expected_calibration_error(curve):.2f}".lstrip("0") for curve in parts.values()
+                f"{expected_calibration_error(curve):.2f}".lstrip("0") for curve in by_protocol.values()
             )
             page.text(x, y - 0.2, title, size=TITLE_SIZE, va="bottom", linespacing=1.1)
             page.text(x, y - 0.05, f"ECE {errors}", size=NUMBER_SIZE, va="bottom", color=INK)
             axes = add_axes(figure, x, y, PANEL, PANEL)
             colour = model_colour(model["model"], model["kind"], model["method"], context)
-            _panel(axes, parts, colour)
+            _panel(axes, by_protocol, colour)
             axes.tick_params(labelleft=column == 0, labelbottom=index + columns >= len(models))
             if column == 0:
                 axes.set_ylabel("share of fakes", labelpad=2)
@@ -79,9 +79,9 @@ def draw_reliability(curves: pd.DataFrame, models: pd.DataFrame, context: Evalua
     return figure
 
 
-def _panel(axes: Axes, parts: dict[str, pd.DataFrame], colour: str) -> None:
+def _panel(axes: Axes, by_protocol: dict[str, pd.DataFrame], colour: str) -> None:
     axes.plot([0, 1], [0, 1], color=FAINT, lw=0.7, zorder=1)
-    for protocol, curve in parts.items():
+    for protocol, curve in by_protocol.items():
         axes.plot(curve["probability"], curve["fakes"], color=colour, ls=DASHES[protocol], lw=1.0, zorder=2)
         axes.plot(curve["probability"], curve["fakes"], ".", color=colour, ms=3, mew=0, zorder=3)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])

@@ -62,8 +62,10 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 def layer_type(name: str) -> str:
     """Name of a tensor without its place in the network: `blocks.9.attn.qkv.weight` → `attn.qkv`."""
-    parts = [part for part in name.removesuffix(".weight").split(".") if not re.fullmatch(r"\d+", part)]
-    return ".".join(parts[-2:])
+    segments = [
+        segment for segment in name.removesuffix(".weight").split(".") if not re.fullmatch(r"\d+", segment)
+    ]
+    return ".".join(segments[-2:])
 
 
 def spectra_by_type(report: Mapping[str, Any]) -> dict[str, Spectrum]:
@@ -118,13 +120,13 @@ def draw_spectra(
             for column, layer in enumerate(members):
                 x = LEFT + column * (PANEL_WIDTH + GAP_X)
                 page.text(x, y - 0.07, layer, size=8.5, va="baseline")
-                for row, (which, row_title) in enumerate(ROWS.items()):
-                    at = y + row * (PANEL_HEIGHT + GAP_Y)
-                    axes = add_axes(figure, x, at, PANEL_WIDTH, PANEL_HEIGHT)
+                for row, (quantity, row_title) in enumerate(ROWS.items()):
+                    panel_top = y + row * (PANEL_HEIGHT + GAP_Y)
+                    axes = add_axes(figure, x, panel_top, PANEL_WIDTH, PANEL_HEIGHT)
                     for name, types in curves.items():
                         if layer in types:
-                            _draw(axes, types[layer], which, looks[name])
-                    _finish(axes, limits, first=column == 0, last=row == 1, title=row_title)
+                            _draw(axes, types[layer], quantity, looks[name])
+                    _finish(axes, limits, is_first=column == 0, is_last=row == 1, title=row_title)
         handles = [
             Line2D([], [], color=looks[name][0], ls=looks[name][1], lw=1.3, label=labels[name])
             for name in reports
@@ -146,7 +148,7 @@ def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[
     for name in names:
         family = context.generators[name].family if name in context.generators else ""
         cycle, dashes = divmod(count.get(family, 0), len(DASHES))
-        red, green, blue = (part * 0.6**cycle for part in to_rgb(FAMILY_COLOURS.get(family, FAINT)))
+        red, green, blue = (channel * 0.6**cycle for channel in to_rgb(FAMILY_COLOURS.get(family, FAINT)))
         looks[name] = to_hex((red, green, blue)), DASHES[dashes]
         count[family] = count.get(family, 0) + 1
     return looks
@@ -154,20 +156,22 @@ def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[
 
 def _limits(curves: Mapping[str, Mapping[str, Spectrum]]) -> tuple[float, float, float]:
     """Greatest index, and the range of values: from the greatest down to what is seen of four decades."""
-    each = [spectrum for types in curves.values() for spectrum in types.values()]
-    values = np.concatenate([np.concatenate([spectrum.task_vector, spectrum.residual]) for spectrum in each])
+    all_spectra = [spectrum for types in curves.values() for spectrum in types.values()]
+    values = np.concatenate(
+        [np.concatenate([spectrum.task_vector, spectrum.residual]) for spectrum in all_spectra]
+    )
     high = float(values.max()) if values.size and values.max() > 0 else 1.0
     visible = values[values > high / 10**DECADES]
     low = float(visible.min()) if visible.size else high / 10
-    return max(len(spectrum.task_vector) for spectrum in each), low / 1.3, high * 1.5
+    return max(len(spectrum.task_vector) for spectrum in all_spectra), low / 1.3, high * 1.5
 
 
-def _draw(axes: Axes, spectrum: Spectrum, which: str, look: tuple[str, Any]) -> None:
-    values = spectrum.task_vector if which == "task_vector" else spectrum.residual
+def _draw(axes: Axes, spectrum: Spectrum, quantity: str, look: tuple[str, Any]) -> None:
+    values = spectrum.task_vector if quantity == "task_vector" else spectrum.residual
     index = np.arange(1, len(values) + 1)
     values = np.where(values > 0, values, np.nan)
     colour, dashes = look
-    if which == "task_vector":
+    if quantity == "task_vector":
         axes.plot(index, values, color=colour, ls=dashes, lw=1.1)
         return
     kept = min(round(spectrum.rank), len(values))
@@ -179,14 +183,16 @@ def _draw(axes: Axes, spectrum: Spectrum, which: str, look: tuple[str, Any]) -> 
         axes.plot(kept, values[kept - 1], "o", ms=3.8, color=colour, mec="white", mew=0.5, zorder=3)
 
 
-def _finish(axes: Axes, limits: tuple[float, float, float], first: bool, last: bool, title: str) -> None:
+def _finish(
+    axes: Axes, limits: tuple[float, float, float], is_first: bool, is_last: bool, title: str
+) -> None:
     length, low, high = limits
     axes.set(xscale="log", yscale="log", xlim=(0.9, length * 1.1), ylim=(low, high))
     axes.grid(True)
     axes.set_axisbelow(True)
     axes.tick_params(which="minor", length=0)
-    axes.tick_params(labelleft=first, labelbottom=last)
-    if first:
+    axes.tick_params(labelleft=is_first, labelbottom=is_last)
+    if is_first:
         axes.set_ylabel(f"{title}\nsingular value", color=INK)
-    if last:
+    if is_last:
         axes.set_xlabel("index", labelpad=1)

@@ -80,9 +80,9 @@ FAMILY_COLOURS = {"FS": "#4477AA", "FR": "#EE6677", "EFS": "#228833", "FE": "#CC
 
 def method_colour(name: str) -> str:
     """Colour of a merge method or of a variant named after one (`r2m_task`), the same in every figure."""
-    known = [method for method in METHOD_COLOURS if name == method or name.startswith(f"{method}_")]
-    if known:
-        return METHOD_COLOURS[max(known, key=len)]
+    prefixes = [method for method in METHOD_COLOURS if name == method or name.startswith(f"{method}_")]
+    if prefixes:
+        return METHOD_COLOURS[max(prefixes, key=len)]
     palette = list(METHOD_COLOURS.values())
     return palette[hashlib.sha256(name.encode()).digest()[0] % len(palette)]
 
