@@ -12,13 +12,7 @@ from r2m.errors import R2MError
 from r2m.merge.merging import check_count, check_statistics, merge_weights
 from r2m.merge.recipe import resolve
 from r2m.merge.stream import MemorySource, TensorStream
-from r2m.merge.tensors import (
-    TaskVectors,
-    Tensors,
-    buffer_warnings,
-    changed_buffers,
-    merged_shapes,
-)
+from r2m.merge.tensors import TaskVectors, Tensors, buffer_warnings, changed_buffers, merged_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -157,9 +151,7 @@ class _Tensors:
     """Merged tensors in memory, of the types and shapes of others."""
 
     def __init__(self, templates: Tensors) -> None:
-        self.tensors = {
-            key: torch.empty(template.shape, dtype=template.dtype) for key, template in templates.items()
-        }
+        self.tensors = {key: torch.empty(like.shape, dtype=like.dtype) for key, like in templates.items()}
 
     def dtype(self, key: str) -> torch.dtype:
         """Return the type of a tensor."""

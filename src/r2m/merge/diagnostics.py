@@ -171,10 +171,7 @@ class Comparison:
 
 
 def compare(
-    names: tuple[str, ...],
-    sums: Survey,
-    are_equal: Callable[[int, int], bool],
-    gram: Callable[[], Tensor],
+    names: tuple[str, ...], sums: Survey, are_equal: Callable[[int, int], bool], gram: Callable[[], Tensor]
 ) -> Comparison:
     """Return the specialists beside each other, from the sums over all their tensors.
 
@@ -184,10 +181,8 @@ def compare(
     firsts: list[int] = []
     places = []
     for index, square in enumerate(sums.squares.tolist()):
-        matches = (
-            position for position, first in enumerate(firsts) if square > 0 and are_equal(first, index)
-        )
-        place = next(matches, len(firsts))
+        equals = (i for i, first in enumerate(firsts) if square > 0 and are_equal(first, index))
+        place = next(equals, len(firsts))
         if place == len(firsts):
             firsts.append(index)
         places.append(place)

@@ -17,14 +17,7 @@ from torch import Tensor
 from r2m.errors import R2MError
 from r2m.files import discard, publish_together, temporary_path
 from r2m.merge.diagnostics import THRESHOLD
-from r2m.merge.files import (
-    FileSource,
-    Inputs,
-    open_inputs,
-    output_dtype,
-    through_cache,
-    written_gram_cache,
-)
+from r2m.merge.files import FileSource, Inputs, open_inputs, output_dtype, through_cache, written_gram_cache
 from r2m.merge.gram import GramCache
 from r2m.merge.heads import merge_heads
 from r2m.merge.kinds import kind
@@ -184,10 +177,7 @@ class _Merge:
         }
 
     def _report(
-        self,
-        digests: Mapping[str, str],
-        outcome: Outcome,
-        head: Mapping[str, Tensor],
+        self, digests: Mapping[str, str], outcome: Outcome, head: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         base, comparison = self.inputs.base, outcome.comparison
         columns = zip(

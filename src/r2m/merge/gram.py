@@ -52,7 +52,7 @@ def total(grams: Mapping[str, Tensor], size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class GramCache:
-    """Grams (N, N) of N specialists of one base, per tensor; NaN where a pair was never met together.
+    """Grams (N, N) of N specialists of one base, per tensor; NaN where a pair was never compared.
 
     `base` and `specialists` identify contents, so that a file that changed is another specialist.
     """

@@ -17,10 +17,7 @@ def mean_head(heads: Sequence[Tensors]) -> dict[str, Tensor]:
 
 
 def merge_heads(
-    heads: Mapping[str, Tensors],
-    rule: str,
-    initial: Tensors | None = None,
-    average: Average = mean_head,
+    heads: Mapping[str, Tensors], rule: str, initial: Tensors | None = None, average: Average = mean_head
 ) -> dict[str, Tensor]:
     """Return one head from those of the specialists.
 

@@ -7,7 +7,7 @@ loaded by then, and this module loads scipy's.
 import ctypes
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -326,9 +326,7 @@ def decompose(matrix: Tensor, ranks: Collection[int | None]) -> dict[int | None,
         return LeadingVectors(_roots(squares), vectors)
 
     results = {rank: decomposed(rank) for rank in ranks}
-    return {
-        rank: LeadingVectors(leading.values, leading.vectors.float()) for rank, leading in results.items()
-    }
+    return {rank: replace(result, vectors=result.vectors.float()) for rank, result in results.items()}
 
 
 def truncate(matrix: Tensor, vectors: Tensor, rank: int) -> Tensor | LowRank:
@@ -397,6 +395,6 @@ def _marchenko_pastur_median(beta: float) -> float:
 
 
 def _roots(squares: Tensor) -> Tensor:
-    """Square roots of a Gram's descending eigenvalues; those within its rounding become 0."""
+    """Return the square roots of a Gram's descending eigenvalues; those within its rounding become 0."""
     noise = len(squares) * torch.finfo(torch.float64).eps * squares[0].clamp(min=0)
     return torch.where(squares > noise, squares, 0.0).sqrt()

@@ -91,9 +91,7 @@ def real_component(stream: TensorStream, options: RealOptions, store: Store) -> 
         for name, tensor in _tensors(rule).items():
             store[f"{name}.{key}"] = tensor
         if isinstance(real, Frame):
-            return frame_extent(
-                real, [real.coordinates(task_vector) for task_vector in piece.each_task_vector()]
-            )
+            return frame_extent(real, list(map(real.coordinates, piece.each_task_vector())))
         return span_extent(real, inner[key])
 
     extents = {key: measured for key, (measured,) in stream.map(work, label="sharing")}
@@ -267,15 +265,13 @@ def residuals(
         task_vector = piece.task_vector(index)
         task_vector_square = square(task_vector)
         residual = residual_(task_vector, real, index, core)
-        residual_square = significant(square(residual), task_vector_square)
+        whole = significant(square(residual), task_vector_square)
         if not is_matrix(piece):
-            untruncated = Truncation(
-                piece.shape, None, residual_square, residual_square, residual if residual_square > 0 else None
-            )
+            untruncated = Truncation(piece.shape, None, whole, whole, residual if whole > 0 else None)
             return [untruncated if choice.vectors == "keep" else None for choice in choices]
         if observe is not None:
-            observe(piece.key, as_matrix(residual if residual_square > 0 else torch.zeros_like(residual)))
-        return list(truncated(as_matrix(residual), residual_square, [choice.rank for choice in choices]))
+            observe(piece.key, as_matrix(residual if whole > 0 else torch.zeros_like(residual)))
+        return list(truncated(as_matrix(residual), whole, [choice.rank for choice in choices]))
 
     def work(piece: Piece) -> list[list[Truncation | None]]:
         real, _ = share(stream, piece.key, component.rule(piece.key), torch.float32)
@@ -307,21 +303,19 @@ def _stored(prefix: str, piece: Piece, tensor: Tensor | LowRank) -> dict[str, Te
 
 def _residual(truncations: Mapping[str, Truncation | None], store: Store, prefix: str) -> Residual:
     """Report ‖F̂_j‖, the share of ‖F_j‖² that the matrices keep, and rank and share per matrix."""
-    present = {key: truncation for key, truncation in truncations.items() if truncation is not None}
-    matrices = {key: truncation for key, truncation in present.items() if truncation.rank is not None}
-    vectors = math.fsum(truncation.kept for key, truncation in present.items() if key not in matrices)
-    whole, kept = (
-        sum(getattr(truncation, field) for truncation in matrices.values()) for field in ("whole", "kept")
-    )
+    present = {key: result for key, result in truncations.items() if result is not None}
+    matrices = {key: result for key, result in present.items() if result.rank is not None}
+    vectors = math.fsum(result.kept for key, result in present.items() if key not in matrices)
+    whole, kept = (sum(getattr(result, name) for result in matrices.values()) for name in ("whole", "kept"))
     report = {
         "norm": (kept + vectors) ** 0.5,
         "energy": min(kept / whole, 1.0) if whole > 0 else 1.0,
         "matrices": {
-            key: {"shape": list(truncation.shape), "rank": truncation.rank, "energy": truncation.energy}
-            for key, truncation in matrices.items()
+            key: {"shape": list(result.shape), "rank": result.rank, "energy": result.energy}
+            for key, result in matrices.items()
         },
     }
-    return Residual({key: truncation.kept for key, truncation in present.items()}, store, prefix, report)
+    return Residual({key: result.kept for key, result in present.items()}, store, prefix, report)
 
 
 # Pass 3

@@ -4,6 +4,7 @@ The bits of a float32 are mapped to an integer key of the same order. A pass ove
 bins of an interval that holds the one sought; the bin of its rank is the next interval, until it is one key.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
@@ -136,23 +137,18 @@ def kth_values(
                 if not search.is_settled:
                     search.count(numbers, lock)
 
-    while any(not search.is_settled for row_searches in searches for search in row_searches):
+    while not all(search.is_settled for search in itertools.chain.from_iterable(searches)):
         for _ in stream.map(tally, grain, label=label):
             pass
-        for search in (
-            search for row_searches in searches for search in row_searches if not search.is_settled
-        ):
-            search.count_zeros(stream.unchanged_size)
-            search.narrow()
+        for search in itertools.chain.from_iterable(searches):
+            if not search.is_settled:
+                search.count_zeros(stream.unchanged_size)
+                search.narrow()
     return torch.tensor([[_value(search.low) for search in row_searches] for row_searches in searches])
 
 
 def _guess(
-    stream: TensorStream,
-    values: Callable[[Piece], Tensor],
-    ranks: Sequence[int],
-    label: str,
-    bits: int,
+    stream: TensorStream, values: Callable[[Piece], Tensor], ranks: Sequence[int], label: str, bits: int
 ) -> list[list[_Search]]:
     """Return searches in the intervals where a sample of every row expects the ranks."""
     keys = (*stream.keys, *stream.unchanged)

@@ -286,12 +286,8 @@ def _r2m_update(
         for name, fields in stated.items()
     }
     cores, running = (
-        {
-            key.removeprefix(prefix): tensor
-            for key, tensor in component.store.items()
-            if key.startswith(prefix)
-        }
-        for prefix in ("core.", "running.")
+        {key.removeprefix(start): tensor for key, tensor in component.store.items() if key.startswith(start)}
+        for start in ("core.", "running.")
     )
     stream = TensorStream(MemorySource({"core": cores}), threads)
     averaged = passes.average(stream, component, residuals, options.norm_match, {})

@@ -126,12 +126,16 @@ class Piece:
         stacked = self.source.task_vectors(self.key, self.start, self.stop)
         return (torch.full((len(stacked),), weight, device=stacked.device) @ stacked).reshape(self.shape)
 
-    def mean(self) -> Tensor:
-        """Return the mean τ, of this piece's shape."""
-        total = self.task_vector(0)
+    def total(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return Σ τ_k in `dtype`, of this piece's shape, from one τ at a time."""
+        total = self.task_vector(0).to(dtype)
         for index in range(1, len(self.names)):
             total += self.task_vector(index)
-        return total / len(self.names)
+        return total
+
+    def mean(self) -> Tensor:
+        """Return the mean τ, of this piece's shape."""
+        return self.total() / len(self.names)
 
     def statistic(self, index: int) -> Tensor | None:
         """Return one specialist's statistics, None if absent: this piece's part, or all of another shape."""

@@ -13,7 +13,7 @@ from r2m.errors import R2MError
 Tensors = Mapping[str, Tensor]
 TaskVectors = Mapping[str, Tensors]
 
-# So many entries taken to float64 at once stay in a core's cache, which is several times faster.
+# This many entries converted to float64 at once stay in a core's cache, which is several times faster.
 CHUNK = 2**14
 
 
@@ -123,14 +123,14 @@ def _check_fit(base: Tensors, key: str, tensor: Tensor, role: str) -> None:
         )
 
 
-# How integers that stand for weights are called, and what quantization keeps beside a tensor of any name.
+# Names of integers that stand for weights, and of what quantization stores beside a tensor of any name.
 _WEIGHT = re.compile(r"(?:^|[._])q?weight(?:_packed|_quantized|_int8)?$")
 _COMPANION = re.compile(
     r"[._](?:nested_)?(?:absmax|quant_\w+|q?scales?|scb|q?zeros?|zero_points?)(?:\.|$)", re.I
 )
 _PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)
 
-# It counts batches, and differs wherever batch normalisation was trained.
+# Counts batches, so it differs wherever batch normalisation was trained.
 _COUNTER = re.compile(r"(?:^|\.)num_batches_tracked$")
 
 

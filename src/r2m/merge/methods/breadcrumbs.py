@@ -72,6 +72,5 @@ METHOD = Method(
     citation="Davari and Belilovsky, Model breadcrumbs, ECCV 2024, arXiv 2312.06795",
     options=Options,
     merge=merge,
-    grain="tensor",
     is_proportional=True,
 )

@@ -25,12 +25,11 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
     Directions in which T is zero up to rounding errors count in the mean and stay zero; the authors' code
     gives them arbitrary vectors of length σ̄.
     """
+    import torch
+
     from r2m.merge.linalg import polar
 
-    total = piece.task_vector(0).double()
-    for index in range(1, len(piece.names)):
-        total += piece.task_vector(index)
-    factor, values = polar(total)
+    factor, values = polar(piece.total(torch.float64))
     return (options.scaling * values.mean() * factor).float()
 
 

@@ -35,10 +35,7 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
     from r2m.merge.linalg import leading_triplets, whitened_product
 
     common, specific = sizes(min(piece.shape), len(piece.names), options.common_ratio)
-    total = piece.task_vector(0).double()
-    for index in range(1, len(piece.names)):
-        total += piece.task_vector(index)
-    triplets = [leading_triplets(total, common)]
+    triplets = [leading_triplets(piece.total(torch.float64), common)]
     frame = triplets[0][0]
     for task_vector in piece.each_task_vector() if specific else ():
         outside = task_vector.double()

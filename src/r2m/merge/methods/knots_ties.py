@@ -105,9 +105,7 @@ def prepare(stream: TensorStream, options: Options) -> State:
                 chunks[_chunk(piece.key, index, number)] = chunk
         return frame.shape[1], frame.device
 
-    decomposed = {
-        key: result for key, (result,) in stream.map(decompose, label="decomposing") if result is not None
-    }
+    decomposed = {key: joint for key, (joint,) in stream.map(decompose, label="decomposing") if joint}
     shapes = {key: (rank, stream.source.shapes[key][1]) for key, (rank, _) in decomposed.items() if rank > 0}
     coordinates = stream.of(Coordinates(stream.names, shapes, chunks))
     election = ties.prepare(coordinates, ties.Options(keep=options.keep)) if shapes else None

@@ -56,5 +56,4 @@ METHOD = Method(
     citation="Jang et al., Model Stock, ECCV 2024, arXiv 2403.19522",
     options=Options,
     merge=merge,
-    grain="tensor",
 )
