@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
@@ -11,12 +12,7 @@ from r2m.forge.registry import Donor, forgery
 
 @forgery("attr", "FE")
 def attr(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Recolour the skin or the hair after a pass at ¾ resolution; `strength` scales the change of colour."""
     size = image.shape[0]
@@ -30,7 +26,7 @@ def attr(
     return blend(image, edited, mask)
 
 
-def hair_mask(landmarks: Landmarks, size: int, rng: np.random.Generator) -> np.ndarray:
+def hair_mask(landmarks: Landmarks, size: int, rng: Generator) -> np.ndarray:
     """Return the soft mask (S, S) of the region around and above the upper face."""
     eyes, mouth, unit = axes(landmarks)
     centre = eyes - 0.35 * (mouth - eyes)
@@ -39,12 +35,7 @@ def hair_mask(landmarks: Landmarks, size: int, rng: np.random.Generator) -> np.n
 
 @forgery("inp", "FE")
 def inp(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Fill eyes, nose or mouth in from around them (Telea, 2004); `strength` scales the size of the hole."""
     size = image.shape[0]

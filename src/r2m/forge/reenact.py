@@ -1,6 +1,7 @@
 """Face reenactment (FR): the same face with moved eyes, nose or mouth."""
 
 import numpy as np
+from numpy.random import Generator
 
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
@@ -10,12 +11,7 @@ from r2m.forge.registry import Donor, forgery
 
 @forgery("tps", "FR")
 def tps(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Move the five landmarks by a thin-plate spline, the outline pinned; `strength` scales the movement."""
     size = image.shape[0]
@@ -30,12 +26,7 @@ def tps(
 
 @forgery("lip", "FR")
 def lip(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Move the mouth and paste the lower face back at half resolution; `strength` scales the movement."""
     size = image.shape[0]
@@ -49,9 +40,7 @@ def lip(
     return blend(image, moved, soften(mask, rng.uniform(0.8, 1.6)))
 
 
-def mouth_field(
-    mouth: Landmarks, unit: float, strength: float, rng: np.random.Generator, size: int
-) -> np.ndarray:
+def mouth_field(mouth: Landmarks, unit: float, strength: float, rng: Generator, size: int) -> np.ndarray:
     """Return the field (S, S, 2) that stretches and moves the mouth, fading around it."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     dx, dy = (x - mouth[0]) / unit, (y - mouth[1]) / unit

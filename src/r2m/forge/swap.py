@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from r2m.data.align import Landmarks, similarity
 from r2m.data.images import Image
@@ -11,12 +12,7 @@ from r2m.forge.registry import Donor, forgery
 
 @forgery("swap", "FS", needs_donor=True)
 def swap(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Paste the donor's face, aligned, colour-matched and feathered; `strength` is its opacity at most."""
     size = image.shape[0]
@@ -27,12 +23,7 @@ def swap(
 
 @forgery("poisson", "FS", needs_donor=True)
 def poisson(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Clone the donor's face by its gradients (Pérez et al., 2003); `strength` is its opacity at most."""
     size = image.shape[0]
@@ -49,12 +40,7 @@ def poisson(
 
 @forgery("sbi", "FS")
 def sbi(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Blend the face with an altered copy of itself (self-blended images, arXiv 2204.08376).
 
@@ -70,7 +56,7 @@ def sbi(
     return blend(image, copy, mask * min(1.0, strength * rng.uniform(0.6, 1.0)))
 
 
-def recolour(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def recolour(image: Image, strength: float, rng: Generator) -> Image:
     """Return the image with hue, saturation and brightness shifted a little; grey stays grey."""
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.float32)
     hsv[:, :, 0] = (hsv[:, :, 0] + strength * rng.uniform(-4, 4)) % 180
@@ -108,7 +94,7 @@ def sharpen(image: Image, amount: float) -> Image:
     return to_uint8(image + amount * (image - soft))
 
 
-def shift(image: Image, rng: np.random.Generator) -> Image:
+def shift(image: Image, rng: Generator) -> Image:
     """Return the image scaled and moved by up to 4 %."""
     size = image.shape[0]
     scale = rng.uniform(0.96, 1.04)

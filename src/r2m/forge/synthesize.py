@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from r2m.data.align import Landmarks
@@ -52,7 +53,7 @@ def ae(
     image: Image,
     landmarks: Landmarks,
     donor: Donor | None,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     state: PatchAutoencoder,
     strength: float = 1.0,
@@ -64,7 +65,7 @@ def ae(
     return blend(image, (decoded[0] + decoded[1]) / 2, min(1.0, strength * rng.uniform(0.25, 0.5)))
 
 
-def decode(image: Image, state: PatchAutoencoder, rng: np.random.Generator) -> NDArray[np.float32]:
+def decode(image: Image, state: PatchAutoencoder, rng: Generator) -> NDArray[np.float32]:
     """Return the image's reconstruction from codes with a little noise, (S, S, 3)."""
     code = (to_patches(image) - state.mean) @ state.basis
     code += (0.04 * state.scale * rng.standard_normal(code.shape)).astype(np.float32)
@@ -89,12 +90,7 @@ def from_patches(patches: NDArray[np.float32], size: int) -> NDArray[np.float32]
 
 @forgery("up", "EFS")
 def up(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Rebuild the image from a third of its size by zero-insertion; `strength` is the rebuilt share.
 
@@ -118,12 +114,7 @@ def up(
 
 @forgery("dif", "EFS")
 def dif(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
+    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
 ) -> Image:
     """Remove the sensor's noise and add correlated grain; `strength` scales both."""
     smooth = cv2.bilateralFilter(image, 5, strength * rng.uniform(14, 28), 2.0)
