@@ -43,8 +43,8 @@ def finetune(
     A head with one output learns Fake against Real; one with more learns the class of every image, which is 0
     for Real and then the place of its generator in `generators`.
 
-    Goes on from `state_path` if that holds a state with the same `fingerprint`, bit-identical to
-    an uninterrupted training on the same machine.
+    Resumes from `state_path` if that holds a state with the same `fingerprint`, bit-identical to an
+    uninterrupted training on the same machine.
 
     Raises:
         R2MError: no images in a split, or a loss that is not finite.

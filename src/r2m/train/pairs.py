@@ -34,7 +34,7 @@ def rows_of(inputs: Inputs, generators: Sequence[str], split: str) -> tuple[pd.D
 class PairSampler:
     """Batches of `pairs` fakes and as many reals, each epoch a new permutation of the fakes.
 
-    Batch t depends on the seed and on t only, so that a resumed training goes on with the same batches. A
+    Batch t depends on the seed and on t only, so that a resumed training sees the same batches. A
     fake without a known source is paired with a random real of its domain.
     """
 

@@ -45,7 +45,7 @@ def finetune(
     """Fine-tune the detector called `name` from the base on the fakes of `generators`.
 
     With the objective `multiclass`, Real and each generator are classes and the head starts from the seed;
-    with `binary` it starts from `initial_head`. Goes on from `state`, which is removed at the end. `model`
+    with `binary` it starts from `initial_head`. Resumes from `state`, which is removed at the end. `model`
     holds the tensors that training can change, of the step with the best val AUC; crops are augmented, cached
     activations are not.
 

@@ -38,7 +38,7 @@ def save(path: Path, fingerprint: str, progress: Progress, model: nn.Module, opt
 
 
 def load(path: Path, fingerprint: str, model: nn.Module, optimizer: Optimizer) -> Progress | None:
-    """Put a saved state into `model` and `optimizer`; None where none belongs to this training."""
+    """Load a saved state into `model` and `optimizer`; return None where none belongs to this training."""
     if not path.exists():
         return None
     try:

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def best_threshold(sets: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> tuple[float, float]:
-    """Threshold with the greatest mean balanced accuracy over several sets, and that mean.
+    """Return the threshold with the greatest mean balanced accuracy over several sets, and that mean.
 
-    ``sets`` holds (scores of reals, scores of fakes) per set. The candidates are the points half-way between
+    `sets` holds (scores of reals, scores of fakes) per set. The candidates are the points half-way between
     neighbouring scores, and one beyond each end. Of equally good candidates the middle one is taken (the
     lower of two), so that the choice does not lean on a single extreme score.
     """
@@ -30,7 +30,7 @@ def best_threshold(sets: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]
 def _weight_below(
     scores: NDArray[np.float64], weights: NDArray[np.float64], thresholds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Total weight of the scores (N,) that lie strictly below each threshold (M,)."""
+    """Return the total weight of the scores (N,) that lie strictly below each threshold (M,)."""
     order = np.argsort(scores, kind="stable")
     cumulative = np.concatenate([[0.0], np.cumsum(weights[order])])
     return cumulative[np.searchsorted(scores[order], thresholds, side="left")]
