@@ -31,7 +31,7 @@ def main_table(
 ) -> Table:
     """Average a metric over test sets: per family in distribution, and per protocol.
 
-    Cross-dataset is parted by whether the generator was trained on where both kinds occur. `seeds` holds the
+    Cross-dataset is split by whether the generator was trained on, where both cases occur. `seeds` holds the
     metrics (AUC_COLUMNS) of every training.
 
     Raises:
@@ -85,7 +85,7 @@ def main_table(
 def interval_table(
     means: pd.DataFrame, tested: pd.DataFrame, models: pd.DataFrame, resamples: int, trainings: int = 1
 ) -> Table:
-    """Whole protocols of `means` (MEAN_COLUMNS), and how often the reference is significantly apart.
+    """Return the means (MEAN_COLUMNS) over protocols, and how often the reference differs significantly.
 
     `tested` are the comparisons (COMPARISON_COLUMNS) with the reference of all `trainings`, without rows
     where there is none.
@@ -138,7 +138,7 @@ def interval_table(
 
 
 def _heading(protocol: str, part: str) -> Heading:
-    """Heading of the mean over a part of a protocol, or over the whole (`mean`)."""
+    """Return the heading of the mean over a part of a protocol, or over the whole (`mean`)."""
     title = PROTOCOLS[protocol]
     alone = title if part == "mean" else part if part in FAMILIES else f"{title}, {part}"
     return Heading(title, part, alone)

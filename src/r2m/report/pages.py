@@ -56,10 +56,7 @@ def page(path: Path) -> str:
     except (OSError, ValueError, csv.Error) as error:
         raise R2MError(f"{path}: cannot be read as {TYPES[path.suffix]}: {error}") from error
     return PAGE.format(
-        name=escape(path.name),
-        type=TYPES[path.suffix],
-        content=base64.b64encode(content).decode(),
-        body=body,
+        name=escape(path.name), type=TYPES[path.suffix], content=base64.b64encode(content).decode(), body=body
     )
 
 

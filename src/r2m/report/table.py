@@ -45,7 +45,7 @@ def escape(text: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], columns: str) -> list[str]:
-    """Lines of a Markdown table; `columns` has one letter per column, `l` or `r`, as LaTeX's `tabular`."""
+    """Return the lines of a Markdown table; `columns` has `l` or `r` per column, as LaTeX's `tabular`."""
     rules = ["---:" if side == "r" else "---" for side in columns]
     return [_markdown_row(header), f"|{'|'.join(rules)}|", *map(_markdown_row, rows)]
 
@@ -97,7 +97,7 @@ class Table:
     and `_sd`; it is shown with the column's digits, one at least.
 
     Rarely needed: `sections` gives sections (by value) a heading of their own. Within `compared`, a value of
-    `section`, values are ranked, and nowhere else; there have to be two. `notes` has a text to stand behind
+    `section`, values are ranked, and nowhere else; there have to be two. `notes` has a text to put behind
     each value of a column. Columns of text in `right` are aligned to the right, as numbers are. In the
     caption, `**bold**` and `<ins>underlined</ins>` are marked in Markdown only.
     """
@@ -163,7 +163,7 @@ class Table:
         write_text(stem.with_suffix(".tex"), self.to_latex())
 
     def places(self, name: str) -> pd.Series:
-        """Place of every shown value of a column among those of its section, 1 the best; 0 where unranked."""
+        """Return the rank of every shown value of a column in its section, 1 the best; 0 where unranked."""
         values = self._rows[name]
         if name not in (*self.best, *self.lowest):
             return pd.Series(0, index=values.index)
@@ -186,7 +186,7 @@ class Table:
         return pd.api.types.is_numeric_dtype(self.frame[name])
 
     def _sections(self) -> list[tuple[str, list[int]]]:
-        """Value and row numbers of each section; without rows there is one section of none."""
+        """Return value and row numbers of each section; without rows there is a single, empty section."""
         count = len(self._rows)
         values = [""] * count if self.section is None else self._rows[self.section].tolist()
         return [(value, list(rows)) for value, rows in groupby(range(count), values.__getitem__)] or [
@@ -194,7 +194,7 @@ class Table:
         ]
 
     def _latex_groups(self) -> list[str]:
-        """Line of the shared headings, each over the columns of its group, and the rules below it."""
+        """Return the line of shared headings, each over the columns of its group, and the rules below."""
         cells, rules, first = [], [], 1
         groups = [title.group if isinstance(title, Heading) else "" for title in self.titles.values()]
         for group, members in groupby(groups):
@@ -212,7 +212,7 @@ class Table:
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _column(self, name: str, markup: Markup) -> list[str]:
-        """Texts of a column's cells."""
+        """Return the texts of a column's cells."""
         values = self._rows[name]
         missing = pd.Series(np.nan, index=values.index)
         deviations = self._rows.get(name + SPREAD, missing)

@@ -47,7 +47,7 @@ def read_candidates(path: str | Path) -> pd.DataFrame:
 
 
 def tuned_options(candidates: pd.DataFrame) -> list[str]:
-    """Columns that hold the tuned options."""
+    """Return the columns that hold the tuned options."""
     columns = map(str, candidates.columns)
     fixed = ("candidate", MEAN, CHOSEN)
     return [name for name in columns if name not in fixed and not name.startswith(PER_GENERATOR)]
@@ -112,7 +112,7 @@ def _value(value: object) -> str:
 
 
 def _axis_title(candidates: pd.DataFrame, width: float) -> str:
-    """Names of the tuned options in the order of the tick labels; a line each where they are long."""
+    """Return the names of the tuned options in the order of the tick labels, wrapped where they are long."""
     return wrap(" · ".join(tuned_options(candidates)), TICK_SIZE, width)
 
 

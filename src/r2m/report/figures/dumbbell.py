@@ -80,7 +80,7 @@ def draw_dumbbell(means: pd.DataFrame) -> Figure:
 
 
 def _limits(values: pd.Series) -> tuple[float, float]:
-    """Common limits of the x axis: the range of the values and some room."""
+    """Return the common limits of the x axis: the range of the values and some room."""
     span = max(float(values.max() - values.min()), 0.02)
     return float(values.min()) - 0.08 * span, min(float(values.max()) + 0.08 * span, 1.02)
 

@@ -75,7 +75,7 @@ def draw_forest(means: pd.DataFrame, context: EvaluationContext) -> Figure:
 
 
 def _places(models: pd.DataFrame) -> tuple[list[int], list[tuple[str, int]], int]:
-    """Line of every model, (kind, line) of every heading, and the number of lines."""
+    """Return the line of every model, (kind, line) of every heading, and the number of lines."""
     places: list[int] = []
     headings = []
     line = 0
@@ -88,7 +88,7 @@ def _places(models: pd.DataFrame) -> tuple[list[int], list[tuple[str, int]], int
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
-    """Common limits of the x axis: the range of the intervals and some room."""
+    """Return the common limits of the x axis: the range of the intervals and some room."""
     low, high = float(rows["low"].min()), float(rows["high"].max())
     room = 0.05 * max(high - low, 0.02)
     return low - room, high + room

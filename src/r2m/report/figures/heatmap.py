@@ -100,7 +100,7 @@ def _columns(sets: list[TestSet], origin: float, context: EvaluationContext) -> 
 
 
 def _rows(models: pd.DataFrame, top: float) -> tuple[list[float], float]:
-    """Upper edges of the rows, with a heading's height before each kind, and the lower edge of the last."""
+    """Return the upper edges of the rows, with room for a heading before each kind, and the lowest edge."""
     edges: list[float] = []
     y = top
     previous = ""
@@ -114,7 +114,7 @@ def _rows(models: pd.DataFrame, top: float) -> tuple[list[float], float]:
 
 
 def _headings(models: pd.DataFrame, rows: list[float]) -> list[tuple[str, float]]:
-    """Kind and height of the middle of each heading."""
+    """Return kind and height of the middle of each heading."""
     first = {kind: y for kind, y in zip(reversed(list(models["kind"])), reversed(rows), strict=True)}
     return [(kind, y - 0.1) for kind, y in first.items()]
 
@@ -147,7 +147,7 @@ def _cell(axes: Axes, x: float, y: float, value: float, is_own: bool) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits without the leading zero, as in .931; 1.00 for what rounds to one."""
+    """Return three digits without the leading zero, as in .931; 1.00 for what rounds to one."""
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0") else "1.00"
 

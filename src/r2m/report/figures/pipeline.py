@@ -1,4 +1,4 @@
-"""Pipeline diagram of a merge by R²M (arXiv 2509.24367), with the options and numbers of the one that ran."""
+"""Pipeline diagram of a merge by R²M (arXiv 2509.24367), with its options and numbers."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -262,7 +262,7 @@ def _ordered(names: Collection[str], context: EvaluationContext) -> list[str]:
 
 
 def _family(name: str, context: EvaluationContext) -> str:
-    """Family of a specialist: its generator's, or its own name where specialists are of families."""
+    """Return the family of a specialist: its generator's, or its own name where it is of a family."""
     return context.generators[name].family if name in context.generators else name
 
 
@@ -363,7 +363,7 @@ def _star(option: str, tuned: Collection[str]) -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits, without an exponent where there is room."""
+    """Return three significant digits, without an exponent where there is room."""
     return f"{value:#.3g}".rstrip(".") if 1e-3 <= abs(value) < 1e4 else f"{value:.2g}"
 
 

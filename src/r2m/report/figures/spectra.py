@@ -69,7 +69,7 @@ def layer_type(name: str) -> str:
 
 
 def spectra_by_type(report: Mapping[str, Any]) -> dict[str, Spectrum]:
-    """Median spectra of one specialist per type of layer, cut to the shortest of the type."""
+    """Return the median spectra of one specialist per type of layer, cut to the shortest of the type."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for name, matrix in report["matrices"].items():
         grouped.setdefault(layer_type(name), []).append(matrix)
@@ -142,7 +142,7 @@ def draw_spectra(
 
 
 def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[str, Any]]:
-    """Colour by family, dashes by place within it; darker when all dashes are used up."""
+    """Return colours by family and dashes within it; darker colours when all dashes are used up."""
     count: dict[str, int] = {}
     looks: dict[str, tuple[str, Any]] = {}
     for name in names:
@@ -155,7 +155,7 @@ def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[
 
 
 def _limits(curves: Mapping[str, Mapping[str, Spectrum]]) -> tuple[float, float, float]:
-    """Greatest index, and the range of values: from the greatest down to what is seen of four decades."""
+    """Return the greatest index, and the range of values, at most four decades below the greatest."""
     all_spectra = [spectrum for types in curves.values() for spectrum in types.values()]
     values = np.concatenate(
         [np.concatenate([spectrum.task_vector, spectrum.residual]) for spectrum in all_spectra]

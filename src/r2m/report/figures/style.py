@@ -79,7 +79,7 @@ FAMILY_COLOURS = {"FS": "#4477AA", "FR": "#EE6677", "EFS": "#228833", "FE": "#CC
 
 
 def method_colour(name: str) -> str:
-    """Colour of a merge method or of a variant named after one (`r2m_task`), the same in every figure."""
+    """Return the colour of a method or of a variant named after it (`r2m_task`), the same in every figure."""
     prefixes = [method for method in METHOD_COLOURS if name == method or name.startswith(f"{method}_")]
     if prefixes:
         return METHOD_COLOURS[max(prefixes, key=len)]
@@ -88,7 +88,7 @@ def method_colour(name: str) -> str:
 
 
 def model_colour(model: str, kind: str, method: str, context: EvaluationContext) -> str:
-    """Colour of any model: a merge's by its method, a specialist's by its family."""
+    """Return the colour of any model: a merge's by its method, a specialist's by its family."""
     if kind == "merge":
         return method_colour(method)
     if kind == "specialist":
@@ -130,7 +130,7 @@ def canvas(figure: Figure) -> Axes:
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
-    """Width in inches of the longest line of `text` at `size` points, and 5 % for hinting in bitmaps."""
+    """Return the width in inches of the longest line of `text` at `size` points, plus 5 % for hinting."""
     return 1.05 * max(
         (
             TextPath((0, 0), line, size=size).get_extents().x1 / 72
