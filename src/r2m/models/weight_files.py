@@ -14,11 +14,7 @@ EXPECTED = (
 INDEX_SUFFIX = ".index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 # What Hugging Face's libraries, open_clip and PEFT call the weights in a folder, the preferred format first.
-SAFETENSORS_NAMES = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "adapter_model.safetensors",
-)
+SAFETENSORS_NAMES = ("model.safetensors", "open_clip_model.safetensors", "adapter_model.safetensors")
 PICKLE_NAMES = ("pytorch_model.bin", "open_clip_pytorch_model.bin", "adapter_model.bin")
 
 # The safetensors library reads no longer headers either.
@@ -68,10 +64,8 @@ def locate(path: Path) -> tuple[Path, list[str]]:
     files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
     safe = [file for file in files if file.name in SAFETENSORS_NAMES or _is_index(file, ".safetensors")]
     pickles = [file for file in files if file.name in PICKLE_NAMES or _is_index(file, ".bin")]
-    unnamed = [
-        file for file in files if not _SHARD.search(file.name) and not _TRAINING_STATE.match(file.name)
-    ]
-    candidates = safe or pickles or _preferred([file for file in unnamed if _holds_weights(file)])
+    whole = [file for file in files if not _SHARD.search(file.name) and not _TRAINING_STATE.match(file.name)]
+    candidates = safe or pickles or _preferred([file for file in whole if _holds_weights(file)])
     if len(candidates) != 1:
         names = ", ".join(file.name for file in candidates)
         listed = f"{names}; name the file" if names else "neither"
