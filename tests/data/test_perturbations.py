@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from r2m.data import perturb
+from r2m.data import perturbations
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ LEVELS = {
 }
 
 
-@pytest.mark.parametrize("name", perturb.PERTURBATIONS)
+@pytest.mark.parametrize("name", perturbations.PERTURBATIONS)
 def test_each_level_is_farther_from_the_image(image, name):
     before = image.copy()
-    found = [perturb.perturbed(image, name, level, 0, "a") for level in LEVELS[name]]
+    found = [perturbations.perturbed(image, name, level, 0, "a") for level in LEVELS[name]]
     assert all(one.dtype == np.uint8 and one.shape == image.shape for one in found)
     errors = [np.abs(one.astype(float) - image).mean() for one in found]
     assert errors == sorted(errors)
@@ -34,25 +34,25 @@ def test_each_level_is_farther_from_the_image(image, name):
 
 
 def test_levels_without_effect(image):
-    assert np.array_equal(perturb.saturation(image, 1.0), image)
-    assert np.array_equal(perturb.contrast(image, 1.0), image)
-    assert np.array_equal(perturb.blur(image, (1, 1.0)), image)
+    assert np.array_equal(perturbations.saturation(image, 1.0), image)
+    assert np.array_equal(perturbations.contrast(image, 1.0), image)
+    assert np.array_equal(perturbations.blur(image, (1, 1.0)), image)
 
 
 def test_saturation_and_contrast_keep_what_they_should(image):
-    grey = perturb.saturation(image, 0.0)
+    grey = perturbations.saturation(image, 0.0)
     assert np.ptp(grey.astype(int), axis=2).max() == 0
-    flat = perturb.contrast(image, 0.0)
+    flat = perturbations.contrast(image, 0.0)
     assert np.ptp(flat.astype(int)) == 0
     assert abs(int(flat[0, 0, 0]) - cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean()) <= 0.5
 
 
 def test_noise_has_its_sigma_and_is_the_same_for_the_same_image():
     grey = np.full((64, 64, 3), 128, np.uint8)
-    first = perturb.perturbed(grey, "noise", 0.05, 0, "a")
-    assert np.array_equal(first, perturb.perturbed(grey, "noise", 0.05, 0, "a"))
+    first = perturbations.perturbed(grey, "noise", 0.05, 0, "a")
+    assert np.array_equal(first, perturbations.perturbed(grey, "noise", 0.05, 0, "a"))
     for seed, image_id in ((0, "b"), (1, "a")):
-        assert not np.array_equal(first, perturb.perturbed(grey, "noise", 0.05, seed, image_id))
+        assert not np.array_equal(first, perturbations.perturbed(grey, "noise", 0.05, seed, image_id))
     assert (first.astype(float) - 128).std() == pytest.approx(0.05 * 255, rel=0.05)
 
 
@@ -61,4 +61,4 @@ def test_blur_is_a_convolution_with_a_gaussian():
     point[7, 7] = 255
     x = np.exp(-(np.arange(-3, 4) ** 2) / 2)
     kernel = np.outer(x, x) / x.sum() ** 2
-    np.testing.assert_allclose(perturb.blur(point, (7, 1.0))[4:11, 4:11, 0], 255 * kernel, atol=1)
+    np.testing.assert_allclose(perturbations.blur(point, (7, 1.0))[4:11, 4:11, 0], 255 * kernel, atol=1)
