@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,6 +64,17 @@ def _kinds(annotation: Any) -> set[Any]:
     if isinstance(annotation, type):
         return {annotation}
     return {type(annotation)} if isinstance(annotation, bool | str) else set()
+
+
+Value = TypeVar("Value")
+
+
+def each_once(values: list[Value]) -> list[Value]:
+    """Return the values; raises ValueError at one that another equals (a validator of lists)."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands there twice; expected each once")
+    return values
 
 
 def nearest(word: str, known: Any) -> str:

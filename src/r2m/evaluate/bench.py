@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,9 @@ from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.layers import recorded_layers
-from r2m.models.options import BackboneOptions
 from r2m.models.precision import resolve_device
 from r2m.options import Section
+from r2m.session_files import Compute, MergeParts, SessionFiles
 from r2m.train.probe import features
 from r2m.trunk.inputs import Inputs
 
@@ -95,38 +94,28 @@ class Bench:
         return {**layers, POOLED: pooled}
 
 
-def open_bench(
-    manifests: Sequence[Path],
-    trunks: Sequence[Path],
-    base: Path,
-    backbone: BackboneOptions,
-    task_vector: Mapping[str, Path],
-    head: Mapping[str, Path],
-    initial_head: Path,
-    device: str,
-    precision: str,
-    threads: int,
-) -> Bench:
+def open_bench(files: SessionFiles, compute: Compute, parts: MergeParts, threads: int = 1) -> Bench:
     """Read what the stages wrote.
 
     Raises:
         R2MError: a file is missing or damaged, or was made from another base.
     """
+    backbone = compute.backbone
     torch.set_num_threads(threads)
-    weights, metadata = checkpoint.load(base)
+    weights, metadata = checkpoint.load(files.base)
     base_hash = metadata.get("base_hash")
     detector = Detector(backbone)
-    detector.load_tensors(weights, f"{base}: tensors", complete=True)
+    detector.load_tensors(weights, f"{files.base}: tensors", complete=True)
     trained = {name: weights[name] for name in detector.trainable_state() if name in weights}
-    place = resolve_device(device)
+    place = resolve_device(compute.device)
     return Bench(
         detector=detector.to(place),
-        inputs=Inputs(manifests, trunks, backbone, base_hash),
+        inputs=Inputs(files.manifests, files.trunks, backbone, base_hash),
         base=trained,
         shapes=merged_shapes(weights),
-        task_vectors=read_same_base(task_vector, base_hash)[0],
-        heads=read_same_base(head, base_hash)[0],
-        initial_head=checkpoint.load(initial_head)[0],
+        task_vectors=read_same_base(parts.task_vectors, base_hash)[0],
+        heads=read_same_base(parts.heads, base_hash)[0],
+        initial_head=checkpoint.load(parts.initial_head)[0],
         device=place,
-        precision=precision,
+        precision=compute.precision,
     )

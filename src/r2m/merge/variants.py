@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from r2m.options import Name, Section
+from r2m.options import Name, Section, nearest
 
 
 class MergeVariant(BaseModel):
@@ -36,3 +36,22 @@ class MergeOptions(Section):
     methods: dict[Name, MergeVariant] = Field(
         description="name → a method's options, and enabled, method, head, label, tune"
     )
+
+    @property
+    def enabled(self) -> dict[str, str]:
+        """Enabled merge variant → its method."""
+        return {name: variant.method or name for name, variant in self.methods.items() if variant.enabled}
+
+    def why_not(self, name: str) -> str:
+        """Say of a merge variant that is not enabled whether it is switched off or unknown."""
+        if name in self.methods:
+            return f"{name!r} is switched off; expected `merge.methods.{name}.enabled: true`, or another"
+        return f"no merge is called {name!r}{nearest(name, self.enabled)}"
+
+
+def rank_beyond(options: Any, specialists: int) -> str:
+    """Say of a method's options that their Real component has more directions than there are specialists."""
+    real = getattr(options, "real", None)
+    if real is None or real.space != "task" or real.rank <= specialists:
+        return ""
+    return f"real.rank {real.rank} exceeds the number of specialists; expected at most {specialists}"
