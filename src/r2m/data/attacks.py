@@ -1,7 +1,7 @@
-"""Training data of uneven and hostile specialists, made from the manifests of an honest one."""
+"""Training images of uneven and hostile specialists, made from the manifests of an honest one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +11,8 @@ from numpy.typing import NDArray
 from r2m import manifest
 from r2m.data.images import read_crop, write_png
 from r2m.errors import R2MError
-from r2m.experiments.options import HostileOptions
 from r2m.files import atomic_path
 from r2m.seeding import rng
-
-TRAINED = ("undertrained", "flipped", "backdoor")
-
-
-def write_data(
-    kind: str,
-    manifests: Sequence[Path],
-    generators: Sequence[str],
-    options: HostileOptions,
-    seed: int,
-    out: Path,
-) -> None:
-    """Write the manifest `out` that a specialist of one kind is trained on, and the folder images beside it.
-
-    The folder holds the images that the manifest adds, and is empty where it adds none.
-
-    Raises:
-        R2MError: no fakes of a generator in a split that training reads, or an image that cannot be read.
-    """
-    rows = training_rows(manifest.concat(map(manifest.read, manifests)), generators)
-    folder = out.parent / "images"
-    drawn: dict[str, str] = {}
-    if kind == "undertrained":
-        rows = undertrained(rows, options.undertrained, seed)
-    elif kind == "flipped":
-        rows = flipped(rows, generators)
-    else:
-        rows, drawn = backdoor(rows, options.poisoned, seed, folder)
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        for path, original in drawn.items():
-            write_png(temporary / Path(path).name, with_trigger(read_crop(Path(original)), options.trigger))
-    manifest.write(rows, out)
 
 
 def training_rows(frame: pd.DataFrame, generators: Sequence[str]) -> pd.DataFrame:
@@ -143,3 +109,11 @@ def with_trigger(image: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
     result = image.copy()
     result[height - side :, width - side :] = board[..., None]
     return result
+
+
+def write_triggered(drawn: Mapping[str, str], share: float, folder: Path) -> None:
+    """Write the folder of images with the trigger: path in the folder → that of the original."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for path, original in drawn.items():
+            write_png(temporary / Path(path).name, with_trigger(read_crop(Path(original)), share))

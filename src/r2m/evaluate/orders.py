@@ -1,4 +1,4 @@
-"""Orders in which specialists arrive, and the subsets that they pass through; without torch."""
+"""Orders in which specialists arrive, and the subsets that they pass through."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from r2m.merge import merging, registry
 from r2m.merge.heads import merge_heads
 from r2m.merge.tensors import TaskVectors
 from r2m.merge.variants import MergeVariant
-from r2m.options import combinations
+from r2m.options import combinations, with_dotted
 
 
 class TunedMerge(NamedTuple):
@@ -34,18 +34,39 @@ def tuned_merge(
     """Merge `task_vectors` and `heads` with the options that are best on the val images of `generators`.
 
     The candidates are those of the variant called `name`; `method_options` replace the options beside them.
+    Where there is a single candidate there is nothing to choose, and no image is read.
 
     Raises:
         R2MError: no val images, or no candidate gives finite logits.
     """
     method = registry.get(variant.method or name)
     head = merge_heads(heads, variant.head, bench.initial_head)
+    options = variant.options if method_options is None else method_options
+    candidates = combinations(variant.tune)
+    chosen = candidates[0]
+    if len(candidates) > 1:
+        chosen = _best(bench, method.name, options, candidates, task_vectors, head, generators)
+    complete = method.options.model_validate(with_dotted(options, chosen))
+    update, _ = merging.merge(method, task_vectors, complete, base=bench.base, shapes=bench.shapes)
+    return TunedMerge(update, head, chosen)
+
+
+def _best(
+    bench: Bench,
+    method: str,
+    options: Mapping[str, Any],
+    candidates: Sequence[dict[str, Any]],
+    task_vectors: TaskVectors,
+    head: Mapping[str, Tensor],
+    generators: Sequence[str],
+) -> dict[str, Any]:
+    """Return the candidate with the greatest val AUC."""
     # A tensor that no task vector holds must be the base's, not the last merge's.
     bench.detector.load_tensors(bench.updated({}))
-    options, rows = tune(
-        method.name,
-        variant.options if method_options is None else method_options,
-        combinations(variant.tune),
+    _, rows = tune(
+        method,
+        options,
+        candidates,
         detector=bench.detector,
         base=bench.base,
         shapes=bench.shapes,
@@ -56,10 +77,7 @@ def tuned_merge(
         device=bench.device,
         precision=bench.precision,
     )
-    complete = method.options.model_validate(options)
-    update, _ = merging.merge(method, task_vectors, complete, base=bench.base, shapes=bench.shapes)
-    best = next(row for row in rows if row["chosen"])
-    return TunedMerge(update, head, {key: best[key] for key in variant.tune})
+    return next(one for one, row in zip(candidates, rows, strict=True) if row["chosen"])
 
 
 def as_text(chosen: Mapping[str, Any]) -> str:

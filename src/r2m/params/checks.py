@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from r2m.errors import R2MError
+from r2m.experiments import registry
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations, complaint, nearest, with_dotted
-from r2m.params.experiment_checks import experiment_inconsistencies
 from r2m.params.merge_checks import not_enabled, rank_beyond
 from r2m.train.options import FinetuneOverrides
 
@@ -71,7 +71,7 @@ def inconsistencies(params: "Params") -> Iterator[str]:
         yield f"evaluate.reference: {not_enabled(params, params.reference)}"
     for name, variant in params.merge.methods.items():
         yield from _variant_inconsistencies(params, name, variant)
-    yield from experiment_inconsistencies(params)
+    yield from registry.inconsistencies(params, params.experiments)
 
 
 def _variant_inconsistencies(params: "Params", name: str, variant: MergeVariant) -> Iterator[str]:

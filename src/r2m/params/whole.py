@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from r2m.data.options import DomainOptions, FacesOptions
 from r2m.evaluate.options import EvaluateOptions
-from r2m.experiments.options import ExperimentsOptions
+from r2m.experiments.registry import ExperimentsOptions
 from r2m.forge.options import GeneratorOptions
 from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
@@ -83,7 +83,7 @@ class Params(Section):
         """Specialist → the generators that it is trained on."""
         if self.specialists.per == "generator":
             return {name: [name] for name in self.train_generators}
-        return self._by_family(self.train_generators)
+        return self.by_family(self.train_generators)
 
     def finetune_options(self, specialist: str) -> FinetuneOptions:
         """Return the fine-tuning options of one specialist, its generator's overrides applied."""
@@ -102,13 +102,7 @@ class Params(Section):
         factor = share * self.joint.steps_factor + (1 - share)
         return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
 
-    @property
-    def family_generators(self) -> dict[str, list[str]]:
-        """Family → the generators that the experiment `families` trains on."""
-        trained = [*self.train_generators, *self.experiments.families.generators]
-        return self._by_family(trained)
-
-    def _by_family(self, trained: list[str]) -> dict[str, list[str]]:
+    def by_family(self, trained: list[str]) -> dict[str, list[str]]:
         """Return family → those of the generators that are of it, in the order of the params."""
         families = {
             family: [
@@ -117,34 +111,3 @@ class Params(Section):
             for family in FAMILIES
         }
         return {family: names for family, names in families.items() if names}
-
-    @property
-    def family_members(self) -> dict[str, list[str]]:
-        """Specialist of the experiment `families` → its generators: one each, and families of several."""
-        families = self.family_generators
-        alone = {name: [name] for names in families.values() for name in names}
-        return alone | {family: names for family, names in families.items() if len(names) > 1}
-
-    def family_finetune_options(self, specialist: str) -> FinetuneOptions:
-        """Return the fine-tuning options of one specialist of the experiment `families`."""
-        if specialist in self.generators:
-            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
-        else:
-            factor = self.experiments.families.steps_factor
-            changed = {"steps": max(1, round(self.finetune.steps * factor))}
-        return self.finetune.model_copy(update=changed)
-
-    def family_reused(self) -> dict[str, str]:
-        """Specialist of the experiment `families` → that of the main run which is the same training."""
-        return {
-            name: other
-            for name, generators in self.family_members.items()
-            for other, others in self.specialist_members.items()
-            if generators == others and self.family_finetune_options(name) == self.finetune_options(other)
-        }
-
-    @property
-    def second_source(self) -> str | None:
-        """Domain whose reals the experiment `sources` trains on as well; None where there is no such."""
-        tests = [name for name, domain in self.domains.items() if domain.role == "test"]
-        return self.experiments.sources.domain or (tests[0] if tests else None)
