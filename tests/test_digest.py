@@ -1,7 +1,7 @@
 import pytest
 
 from r2m import digest
-from r2m.digest import closure, code_digest
+from r2m.digest import closure, code_digest, modules_of
 from r2m.merge import registry
 
 
@@ -15,10 +15,14 @@ def package(tmp_path, monkeypatch):
             path = tmp_path / f"{name}.py"
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        digest._tree.cache_clear()
+        forget()
+
+    def forget():
+        for cached in (digest._parsed, digest._uses, digest._file, digest._digest):
+            cached.cache_clear()
 
     yield write
-    digest._tree.cache_clear()
+    forget()
 
 
 BODY = '"""Doc."""\nimport os\n\n\nclass A:\n    """Doc."""\n\n    def f(self):\n        return 1\n'
@@ -44,7 +48,7 @@ def test_imports_are_followed_however_they_are_written(package):
         **{"folder/d": "", "folder/__init__": "name = 1\n"},
     )
     expected = {"r2m.a", "r2m.b", "r2m.c", "r2m.e", "r2m.folder", "r2m.folder.d"}
-    assert closure(["r2m.a"]) == expected
+    assert modules_of(["r2m.a"]) == expected
     before = code_digest(["r2m.a"])
     package(e="x = 1\n")
     assert code_digest(["r2m.a"]) != before
@@ -68,35 +72,89 @@ def test_unknown_module(package):
         code_digest(["r2m.absent"])
 
 
+def test_only_what_a_function_uses_counts(package):
+    text = (
+        "from r2m import b\nfrom r2m.c import g\n\nLIMIT = 1\n\n"
+        "def f():\n    return b.used(LIMIT)\n\ndef h():\n    return g()\n"
+    )
+    package(
+        a=text, b="def used(x):\n    return x\n\ndef unused():\n    return 1\n", c="def g():\n    return 2\n"
+    )
+    assert closure(["r2m.a:f"]) == {"r2m.a:", "r2m.a:f", "r2m.a:LIMIT", "r2m.b:", "r2m.b:used"}
+    before = code_digest(["r2m.a:f"])
+    package(a=text.replace("return g()", "return g() + 1"), c="def g():\n    return 3\n")
+    assert code_digest(["r2m.a:f"]) == before
+    package(a=text.replace("LIMIT = 1", "LIMIT = 2"))
+    assert code_digest(["r2m.a:f"]) != before
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from r2m.b import g\n\ndef f():\n    return g()\n",
+        "from r2m.b import g as other\n\ndef f():\n    return [other]\n",
+        "from r2m import b\n\ndef f():\n    return b.g()\n",
+        "from r2m import b\n\ndef f(module=b):\n    return module\n",
+        "import r2m.b as b\n\ndef f():\n    return b.g\n",
+        "import r2m.b\n\ndef f():\n    return r2m.b.g()\n",
+        "def f():\n    from r2m.b import g\n\n    return g()\n",
+        "def f():\n    import r2m.b\n\n    return r2m.b.g()\n",
+        "from r2m.b import g\n\nclass A:\n    x = g()\n\nclass B(A):\n    pass\n\n@B\ndef f():\n    pass\n",
+        "from r2m.b import g\n\nTABLE = {1: g}\n\ndef f(key=1):\n    return TABLE[key]()\n",
+        "from r2m.b import g\n\nif g():\n    pass\n\ndef f():\n    pass\n",
+        "from r2m.d import g\n\ndef f():\n    return g()\n",
+    ],
+)
+def test_every_way_of_use_counts(package, use):
+    package(a=use, b="def g():\n    return 1\n", d="from r2m.b import g\n")
+    before = code_digest(["r2m.a:f"])
+    package(b="def g():\n    return 2\n")
+    assert code_digest(["r2m.a:f"]) != before
+
+
+def test_unknown_name(package):
+    package(a="x = 1\n")
+    with pytest.raises(FileNotFoundError, match=r"no y in r2m\.a"):
+        code_digest(["r2m.a:y"])
+
+
 def test_carriers_of_values_do_not_count():
-    found = closure(["r2m.cli.finetune"])
-    assert "r2m.train.finetune" in found
-    assert not found & {"r2m.params", "r2m.errors", "r2m.cli.json_type"}
+    reached = closure(["r2m.train.stages:finetune"])
+    assert "r2m.train.finetune:finetune" in reached
+    classes = {"r2m.errors:R2MError", "r2m.train.options:FinetuneOptions", "r2m.options:Section"}
+    assert not reached & classes
 
 
 def test_the_expansion_of_a_grid_counts():
-    """Which candidate is which must not change unseen, as it would in `r2m.params`."""
-    assert "r2m.dotted" in closure(["r2m.cli.tune"])
+    """Which candidate is which must not change unseen, as options may."""
+    assert "r2m.options:combinations" in closure(["r2m.evaluate.stages:tune"])
 
 
 @pytest.mark.parametrize("method", registry.names())
 def test_a_merge_method_does_not_touch_the_others(method):
     own = f"r2m.merge.methods.{method}"
-    others = {f"r2m.merge.methods.{one}" for one in registry.names()} - closure([own])
-    for command in ("tune", "merge_variant"):
-        found = closure([f"r2m.cli.{command}", own])
-        assert own in found
-        assert not found & others
+    others = {f"r2m.merge.methods.{name}" for name in registry.names()} - modules_of([own])
+    for stage in ("r2m.evaluate.stages:tune", "r2m.merge.stages:merge"):
+        reached = modules_of([stage, own])
+        assert own in reached
+        assert not reached & others
 
 
 def test_methods_that_build_on_others():
     methods = {name: f"r2m.merge.methods.{name}" for name in registry.names()}
-    built = {name for name, one in methods.items() if closure([one]) & set(methods.values()) != {one}}
+    built = {
+        name for name, module in methods.items() if modules_of([module]) & set(methods.values()) != {module}
+    }
     assert built == {"knots_ties"}
 
 
-def test_training_does_not_depend_on_merging_or_figures():
-    for command in ("faces", "trunk", "finetune", "probe", "base", "statistics", "task_vector"):
-        found = closure([f"r2m.cli.{command}"])
-        later = ("r2m.evaluate", "r2m.figures", "r2m.merge.methods", "r2m.merge.merging", "r2m.merge.real")
-        assert not [name for name in found if name.startswith(later)]
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *("data.stages:faces", "trunk.stages:trunk", "models.stages:base", "merge.stages:task_vector"),
+        *("train.stages:finetune", "train.stages:probe", "train.stages:statistics"),
+    ],
+)
+def test_training_does_not_depend_on_merging_or_figures(stage):
+    later = ("r2m.evaluate", "r2m.report", "r2m.experiments", "r2m.merge.methods")
+    assert not [name for name in modules_of([f"r2m.{stage}"]) if name.startswith(later)]

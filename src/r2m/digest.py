@@ -1,73 +1,186 @@
-"""Digest of the code that a command runs, so that a workflow reruns what a change of code affects."""
+"""Digest of the code that a job runs, so that a workflow reruns what a change of code affects."""
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 SOURCE = Path(__file__).parent
 
-# They check and carry values that the rules pass in full, so a change there cannot change a result by itself.
+# Their classes carry and check values that rules pass in full, and change no result by themselves.
 _CARRIERS = frozenset(
     {
-        "r2m.errors",
-        "r2m.options",
-        "r2m.params",
-        "r2m.merge.variants",
-        "r2m.cli.json_type",
         *(
-            f"r2m.{package}.options"
-            for package in ("data", "forge", "models", "trunk", "train", "evaluate", "experiments")
+            "r2m.errors",
+            "r2m.options",
+            "r2m.core_params",
+            "r2m.params",
+            "r2m.session_files",
+            "r2m.merge.variants",
         ),
+        *(f"r2m.{package}.options" for package in ("data", "forge", "models", "trunk", "train", "evaluate")),
     }
 )
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """Return a digest of the syntax trees of `modules` and of every r2m module that they import.
+def code_digest(targets: Iterable[str]) -> str:
+    """Return a digest of the syntax trees of `targets` and of every definition of r2m that they use.
 
-    Imports inside functions count; comments, blank lines and layout do not.
+    A target is a module, or `module:name` for one function or class of it. Imports inside functions count;
+    comments, docstrings, blank lines and layout do not.
     """
-    digest = hashlib.sha256()
-    for name in sorted(closure(modules)):
-        digest.update(f"{name}:{_tree(name)[0]}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def closure(modules: Iterable[str]) -> set[str]:
-    """Return `modules` and the r2m modules that they import, transitively.
-
-    Raises:
-        FileNotFoundError: one of `modules` does not exist.
-    """
-    pending, found = list(modules), set[str]()
-    for name in pending:
-        if _file(name) is None:
-            raise FileNotFoundError(f"no module {name}")
-    while pending:
-        name = pending.pop()
-        if name not in found and name not in _CARRIERS:
-            found.add(name)
-            pending.extend(_tree(name)[1])
-    return found
+    return _digest(tuple(targets))
 
 
 @cache
-def _tree(name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the digest of one module's syntax tree, and the r2m modules it imports."""
+def _digest(targets: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for node in sorted(closure(targets)):
+        module, _, name = node.partition(":")
+        digest.update(f"{node}:{_parsed(module).digest(name)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def closure(targets: Iterable[str]) -> set[str]:
+    """Return the definitions `module:name` that `targets` use, transitively.
+
+    Statements of a module that define nothing stand as `module:`; they count with any of its definitions.
+
+    Raises:
+        FileNotFoundError: one of `targets` does not exist.
+    """
+    pending: list[str] = []
+    for target in targets:
+        module, _, name = target.partition(":")
+        if _file(module) is None or (name and name not in _parsed(module).definitions):
+            raise FileNotFoundError(f"no module {module}" if not name else f"no {name} in {module}")
+        pending += [target] if name else _whole(module)
+    reached = set[str]()
+    while pending:
+        node = pending.pop()
+        module, _, name = node.partition(":")
+        if node in reached or (module in _CARRIERS and _parsed(module).is_class(name)):
+            continue
+        reached.add(node)
+        pending += [f"{module}:", *_uses(module, name)]
+    return reached
+
+
+def modules_of(targets: Iterable[str]) -> set[str]:
+    """Return the modules that `closure` reaches into."""
+    return {node.partition(":")[0] for node in closure(targets)}
+
+
+@dataclass(frozen=True)
+class _Module:
+    """The syntax tree of one module by its definitions; `imports` are the names that top-level imports bind.
+
+    Under the empty name stand all other statements.
+    """
+
+    name: str
+    definitions: Mapping[str, list[ast.stmt]]
+    imports: Mapping[str, str]
+
+    def digest(self, name: str) -> str:
+        """Return the digest of one definition."""
+        text = "".join(map(ast.dump, self.definitions.get(name, [])))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def is_class(self, name: str) -> bool:
+        """Whether a definition is a class."""
+        return any(isinstance(node, ast.ClassDef) for node in self.definitions.get(name, []))
+
+    def uses(self, name: str) -> Iterator[str]:
+        """Yield the definitions that one of this module refers to."""
+        for statement in self.definitions.get(name, []):
+            attributes = [node for node in ast.walk(statement) if isinstance(node, ast.Attribute)]
+            roots = {id(node.value) for node in attributes if isinstance(node.value, ast.Name)}
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    for _, target in _bound(node):
+                        yield from _resolved(target)
+                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    if node.value.id in self.imports:
+                        yield from _resolved(f"{self.imports[node.value.id]}.{node.attr}")
+                    elif node.value.id in self.definitions:
+                        yield f"{self.name}:{node.value.id}"
+                elif isinstance(node, ast.Name) and id(node) not in roots:
+                    if node.id in self.definitions:
+                        yield f"{self.name}:{node.id}"
+                    elif node.id in self.imports:
+                        yield from _resolved(self.imports[node.id])
+
+
+@cache
+def _uses(module: str, name: str) -> tuple[str, ...]:
+    return tuple(_parsed(module).uses(name))
+
+
+@cache
+def _parsed(name: str) -> _Module:
+    """Parse one module, without its docstrings."""
     file = _file(name)
     assert file is not None
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    imported: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     _drop_docstrings(tree)
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-    return digest, tuple(one for one in imported if one.startswith("r2m.") and _file(one))
+    definitions: dict[str, list[ast.stmt]] = {"": []}
+    imports: dict[str, str] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) or _is_alias(statement):
+            imports |= dict(_bound(statement))
+            continue
+        names = _defined(statement)
+        for defined in names or [""]:
+            definitions.setdefault(defined, []).append(statement)
+    return _Module(name, definitions, imports)
+
+
+def _is_alias(statement: ast.stmt) -> TypeGuard[ast.Import]:
+    """Whether a statement is `import … as …` alone; a plain `import r2m.module` counts as using all of it."""
+    return isinstance(statement, ast.Import) and all(alias.asname for alias in statement.names)
+
+
+def _defined(statement: ast.stmt) -> list[str]:
+    """Return the names that a function, a class or an assignment defines; none for other statements."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+        return names if all(isinstance(target, ast.Name | ast.Tuple) for target in targets) else []
+    return []
+
+
+def _bound(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """Yield the names that an import binds, with the `r2m.module` or `r2m.module.name` they stand for."""
+    for alias in statement.names:
+        whole = alias.name if isinstance(statement, ast.Import) else f"{statement.module}.{alias.name}"
+        if whole.startswith("r2m."):
+            yield alias.asname or alias.name, whole
+
+
+def _resolved(dotted: str) -> list[str]:
+    """Return the definitions that `r2m.module.name` stands for: one, or all of a module."""
+    if _file(dotted) is not None:
+        return _whole(dotted)
+    module, _, name = dotted.rpartition(".")
+    if _file(module) is None:
+        return _resolved(module) if module else []
+    return [f"{module}:{name}"] if name in _parsed(module).definitions else _reexported(module, name)
+
+
+def _reexported(module: str, name: str) -> list[str]:
+    """Return what a name that a module imports itself stands for; all of the module where it does not say."""
+    imports = _parsed(module).imports
+    return _resolved(imports[name]) if name in imports else _whole(module)
+
+
+def _whole(module: str) -> list[str]:
+    return [f"{module}:{name}" for name in _parsed(module).definitions]
 
 
 def _drop_docstrings(tree: ast.Module) -> None:
@@ -79,6 +192,7 @@ def _drop_docstrings(tree: ast.Module) -> None:
             del node.body[0]
 
 
+@cache
 def _file(name: str) -> Path | None:
     """Return the source file of the module or package `name`, None if there is none."""
     path = SOURCE.joinpath(*name.split(".")[1:])

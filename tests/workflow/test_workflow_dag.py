@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections import Counter
 
 import pandas as pd
@@ -20,6 +21,10 @@ REPORTING = [
 METHOD_FIGURES = [
     f"figure_{name} {variant}" for name in ("spectra", "pipeline") for variant in ("r2m_task", "r2m")
 ]
+
+
+def prune(project: Project) -> None:
+    project.run(sys.executable, "-m", "r2m", "prune", "--yes")
 
 
 def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str]:
@@ -133,6 +138,8 @@ def test_switching_a_method_off_shows_the_others_only(project: Project) -> None:
     project.snakemake("--", "results/tables/auc.csv")
     words = set(re.findall(r"\w+", (project / "results/tables/auc.csv").read_text()))
     assert "ties" not in words
+    assert (project / "results/merged/ties/seed0/model.safetensors").exists(), "deleted unasked"
+    prune(project)
     assert not list((project / "results").glob("*/ties/*"))
 
 
@@ -153,7 +160,7 @@ def test_comments_and_layout_change_nothing(project: Project) -> None:
     source.write_text(text.replace('"""Fine-tuning of', '"""The fine-tuning of', 1) + "\n\n# A remark.\n")
     params = project / "params.yaml"
     params.write_text("# A remark.\n\n" + params.read_text())
-    rules = project / "workflow/rules/finetune.smk"
+    rules = project / "workflow/rules/training.smk"
     rules.write_text("# A remark.\n" + rules.read_text())
     assert project.jobs() == Counter()
 
@@ -209,12 +216,18 @@ def test_labels_are_no_shell_code(project: Project) -> None:
     assert models.set_index("model")["label"]["ties"] == label
 
 
-def test_specialists_of_families_that_are_gone_are_removed(project: Project) -> None:
+def test_nothing_is_deleted_unasked(project: Project) -> None:
     gone = project / "results/experiments/families/specialists/gone/seed0/model.safetensors"
     gone.parent.mkdir(parents=True)
     gone.touch()
-    project.snakemake("--forcerun", "data_card", "--", "results/data_card.md")
+    told = project.snakemake("--forcerun", "data_card", "--", "results/data_card.md")
+    assert "`r2m prune` lists them" in told
+    assert gone.exists()
+    assert str(gone.relative_to(project.root)) in project.run(sys.executable, "-m", "r2m", "prune")
+    assert gone.exists()
+    prune(project)
     assert not gone.parents[1].exists()
+    assert not project.jobs(), "what is asked for stays"
 
 
 def test_removed_names_leave_nothing_behind(project: Project) -> None:
@@ -223,11 +236,12 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
     for experiment in ("families", "sources"):
         project.edit(f"experiments.{experiment}.enabled", False)
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
+    prune(project)
     tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
     assert len(tables) == 12
     for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path
-    kept = [path for path in (project / "results").rglob("*") if "logs" not in path.parts]
-    names = ("inp", "r2m_task", "forge-inp", "merge-r2m_task")
-    assert [path for path in kept if path.name.split(".")[0] in names] == []
+    records = {"logs", "benchmarks", "code"}
+    kept = [path for path in (project / "results").rglob("*") if records.isdisjoint(path.parts)]
+    assert [path for path in kept if path.is_file() and {"inp", "r2m_task"} & {path.stem, *path.parts}] == []

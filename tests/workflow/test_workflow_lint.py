@@ -10,65 +10,62 @@ import pytest
 import yaml
 from workflow_project import REPOSITORY, Project
 
-from r2m.experiments.options import ExperimentsOptions
+from r2m.options import FAMILIES
+from r2m.params import load
+from r2m.plan.tracking import Tracked
+from r2m.workflow import Workflow
 
 RULES = REPOSITORY / "workflow/rules"
-
-
-def rules_by_file() -> dict[str, set[str]]:
-    """File of rules → the names of its rules."""
-    found = {}
-    for path in RULES.glob("*.smk"):
-        names = re.findall(
-            r"^(?:rule (\w+):|use rule \w+ as (\w+) with:)", path.read_text(), flags=re.MULTILINE
-        )
-        found[path.stem] = {one or other for one, other in names}
-    return found
-
-
-def files_by_digest() -> dict[str, list[str]]:
-    """File below results/code → the files of rules that it digests, as dvc.smk has it."""
-    text = (RULES / "dvc.smk").read_text()
-    found = re.findall(r'"([a-z]+)(?:-\{name\})?": digest\(\s*"([a-z ]+)"', text)
-    return {name: files.split() for name, files in found}
-
-
-STAGES: dict[str, dict[str, Any]] = {
-    name: stage.get("do", stage)
-    for name, stage in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items()
+RUN = Workflow(load(REPOSITORY / "params.yaml"))
+KEYS = {
+    "${domains}": RUN.plan.domains,
+    "${generators}": RUN.plan.generators,
+    "${families}": FAMILIES,
+    "${merge.methods}": list(RUN.params.merge.methods),
 }
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if name != "code"])
-def test_stage_depends_on_the_code_of_the_rules_that_it_allows(name: str) -> None:
-    stage = STAGES[name]
+def expanded() -> dict[str, tuple[Tracked, dict[str, Any]]]:
+    """Name in dvc.yaml → what the plan has of the stage, and what dvc.yaml has, with the key filled in."""
+    stages = {}
+    for name, stage in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items():
+        for key in KEYS[stage["foreach"]] if "foreach" in stage else [""]:
+            text = yaml.safe_dump(stage.get("do", stage)).replace("${key}", key).replace("${item}", key)
+            filled = yaml.safe_load(text)
+            target = re.search(r"stage_\w+$", filled["cmd"])
+            if target is None:
+                assert name == "code"
+                continue
+            (tracked,) = (
+                one for known, one in RUN.tracked.items() if f"stage_{known.replace('-', '_')}" == target[0]
+            )
+            stages[f"{name}@{key}" if key else name] = tracked, filled
+    return stages
+
+
+STAGES = expanded()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_of_dvc_is_that_of_the_plan(name: str) -> None:
+    tracked, stage = STAGES[name]
     command = re.search(r"\$\{run\} (.*?) -- (\S+)$", " ".join(stage["cmd"].split()))
     assert command
     *rules, target = command[1].split()
     assert target == command[2], "the target is allowed to run too"
-    assert target.startswith("stage_")
-    digests = [
-        dep.removeprefix("results/code/").partition("-$")[0] for dep in stage["deps"] if "/code/" in dep
+    assert {job.name for job, _ in tracked.jobs} <= set(rules) <= set(RUN.main)
+    assert f"results/code/{target.removeprefix('stage_')}" in {dep.replace("-", "_") for dep in stage["deps"]}
+    outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+    assert [file for file in tracked.files if not file.startswith(tuple(outs))] == []
+
+
+def test_every_job_belongs_to_one_stage_of_dvc() -> None:
+    jobs = [
+        (job.name, *wildcards.values()) for tracked, _ in STAGES.values() for job, wildcards in tracked.jobs
     ]
-    covered = {file for digest in digests for file in files_by_digest()[digest]}
-    by_file = rules_by_file()
-    assert set(rules) <= set().union(*by_file.values()), "no such rule"
-    assert {file for file, names in by_file.items() if names & set(rules)} == covered
-
-
-def test_every_rule_belongs_to_a_stage() -> None:
-    allowed = {word for stage in STAGES.values() for word in re.findall(r"\w+", stage["cmd"])}
-    # The experiments of the paper are Snakemake's alone.
-    experiments = {"experiments", "two_sources", *ExperimentsOptions.model_fields} - {"sources"}
-    found = {file: rules for file, rules in rules_by_file().items() if file not in experiments}
-    assert set().union(*found.values()) - allowed == set()
-
-
-def test_stages_read_sections_that_params_have() -> None:
-    """DVC refuses to run where a section that a stage depends on is left out."""
-    sections = {one.partition(".")[0] for stage in STAGES.values() for one in stage["params"]}
-    for path in ("params.yaml", "tests/workflow/tiny.yaml"):
-        assert sections <= set(yaml.safe_load((REPOSITORY / path).read_text())), path
+    planned = [(stage.name, *one.values()) for stage in RUN.main.values() for one in stage.instances]
+    assert sorted(jobs) == sorted(planned)
+    assert len(set(jobs)) == len(jobs)
 
 
 def test_schema_is_that_of_the_models() -> None:

@@ -1,31 +1,28 @@
-"""`r2m prune`: remove results of names that are no longer in params.yaml."""
+"""`r2m prune`: results of names that params.yaml does not hold any more."""
 
-import logging
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from r2m.cli.compute import FILE
-
-logger = logging.getLogger(__name__)
-
 
 @click.command()
-@click.option("--results", type=FILE, required=True, help="Folder `results`.")
-@click.option("--keep", multiple=True, required=True, help="FOLDER=NAME,NAME… below the folder of results.")
-def command(results: Path, keep: tuple[str, ...]) -> None:
-    """Remove what stands in the given folders under another name than the given ones."""
-    for item in keep:
-        folder, separator, names = item.partition("=")
-        if not separator:
-            raise click.UsageError(f"--keep {item!r}: expected FOLDER=NAME,NAME…")
-        for path in sorted(results.joinpath(folder).glob("*")):
-            if not path.name.startswith(".") and path.name.split(".")[0] not in names.split(","):
-                is_folder = path.is_dir() and not path.is_symlink()
-                if not is_folder or any(one.is_file() for one in path.rglob("*")):
-                    logger.info("%s: params.yaml leaves it out, removed", path)
-                if is_folder:
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+@click.option("--yes", is_flag=True, help="Remove the files; without it they are only listed.")
+@click.option("--params", "path", type=click.Path(path_type=Path), default=Path("params.yaml"))
+def command(yes: bool, path: Path) -> None:
+    """List the files below results that params.yaml does not ask for, and remove them if told to."""
+    from r2m.params import load
+    from r2m.workflow import Workflow
+
+    orphans = Workflow(load(path)).orphans()
+    size = sum(file.lstat().st_size for file in orphans)
+    for file in orphans:
+        click.echo(str(file))
+    if yes:
+        for file in orphans:
+            file.unlink()
+            for folder in file.parents:
+                with suppress(OSError):  # not empty, or not ours to remove
+                    folder.rmdir()
+    done = "removed" if yes else "that params.yaml does not ask for; `r2m prune --yes` removes them"
+    click.echo(f"{len(orphans)} files ({size / 2**20:.1f} MiB) {done}", err=True)

@@ -1,0 +1,73 @@
+"""`r2m job`: one stage of the workflow by hand, with the options of params.yaml."""
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from r2m.cli.process import leave, set_up_logging
+from r2m.errors import R2MError
+from r2m.plan.stage import Job
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("stage")
+@click.argument("words", nargs=-1, metavar="[WILDCARD=VALUE]...")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@click.option("--params", "path", type=click.Path(path_type=Path), default=Path("params.yaml"))
+def command(stage: str, words: tuple[str, ...], threads: int, path: Path) -> None:
+    """Run the jobs of one stage, such as `r2m job finetune swap seed=0`, whatever Snakemake thinks of them.
+
+    Without WILDCARD=VALUE all jobs of the stage run. What they read has to be there already.
+    """
+    run_stage(stage, words, threads, path)
+
+
+def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> None:
+    """Run the jobs of a stage that `words` pick.
+
+    Raises:
+        R2MError: params.yaml is wrong, there is no such stage or job, or the job fails.
+    """
+    from r2m.options import nearest
+    from r2m.params import load
+    from r2m.workflow import Workflow
+
+    stages = Workflow(load(path)).stages
+    if stage not in stages:
+        raise R2MError(f"unknown stage {stage!r}{nearest(stage, stages)}")
+    for wildcards in stages[stage].matching(words):
+        shown = ", ".join(f"{name}={value}" for name, value in wildcards.items())
+        logger.info("%s %s", stage, shown)
+        job = stages[stage].job(**wildcards)
+        missing = [file for file in job.reads if not Path(file).exists()]
+        if missing:
+            raise R2MError(
+                f"{stage}: {missing[0]} is not there; `snakemake --cores all -- {missing[0]}` makes it"
+            )
+        job.run(threads)
+
+
+def run_logged(job: Job, threads: int, log: str) -> None:
+    """Run a job of Snakemake's in this process, all output in a log file; bad input ends it with one line."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    # Idle workers of OpenMP and oneMKL spin otherwise, which starves the other job of a two-core machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_up_logging()
+    try:
+        job.run(threads)
+    except (R2MError, OSError) as error:
+        click.echo(f"r2m: error: {error}", err=True)
+        leave(1)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
+    leave(0)

@@ -1,0 +1,121 @@
+"""Stages up to the cached activations: sources, base weights, faces, fakes, and the frozen trunk."""
+
+from pathlib import Path
+
+from r2m.models.weight_files import locate
+from r2m.options import PackageSource
+from r2m.plan.plan import BASE, INITIAL_HEAD, PINS, RAW, Plan, source_folder
+from r2m.plan.stage import Job, Stage
+
+CLIP = RAW / "clip/clip_encoder.int8.onnx"
+
+
+def stages(plan: Plan) -> list[Stage]:
+    """Return the stages of a plan up to the cached activations."""
+    return [source(plan), base(plan), faces(plan), forge(plan), trunk(plan)]
+
+
+def source(plan: Plan) -> Stage:
+    """Fetch the pinned packages."""
+    outputs = {"files": "data/raw/{package}", "receipt": "data/raw/{package}.json"}
+
+    def job(package: str) -> Job:
+        values = {"package": package, "requirements": PINS}
+        return Job("r2m.data.stages:source", {}, stage.paths(package=package), values)
+
+    packages = [{"package": name} for name in plan.packages]
+    stage = Stage("source", outputs, job, packages, folders=frozenset({"files"}))
+    return stage
+
+
+def base(plan: Plan) -> Stage:
+    """Convert the base weights, and draw the head that all specialists start from."""
+    weights = plan.params.backbone.weights
+
+    def job() -> Job:
+        if isinstance(weights, PackageSource):
+            path, there = CLIP, plan.receipts(weights)
+        else:
+            path, there = Path(weights.file), [locate(Path(weights.file))[0]]
+        return Job(
+            "r2m.models.stages:base",
+            {},
+            {"base": BASE, "head": INITIAL_HEAD},
+            {"weights": path, "backbone": plan.params.backbone, "seed": plan.params.seed},
+            also=there,
+        )
+
+    return Stage("base", {"base": str(BASE), "head": str(INITIAL_HEAD)}, job, memory=4000)
+
+
+def faces(plan: Plan) -> Stage:
+    """Find, align, group, split and encode the faces of each domain."""
+    folder = "results/faces/{domain}"
+    outputs = {
+        "manifest": f"{folder}/manifest.parquet",
+        "landmarks": f"{folder}/landmarks.parquet",
+        "skipped": f"{folder}/skipped.csv",
+        "crops": f"{folder}/crops",
+        "images": f"{folder}/images",
+    }
+
+    def job(domain: str) -> Job:
+        params = plan.params
+        options = params.domains[domain]
+        return Job(
+            "r2m.data.stages:faces",
+            {},
+            {"out": plan.folder(domain)},
+            {
+                "domain": domain,
+                "images": source_folder(options.images),
+                "options": options.model_copy(update={"label": None}),
+                "faces": params.faces,
+                "image_size": params.backbone.image_size,
+                "seed": params.seed,
+                **plan.detector_files(),
+            },
+            also=plan.receipts(options.images, params.faces.detector),
+        )
+
+    domains = [{"domain": name} for name in plan.domains]
+    return Stage(
+        "faces", outputs, job, domains, folders=frozenset({"crops", "images"}), memory=1500, threads=2
+    )
+
+
+def forge(plan: Plan) -> Stage:
+    """Make or import the fakes of each generator."""
+    outputs = forged_outputs("results/forged/{generator}")
+
+    def job(generator: str) -> Job:
+        return plan.forge_job(generator, plan.fakes(generator), stage.paths(generator=generator))
+
+    generators = [{"generator": name} for name in plan.generators]
+    stage = Stage("forge", outputs, job, generators, folders=frozenset({"images"}), memory=1500)
+    return stage
+
+
+def forged_outputs(folder: str) -> dict[str, str]:
+    """Return what making fakes writes into a folder."""
+    return {
+        "manifest": f"{folder}/manifest.parquet",
+        "skipped": f"{folder}/skipped.csv",
+        "images": f"{folder}/images",
+    }
+
+
+def trunk(plan: Plan) -> Stage:
+    """Run the frozen blocks once over every image."""
+
+    def job(stage: str, set: str) -> Job:
+        return plan.trunk_job(plan.manifest(set), plan.trunk(set))
+
+    sets = [{"stage": plan.folder(name).parent.name, "set": name} for name in plan.sets]
+    return Stage(
+        "trunk",
+        {"activations": "results/trunk/{stage}/{set}/activations.safetensors"},
+        job,
+        sets if plan.has_trunk else [],
+        memory=2000,
+    )

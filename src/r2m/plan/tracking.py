@@ -1,0 +1,124 @@
+"""What DVC tracks: the jobs behind each of its stages, and digests of them and of training images."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2m.files import write_text
+from r2m.options import FAMILIES
+from r2m.plan.plan import RESULTS, Plan
+from r2m.plan.stage import Job, Stage
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The jobs of one stage of dvc.yaml; a stage that the params leave out has none."""
+
+    jobs: tuple[tuple[Stage, Mapping[str, str]], ...]
+
+    @property
+    def files(self) -> list[str]:
+        """What the jobs write."""
+        return [str(path) for stage, wildcards in self.jobs for path in stage.paths(**wildcards).values()]
+
+    @property
+    def digest(self) -> str:
+        """A digest of the code and of everything that the jobs are called with."""
+        records = [stage.job(**wildcards).record for stage, wildcards in self.jobs]
+        return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) -> dict[str, Tracked]:
+    """Return the stages of dvc.yaml, `NAME` or `NAME-KEY`, with their jobs."""
+
+    def jobs(*names: str, **chosen: str) -> Tracked:
+        return Tracked(
+            tuple(
+                (stages[name], wildcards)
+                for name in names
+                for wildcards in stages[name].instances
+                if all(wildcards.get(key) == value for key, value in chosen.items())
+            )
+        )
+
+    merging = ("statistics", "tune", "real_component", "residual", "merge")
+    reference = Tracked(
+        (*jobs("score_base").jobs, *jobs("score", kind="joint").jobs),
+    )
+    return {
+        "sources": jobs("source"),
+        "base": jobs("base"),
+        "members": jobs("members"),
+        "joint": jobs("probe", "joint", "joint_multiclass"),
+        "reference_scores": reference,
+        "report": jobs(*reported),
+        **{f"faces-{name}": jobs("faces", domain=name) for name in plan.domains},
+        **{f"forge-{name}": jobs("forge", generator=name) for name in plan.generators},
+        **{f"trunk-{name}": jobs("trunk", set=name) for name in plan.sets},
+        **{
+            f"specialist-{name}": jobs("finetune", "task_vector", specialist=name)
+            for name in [*plan.generators, *FAMILIES]
+        },
+        **{
+            f"specialist_scores-{name}": jobs("score", kind="specialist", model=name)
+            for name in [*plan.generators, *FAMILIES]
+        },
+        **{f"merge-{name}": jobs(*merging, variant=name) for name in plan.params.merge.methods},
+        **{
+            f"merge_scores-{name}": jobs("score", kind="merge", model=name)
+            for name in plan.params.merge.methods
+        },
+    }
+
+
+def trained_on(plan: Plan) -> dict[str, list[str]]:
+    """Return model → the generators that it is trained on, for all models that dvc.yaml knows."""
+    members = {name: plan.members.get(name, []) for name in [*plan.generators, *FAMILIES]}
+    return {**members, "joint": plan.trained}
+
+
+def members(plan: Plan) -> Stage:
+    """Digest the images that each model is trained on: a new image set retrains only what it belongs to."""
+
+    def training_images(generators: Iterable[str]) -> list[Path]:
+        sets = plan.training_sets(generators)
+        images = [plan.trunk(name) if plan.has_trunk else plan.folder(name) / "images" for name in sets]
+        return [*(plan.manifest(name) for name in sets), *images]
+
+    def job() -> Job:
+        return Job(
+            "r2m.data.stages:members",
+            {"models": {name: training_images(generators) for name, generators in names.items()}},
+            {"out": RESULTS / "members"},
+            {},
+            also=training_images(plan.sets),
+        )
+
+    names = trained_on(plan)
+    outputs = {name: f"results/members/{name}.json" for name in names}
+    return Stage("members", outputs, job, is_benchmarked=False)
+
+
+def folders(plan: Plan) -> list[str]:
+    """Return the folders that stages of dvc.yaml put out, where the params may leave nothing to be made."""
+    trained = [*plan.generators, *FAMILIES]
+    merged = ("statistics", "tune", "real", "residuals", "merged", "scores/merge")
+    return [
+        "data/raw",
+        *(str(RESULTS / name) for name in ("joint", "joint_multiclass")),
+        *(str(plan.trunk(name).parent) for name in plan.sets),
+        *(str(RESULTS / folder / name) for folder in merged for name in plan.params.merge.methods),
+        *(
+            str(RESULTS / folder / name)
+            for folder in ("specialists", "scores/specialist")
+            for name in trained
+        ),
+    ]
+
+
+def write_digests(*, digests: Mapping[str, str], out: Path) -> None:
+    """Write one file per stage of dvc.yaml."""
+    for name, digest in digests.items():
+        write_text(out / name, f"{digest}\n")

@@ -1,0 +1,67 @@
+"""What happens before and after a run: folders, the report, and DVC's record."""
+
+import shlex
+import subprocess
+
+STARTED = time.time()
+
+
+def begin():
+    """Before a run: make the folders that DVC expects, and say what the params do not ask for any more."""
+    for folder in RUN.dvc_folders:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if orphans := RUN.orphans():
+        logger.info(
+            f"{len(orphans)} files below results are of names that params.yaml does not hold, such as"
+            f" {orphans[0]}; `r2m prune` lists them"
+        )
+
+
+def finish():
+    """After a run outside DVC: write the report, tell DVC what is there, say where the tables are."""
+    if "DVC_STAGE" in os.environ:
+        return
+    python = shlex.quote(sys.executable)
+    snakemake = (
+        f"{python} -m snakemake --snakefile {shlex.quote(str(workflow.main_snakefile))}"
+    )
+    done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
+    if "Nothing to be done" not in done:
+        return
+    target = "paper" if all(Path(path).exists() for path in RUN.paper) else "all"
+    style = Path(workflow.basedir, "workflow", "report", "report.css")
+    shell(
+        f"{snakemake} --report results/report.html --report-stylesheet {shlex.quote(str(style))}"
+        f" -- {target}"
+        " >results/logs/report.log 2>&1 || true"
+    )
+    if Path(".dvc").is_dir():
+        commit()
+    logger.info(
+        "Tables: results/tables. Figures: results/figures. Report: results/report.html."
+    )
+
+
+def commit():
+    """Tell DVC that what is there is current, unless files of other params lie between it."""
+    if orphans := RUN.orphans():
+        logger.warning(
+            f"DVC is not told of these results, since a clone could not restore them: {len(orphans)} files"
+            " are of names that params.yaml does not hold. `r2m prune --yes` removes them; then run again."
+        )
+        return
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise WorkflowError(
+            f"The results are there, but DVC has not taken them in: {result.stderr.strip()}"
+        )
+
+
+def show_errors():
+    """After a failed run: show what the failed jobs said, which otherwise stands in their logs alone."""
+    for path in sorted(Path("results", "logs").rglob("*.log")):
+        if path.stat().st_mtime >= STARTED:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if lines and "error" in lines[-1].lower():
+                logger.error(f"{path}: {lines[-1]}")

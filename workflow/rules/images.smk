@@ -1,0 +1,89 @@
+"""Sources, base weights, faces, fakes, and the frozen trunk's activations."""
+
+
+rule source:
+    input:
+        reads(S.source),
+        requirements=ancient(PINS),
+    output:
+        writes(S.source),
+    log:
+        S.source.log,
+    benchmark:
+        S.source.benchmark
+    params:
+        **call(S.source),
+        pins=pins_of,
+    script:
+        "../scripts/job.py"
+
+
+rule base:
+    input:
+        reads(S.base),
+    output:
+        writes(S.base),
+    log:
+        S.base.log,
+    benchmark:
+        S.base.benchmark
+    resources:
+        mem_mb=4000,
+    params:
+        **call(S.base),
+    script:
+        "../scripts/job.py"
+
+
+rule faces:
+    input:
+        reads(S.faces),
+    output:
+        writes(S.faces),
+    log:
+        S.faces.log,
+    benchmark:
+        S.faces.benchmark
+    threads: 2
+    resources:
+        mem_mb=1500,
+    params:
+        **call(S.faces),
+        files=lambda w: images_state(w.domain),
+    script:
+        "../scripts/job.py"
+
+
+rule forge:
+    input:
+        reads(S.forge),
+    output:
+        writes(S.forge),
+    log:
+        S.forge.log,
+    benchmark:
+        S.forge.benchmark
+    resources:
+        mem_mb=1500,
+    params:
+        **call(S.forge),
+        files=lambda w: images_state(w.generator),
+    script:
+        "../scripts/job.py"
+
+
+rule trunk:
+    input:
+        reads(S.trunk),
+    output:
+        writes(S.trunk),
+    log:
+        S.trunk.log,
+    benchmark:
+        S.trunk.benchmark
+    resources:
+        mem_mb=2000,
+    params:
+        **call(S.trunk),
+    script:
+        "../scripts/job.py"

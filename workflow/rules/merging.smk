@@ -1,0 +1,86 @@
+"""Statistics, tuning on val, R²M's Real component and residuals, and the merged models."""
+
+
+rule statistics:
+    input:
+        reads(S.statistics),
+    output:
+        writes(S.statistics),
+    log:
+        S.statistics.log,
+    benchmark:
+        S.statistics.benchmark
+    resources:
+        mem_mb=3000,
+    params:
+        **call(S.statistics),
+    script:
+        "../scripts/job.py"
+
+
+rule tune:
+    input:
+        reads(S.tune),
+    output:
+        writes(S.tune),
+    log:
+        S.tune.log,
+    benchmark:
+        S.tune.benchmark
+    resources:
+        mem_mb=4000,
+    params:
+        **call(S.tune),
+    script:
+        "../scripts/job.py"
+
+
+rule real_component:
+    input:
+        reads(S.real_component),
+    output:
+        writes(S.real_component),
+    log:
+        S.real_component.log,
+    benchmark:
+        S.real_component.benchmark
+    resources:
+        mem_mb=3000,
+    params:
+        **call(S.real_component),
+    script:
+        "../scripts/job.py"
+
+
+rule residual:
+    input:
+        reads(S.residual),
+    output:
+        writes(S.residual),
+    log:
+        S.residual.log,
+    benchmark:
+        S.residual.benchmark
+    resources:
+        mem_mb=3000,
+    params:
+        **call(S.residual),
+    script:
+        "../scripts/job.py"
+
+
+rule merge:
+    input:
+        reads(S.merge),
+    output:
+        writes(S.merge),
+    log:
+        S.merge.log,
+    benchmark:
+        S.merge.benchmark
+    resources:
+        mem_mb=3000,
+    params:
+        **call(S.merge),
+    script:
+        "../scripts/job.py"

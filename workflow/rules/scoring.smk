@@ -1,0 +1,48 @@
+"""Every model's scores, and the tables of all of them."""
+
+
+rule score:
+    input:
+        reads(S.score),
+    output:
+        writes(S.score),
+    log:
+        S.score.log,
+    benchmark:
+        S.score.benchmark
+    resources:
+        mem_mb=2500,
+    params:
+        **call(S.score),
+    script:
+        "../scripts/job.py"
+
+
+rule score_base:
+    input:
+        reads(S.score_base),
+    output:
+        writes(S.score_base),
+    log:
+        S.score_base.log,
+    benchmark:
+        S.score_base.benchmark
+    resources:
+        mem_mb=2500,
+    params:
+        **call(S.score_base),
+    script:
+        "../scripts/job.py"
+
+
+rule tables:
+    input:
+        reads(S.tables),
+    output:
+        writes(S.tables),
+    log:
+        S.tables.log,
+    params:
+        **call(S.tables),
+    script:
+        "../scripts/job.py"

@@ -1,0 +1,89 @@
+"""Specialists, joint models, the linear probe, and task vectors."""
+
+
+rule finetune:
+    input:
+        reads(S.finetune),
+    output:
+        writes(S.finetune),
+    log:
+        S.finetune.log,
+    benchmark:
+        S.finetune.benchmark
+    resources:
+        mem_mb=2500,
+    params:
+        **call(S.finetune),
+    script:
+        "../scripts/job.py"
+
+
+# The longest jobs: they begin first.
+rule joint:
+    input:
+        reads(S.joint),
+    output:
+        writes(S.joint),
+    log:
+        S.joint.log,
+    benchmark:
+        S.joint.benchmark
+    priority: 10
+    resources:
+        mem_mb=2500,
+    params:
+        **call(S.joint),
+    script:
+        "../scripts/job.py"
+
+
+rule joint_multiclass:
+    input:
+        reads(S.joint_multiclass),
+    output:
+        writes(S.joint_multiclass),
+    log:
+        S.joint_multiclass.log,
+    benchmark:
+        S.joint_multiclass.benchmark
+    priority: 10
+    resources:
+        mem_mb=2500,
+    params:
+        **call(S.joint_multiclass),
+    script:
+        "../scripts/job.py"
+
+
+rule probe:
+    input:
+        reads(S.probe),
+    output:
+        writes(S.probe),
+    log:
+        S.probe.log,
+    benchmark:
+        S.probe.benchmark
+    resources:
+        mem_mb=2500,
+    params:
+        **call(S.probe),
+    script:
+        "../scripts/job.py"
+
+
+rule task_vector:
+    input:
+        reads(S.task_vector),
+    output:
+        writes(S.task_vector),
+    log:
+        S.task_vector.log,
+    benchmark:
+        S.task_vector.benchmark
+    resources:
+        mem_mb=2000,
+    params:
+        **call(S.task_vector),
+    script:
+        "../scripts/job.py"

@@ -1,0 +1,5 @@
+"""Run one job of the plan: a function of r2m with the arguments that the rule's params hold."""
+
+from r2m.cli.job import run_logged
+
+run_logged(snakemake.params.job, snakemake.threads, snakemake.log[0])  # noqa: F821
