@@ -177,7 +177,7 @@ def run(
     known = parts.task_vectors.keys()
     for order in orders:
         if sorted(order) != sorted(known):
-            raise R2MError(f"order {','.join(order)}: expected each of {', '.join(known)} once")
+            raise R2MError(f"order {','.join(order)}: expected each of {', '.join(sorted(known))} once")
     if lacking := {*subsets(orders), *known} - models.keys():
         raise R2MError(f"models: expected one of {min(lacking)} as well")
     trained = {

@@ -94,8 +94,8 @@ def merge_stage(
 ) -> Stage:
     """Return the stage of an experiment that takes merges apart with the options that were chosen for them.
 
-    It calls `run(files, parts, chosen, compute, …, scores, threads)` of the experiment's module, `values` among
-    the arguments.
+    It calls `run(files, parts, chosen, compute, …, scores, threads)` of the experiment's module, `values` in
+    place of the dots.
     """
 
     def job(seed: str) -> Job:
@@ -175,7 +175,7 @@ class Specialists:
         from r2m.plan.plan import INITIAL_HEAD
 
         vectors, heads = (
-            {name: self.part(part, name, seed) for name in names} for part in ("task_vector", "head")
+            {name: self.part(part, name, seed) for name in sorted(names)} for part in ("task_vector", "head")
         )
         return MergeParts(vectors, heads, INITIAL_HEAD)
 

@@ -196,7 +196,7 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
     def parts(part: str, seed: str) -> dict[str, Path]:
         return {
             name: plan.specialist(main[name], part, seed) if name in main else own.part(part, name, seed)
-            for name in members
+            for name in sorted(members)
         }
 
     def job(seed: str) -> Job:

@@ -83,7 +83,7 @@ def stages(plan: Plan, options: RobustnessOptions) -> Sequence[Stage]:
         whole = plan.files([domain, *plan.generators])
         return Job(
             "r2m.experiments.robustness:run",
-            {"manifests": list(whole.manifests), "base": whole.base, "models": models},
+            {"manifests": list(whole.manifests), "base": whole.base, "models": dict(sorted(models.items()))},
             stage.paths(seed=seed),
             {
                 "domain": domain,

@@ -6,8 +6,9 @@ from pathlib import Path
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.experiments import registry
+from r2m.files import write_text
 from r2m.report.figures.style import save
-from r2m.report.pages import write_page
+from r2m.report.pages import page
 from r2m.report.rendered import over_seeds
 
 
@@ -19,7 +20,7 @@ def table(*, experiment: str, sources: Sequence[Path], context: EvaluationContex
     """
     tables = [registry.get(experiment).table(source, context) for source in sources]
     over_seeds(tables).write(out)
-    write_page(out.with_suffix(".md"), out.parent)
+    write_text(out.with_suffix(".html"), page(out.with_suffix(".md")))
 
 
 def figure(*, experiment: str, table: Path, context: EvaluationContext, out: Path) -> None:

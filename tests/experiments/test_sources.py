@@ -1,21 +1,19 @@
 """Two sources of reals: spectrum, settings, and intervals over people."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from experiment_context import CONTEXT
+from reported import report
 from sklearn.metrics import roc_auc_score
-from test_experiments import arguments, invoke
 
-from r2m.cli import experiment_figure, experiment_table, two_sources
+from layout import check_layout, texts
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import EvaluationContext
+from r2m.evaluate.spectrum import eigenvalue_shares, mean_cosine
 from r2m.experiments import sources
-from r2m.experiments.plans import SourcesPlan
+from r2m.experiments.sources import SourcesPlan
 from r2m.merge import merging, registry
-from r2m.tables import sources as sources_tables
 
 PLAN = SourcesPlan.model_validate(
     {
@@ -51,22 +49,20 @@ def flat(task_vectors):
 def test_shares_and_cosine_are_those_of_stacked_vectors(bench, two):
     one, other = flat(bench.task_vectors.values()), flat(two["task_vectors"].values())
     squares = np.linalg.svd(one, compute_uv=False) ** 2
-    np.testing.assert_allclose(
-        sources.eigenvalue_shares(bench.task_vectors), squares / squares.sum(), atol=1e-9
-    )
+    np.testing.assert_allclose(eigenvalue_shares(bench.task_vectors), squares / squares.sum(), atol=1e-9)
     a, b = one.mean(0), other.mean(0)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    assert sources.mean_cosine(bench.task_vectors, two["task_vectors"]) == pytest.approx(cosine, abs=1e-6)
+    assert mean_cosine(bench.task_vectors, two["task_vectors"]) == pytest.approx(cosine, abs=1e-6)
 
 
 def test_shares_and_cosine_at_the_edge():
     same = {"w": torch.ones(2, 3)}
-    np.testing.assert_allclose(sources.eigenvalue_shares({"a": same, "b": same}), [1, 0], atol=1e-12)
-    np.testing.assert_allclose(sources.eigenvalue_shares({"a": same}), [1, 0])
-    np.testing.assert_allclose(sources.eigenvalue_shares({"a": {"w": torch.zeros(2)}}), [0, 0])
+    np.testing.assert_allclose(eigenvalue_shares({"a": same, "b": same}), [1, 0], atol=1e-12)
+    np.testing.assert_allclose(eigenvalue_shares({"a": same}), [1, 0])
+    np.testing.assert_allclose(eigenvalue_shares({"a": {"w": torch.zeros(2)}}), [0, 0])
     other = {"v": torch.ones(2)}
-    assert sources.mean_cosine({"a": same}, {"a": other}) == 0
-    assert np.isnan(sources.mean_cosine({"a": same}, {"a": {"w": torch.zeros(2, 3)}}))
+    assert mean_cosine({"a": same}, {"a": other}) == 0
+    assert np.isnan(mean_cosine({"a": same}, {"a": {"w": torch.zeros(2, 3)}}))
 
 
 def test_every_setting_is_merged_with_its_core(bench, two):
@@ -85,7 +81,7 @@ def test_every_setting_is_merged_with_its_core(bench, two):
         update, _ = merging.merge(method, task_vectors, options)
         expected = bench.scores(bench.updated(update), head)
         np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-3)
-        shares = sources.eigenvalue_shares(task_vectors)[:2]
+        shares = eigenvalue_shares(task_vectors)[:2]
         np.testing.assert_allclose(found[["first_share", "second_share"]].iloc[0].tolist(), shares)
     assert scores.loc[scores["training"] == "A", "mean_cosine"].to_numpy() == pytest.approx(1)
 
@@ -126,7 +122,7 @@ def naive_means(scores, drawn):
 def test_intervals_over_people_are_those_of_repeated_rows(context):
     people, resamples = 6, 100
     scores = synthetic(people)
-    found = sources_tables.second_intervals(scores, "sketch", context, resamples, seed=0)
+    found = sources.second_intervals(scores, "sketch", context, resamples, seed=0)
     whole = naive_means(scores, range(people))
     np.testing.assert_allclose(found["b"], whole)
     from r2m.evaluate.bootstrap import resample
@@ -145,13 +141,10 @@ def test_intervals_over_people_are_those_of_repeated_rows(context):
     assert found["source_gain"].isna().tolist() == [True, True, False, False]
 
 
-def test_command_table_and_figure(bench_files, tmp_path, context):
+def test_run_table_and_figure(bench_files, tmp_path, context):
     out = tmp_path / "scores.parquet"
-    given = [part for name in ("swap", "up", "third") for part in second(bench_files, name)]
-    rest = ["--plan", PLAN.model_dump_json(), "--resamples", "100", "--seed", "0", "--out", out]
-    invoke(two_sources, *arguments(bench_files), *given, *rest)
-    shared = ["--experiment", "sources", "--options", json.dumps(CONTEXT)]
-    invoke(experiment_table, *shared, "--out", tmp_path / "table", out)
+    sources.run(**bench_files, two=bench_files["parts"], plan=PLAN, resamples=100, seed=0, scores=out)
+    report("sources", out, tmp_path)
     found = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
     one, both = "drawn", "drawn and sketch"
     assert found["reals"].tolist() == [one, both, one, one, both, both]
@@ -160,15 +153,26 @@ def test_command_table_and_figure(bench_files, tmp_path, context):
     changes = pd.to_numeric(found.loc[found["training"] == "A+B", "source_gain"])
     assert changes.tolist() == [0, 0, 0]
     assert "3 reals of 3 people" in (tmp_path / "table.md").read_text()
-    invoke(experiment_figure, *shared, "--out", tmp_path / "figure", tmp_path / "table.csv")
-    assert (tmp_path / "figure.svg").stat().st_size > 500
     pd.read_parquet(out).to_parquet(out)
-    with pytest.raises(R2MError, match="expected the scores that `r2m two-sources` writes"):
-        sources_tables.table(out, context)
+    with pytest.raises(R2MError, match="expected the scores that `sources` writes"):
+        sources.table(out, context)
 
 
-def second(files, name):
-    return [
-        *("--second-task-vector", f"{name}={files['task_vector'][name]}"),
-        *("--second-head", f"{name}={files['head'][name]}"),
+def test_sources_layout_and_intervals() -> None:
+    rows = [
+        {
+            **{"merge": "R²M, task space", "training": training, "reals": reals, "core": core},
+            **{"val_auc": 0.9, "in_distribution": 0.88, "b": 0.6, "b_low": 0.4, "b_high": 0.75},
+            **{"first_share": 0.5, "second_share": 0.25},
+        }
+        for training, reals in (("A", "CelebA"), ("A+B", "CelebA and ORL"))
+        for core in ("rank 1", "rank 2")
     ]
+    figure = sources.figure(pd.DataFrame(rows), EvaluationContext())
+    check_layout(figure)
+    assert "CelebA and ORL, rank 2" in [text.get_text() for text in texts(figure)]
+    low, high = figure.axes[0].get_xlim()
+    assert low < 0.4
+    assert high > 0.9
+    spans = [line for one in figure.axes[0].collections for line in one.get_segments()]
+    assert [line[:, 0].tolist() for line in spans] == [[0.4, 0.75]] * 4
