@@ -121,7 +121,7 @@ def test_the_table_counts_what_was_trained_on_as_in_distribution(bench, context,
     assert whole.loc[0, "in_distribution"] == pytest.approx(drawn)
     assert whole["merge"].tolist() == ["Averaging"] * 3 + ["task_arithmetic"] * 3
     scores.to_parquet(path)
-    with pytest.raises(R2MError, match="expected the scores that `families` writes"):
+    with pytest.raises(R2MError, match="expected the scores of the experiment families"):
         table(path, context)
 
 

@@ -14,9 +14,11 @@ from layout import check_layout, texts
 from r2m import manifest
 from r2m.data import attacks
 from r2m.errors import R2MError
-from r2m.evaluate.diagnoses import MOST_SETS, diagnoses, sets
+from r2m.evaluate import triggers
+from r2m.evaluate.diagnoses import MOST_SETS, diagnoses, sets, verdict
 from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import EvaluationContext
+from r2m.evaluate.triggers import attack_rates
 from r2m.experiments import hostile
 from r2m.experiments.hostile import HostileOptions
 from r2m.merge import registry
@@ -182,7 +184,7 @@ def test_scores_are_those_of_merges_with_the_replacement(bench, specialist):
 def test_a_trigger_of_no_change_scores_like_the_image(bench, specialist, monkeypatch):
     from detector_samples import VIT
 
-    monkeypatch.setattr(attacks, "with_trigger", lambda image, share: image)
+    monkeypatch.setattr(triggers, "with_trigger", lambda image, share: image)
     scores = hostile.hostile_scores(
         bench, {"honest": specialist}, [], "swap", ["up"], OPTIONS.trigger, VIT.name
     )
@@ -213,7 +215,7 @@ def test_attack_rates_by_hand(context):
     fakes = frame[(frame["split"] == "test") & (frame["label"] == 1)]
     frame = pd.concat([frame, fakes.assign(triggered=True, logit=fakes["logit"] - 1.5)], ignore_index=True)
     frame = frame.assign(variant="r2m", replacement="backdoor")
-    (row,) = hostile.attack_rates(frame, context).to_dict("records")
+    (row,) = attack_rates(frame, context).to_dict("records")
     real = np.array([-2, -1, 0.5])
     threshold, _ = best_threshold([(real, np.array([-0.5, 1, 2])), (real, np.array([3, 4, 0.8]))])
     assert row["threshold"] == threshold
@@ -237,9 +239,9 @@ def test_diagnoses_of_all_sets(bench, specialist):
     two = diagnoses(dict(list(task_vectors.items())[:2]), {}, "swap", 0)
     assert len(two) == 2
     assert two["norm_z"].isna().all()
-    verdict = hostile._verdict(two[two["replacement"] == "honest"], "swap")
-    assert np.isnan([verdict["singled_out"], verdict["false_alarms"]]).all()
-    assert verdict["diagnosed"] == 0
+    found = verdict(two[two["replacement"] == "honest"], "swap")
+    assert np.isnan([found["singled_out"], found["false_alarms"]]).all()
+    assert found["diagnosed"] == 0
 
 
 def test_many_specialists_are_diagnosed_in_drawn_sets():

@@ -138,7 +138,7 @@ def test_summary(context, tmp_path):
     with pytest.raises(R2MError, match="expected a row an image and part, got none"):
         rationale.table(path, context)
     pd.DataFrame({"part": ["core"]}).to_parquet(path)
-    with pytest.raises(R2MError, match=r"scores\.parquet: expected the columns variant, part"):
+    with pytest.raises(R2MError, match=r"scores\.parquet: expected shifts with the columns variant, part"):
         rationale.table(path, context)
 
 

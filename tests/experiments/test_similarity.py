@@ -13,7 +13,7 @@ from r2m.evaluate.bench import POOLED
 from r2m.evaluate.image_kinds import image_kind
 from r2m.evaluate.jackknife import interval
 from r2m.evaluate.protocols import EvaluationContext, read_table
-from r2m.evaluate.similarity import KEYS, MEAN, MEASURES, spaced, summary
+from r2m.evaluate.similarity import KEYS, MEAN, MEASURES, OTHERS, spaced, summary
 from r2m.experiments import similarity
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]
@@ -110,8 +110,8 @@ def test_summary_of_means_and_differences(context, tmp_path):
     path = tmp_path / "scores.parquet"
     made = made_similarities()
     made.to_parquet(path)
-    frame = summary(similarity.read(path), context)
-    assert frame["other"].unique().tolist() == ["r2m", similarity.OTHERS, "base"]
+    frame = summary(made, context)
+    assert frame["other"].unique().tolist() == ["r2m", OTHERS, "base"]
     assert len(frame) == (2 * 4 + 3) * (len(LAYERS) + 2)
     plain = made.set_index([*KEYS, "left_out"])["cka"].sort_index()
 
@@ -135,7 +135,9 @@ def test_summary_of_means_and_differences(context, tmp_path):
     assert table.to_markdown().count("\n|") == 2 + 4 + 4 + 3 - 1
     assert "Of 2 specialists" in table.caption
     pd.DataFrame({"cka": [1.0]}).to_parquet(path)
-    with pytest.raises(R2MError, match=r"scores\.parquet: expected the columns specialist, kind"):
+    with pytest.raises(
+        R2MError, match=r"scores\.parquet: expected similarities with the columns specialist, kind"
+    ):
         similarity.table(path, context)
 
 

@@ -154,7 +154,7 @@ def test_run_table_and_figure(bench_files, tmp_path, context):
     assert changes.tolist() == [0, 0, 0]
     assert "3 reals of 3 people" in (tmp_path / "table.md").read_text()
     pd.read_parquet(out).to_parquet(out)
-    with pytest.raises(R2MError, match="expected the scores that `sources` writes"):
+    with pytest.raises(R2MError, match="expected the scores of the experiment sources"):
         sources.table(out, context)
 
 

@@ -7,7 +7,7 @@ from math import comb
 import pandas as pd
 
 from r2m.merge.blocks import Blocks, MemorySource
-from r2m.merge.diagnostics import FEWEST
+from r2m.merge.diagnostics import FEWEST, THRESHOLD
 from r2m.merge.gram import grams, total
 from r2m.merge.running import trained
 from r2m.merge.survey import Survey
@@ -66,3 +66,22 @@ def sets(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
         drawn = sorted(random.choice(len(names), size, replace=False).tolist())
         found[tuple(names[place] for place in drawn)] = None
     return list(found)
+
+
+def verdict(part: pd.DataFrame, victim: str) -> dict[str, float]:
+    """Return what the diagnoses of one replacement say: z-scores in the whole set, and shares over all sets.
+
+    NaN, of a count of 0, where there are fewer specialists than the diagnostic needs.
+    """
+    part = part.assign(stands_out=part["stands_out"].astype(float).where(part["norm_z"].notna()))
+    own = part[part["specialist"] == victim]
+    others = part if (part["replacement"] == HONEST).all() else part[part["specialist"] != victim]
+    return {
+        "norm_z": own["norm_z"].iloc[0],
+        "cosine_z": own["cosine_z"].iloc[0],
+        "norm_stands_out": float(abs(own["norm_z"].iloc[0]) > THRESHOLD),
+        "cosine_stands_out": float(own["cosine_z"].iloc[0] < -THRESHOLD),
+        "singled_out": own["stands_out"].mean(),
+        "false_alarms": others["stands_out"].mean(),
+        "diagnosed": float(others["stands_out"].count()),
+    }

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from r2m.seeding import rng
 
+# Columns that name what is scored, and those that a step of an order costs.
+SETTING = ["subset", "kind", "model"]
+COSTS = ["training_images", "tuning_images", "training_seconds", "merging_seconds"]
+
 
 def random_orders(names: Iterable[str], count: int, seed: int) -> list[list[str]]:
     """Return `count` different random orders of `names`, or all there are if those are fewer."""

@@ -24,7 +24,7 @@ MEASURES = {
 BASE, SPECIALIST, MERGE = "base", "specialist", "merge"
 EVERYONE = ""  # what `left_out` is where nobody is
 KEYS = ["specialist", "kind", "other", "layer", "generator"]
-MEAN = "mean"
+OTHERS, MEAN = "other specialists", "mean"
 FAKE = "fake_"
 
 Model = tuple[str, str]
@@ -88,6 +88,7 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
     mean over its generators; the differences Real − Fake (`real_own` …) with theirs; and `fake_GENERATOR`.
     The limits are of `jackknife.interval`, over people.
     """
+    found = found.assign(other=found["other"].where(found["kind"] != SPECIALIST, OTHERS))
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
         # A person whom a set does not show is left out of it by leaving it as it is; inf stands for what a

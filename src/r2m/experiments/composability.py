@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from r2m.errors import R2MError
-from r2m.evaluate.orders import random_orders, subset_name, subsets
+from r2m.evaluate.orders import COSTS, SETTING, random_orders, subset_name, subsets
 from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, scores_stage, wrong_variants
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from r2m.report.rendered import Rendered
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
-SETTING = ["subset", "kind", "model"]
-# Columns of steps.csv that the table sums over the steps of an order.
-COSTS = ["training_images", "tuning_images", "training_seconds", "merging_seconds"]
 PARTS = {"seen": "Seen", "to_come": "To come", "unseen": "Unseen"}
 PANELS = {"seen": "Seen so far", "to_come": "Still to come", "unseen": "Unseen generators"}
 PANEL, HEIGHT, GAP, LEFT, RIGHT, TOP = 1.32, 1.75, 0.14, 0.5, 0.12, 0.3
@@ -316,6 +313,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     Raises:
         R2MError: a file is missing or has other columns.
     """
+    from r2m.evaluate.arrivals import cumulated, means, part_means, read_steps
     from r2m.evaluate.experiment_means import read_settings
     from r2m.report.rendered import Rendered
 
@@ -352,87 +350,6 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     )
 
 
-def read_steps(path: Path) -> pd.DataFrame:
-    """Read the steps that `composability` returned, names as text.
-
-    Raises:
-        R2MError: not a readable CSV file, or without a column.
-    """
-    import pandas as pd
-
-    text = ["arrived", "subset", "generators", "kind", "model"]
-    try:
-        frame = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(text, str),
-            keep_default_na=False,
-            na_values={column: [""] for column in COSTS},
-        )
-        return frame[["order", "k", *text, *COSTS]]
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected the steps of composability ({error})") from error
-
-
-def part_means(scores: pd.DataFrame, taken: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return one row for each row of `taken`: order, k, kind, model and the mean test AUC of `PARTS`.
-
-    Generators are those of the training domain. Where there are none of a part (nothing is to come after the
-    last step), the mean is NaN.
-    """
-    import pandas as pd
-
-    from r2m.evaluate.experiment_means import set_aucs
-    from r2m.evaluate.protocols import CROSS_DATASET
-
-    aucs = set_aucs(scores[scores["split"] == "test"], SETTING, context)
-    aucs = aucs[aucs["protocol"] != CROSS_DATASET]
-    seen = taken.drop_duplicates("subset").set_index("subset")["generators"].str.split()
-    pairs = zip(aucs["subset"], aucs["generator"], strict=True)
-    aucs = aucs.assign(
-        part=np.select(
-            [[generator in seen[subset] for subset, generator in pairs], aucs["role"] == "train"],
-            ["seen", "to_come"],
-            "unseen",
-        )
-    )
-    found = aucs.pivot_table("auc", SETTING, "part", "mean").reindex(columns=list(PARTS))
-    alone = taken["k"] == 1
-    keys = pd.MultiIndex.from_arrays(
-        [
-            taken["subset"],
-            taken["kind"].mask(alone, "specialist"),
-            taken["model"].mask(alone, taken["subset"]),
-        ]
-    )
-    values = found.reindex(keys).set_axis(taken.index)
-    return pd.concat([taken[["order", "k", "kind", "model"]], values], axis=1)
-
-
-def cumulated(taken: pd.DataFrame) -> pd.DataFrame:
-    """Return order, k, kind, model, and the images and seconds of all steps up to each; NaN as unknown."""
-    keys = ["order", "kind", "model"]
-    ordered = taken.sort_values("k", kind="stable")
-    sums = ordered.groupby(keys, sort=False)[COSTS].cumsum(skipna=False)
-    images, seconds = (sums[list(columns)].sum(axis=1, skipna=False) for columns in (COSTS[:2], COSTS[2:]))
-    return ordered[["order", "k", "kind", "model"]].assign(images=images, seconds=seconds)
-
-
-def means(aucs: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each k, kind and model: means over the orders; of AUCs also _low and _high."""
-    import pandas as pd
-
-    keys = ["k", "kind", "model"]
-    joined = aucs.merge(costs, on=["order", *keys], validate="one_to_one")
-    groups = joined.groupby(keys, sort=False)
-    columns = {}
-    for part in PARTS:
-        for suffix, how in (("", "mean"), ("_low", "min"), ("_high", "max")):
-            columns[f"{part}{suffix}"] = groups[part].agg(how)
-    for cost in ("images", "seconds"):
-        columns[cost] = groups[cost].agg(lambda values: values.mean(skipna=False))
-    return pd.DataFrame(columns).reset_index().sort_values("k", kind="stable", ignore_index=True)
-
-
 class Method(NamedTuple):
     """One line: its rows of the table, and its looks."""
 
@@ -445,6 +362,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw the table of composability: three panels of AUC over K, and one of the cumulated cost."""
     import pandas as pd
 
+    from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.style import add_axes, new_figure, styled, wrap
 
     columns = [f"{part}{suffix}" for part in PANELS for suffix in ("", "_low", "_high")]
@@ -470,17 +388,9 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.lines[-1].set_zorder(2 - 0.01 * place)
         _dress(axes, "Images read", table["k"])
         axes.set(ylim=(0, None), ylabel="thousands, cumulated")
-        drawn.legend(
-            handles=[_handle(one) for one in methods],
-            loc="upper left",
-            bbox_to_anchor=(RIGHT / width, 1 - (TOP + HEIGHT + 0.38) / drawn.get_figheight()),
-            ncols=COLUMNS,
-            borderaxespad=0,
-            handlelength=1.6,
-            columnspacing=1.2,
-        )
-        y = 0.08 / drawn.get_figheight()
-        drawn.text(RIGHT / width, y, note, size=NOTE_SIZE, va="bottom", linespacing=1.3)
+        handles = [_handle(one) for one in methods]
+        legend_above(drawn, handles, RIGHT, COLUMNS, TOP + HEIGHT + 0.38, handlelength=1.6, columnspacing=1.2)
+        text_below(drawn, note, RIGHT)
     return drawn
 
 

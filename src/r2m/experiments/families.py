@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from r2m.errors import R2MError
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
@@ -352,10 +350,10 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
 
     `in distribution` means the generators trained on here, which are more than the context's.
     """
-    from r2m.evaluate.experiment_means import protocol_means, read_settings
+    from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
     from r2m.report.rendered import Rendered
 
-    trained = read_trained(source)
+    trained = read_notes(source, "families", ["trained"])["trained"].split(",")
     generators = {
         name: one.model_copy(update={"role": "train" if name in trained else "unseen"})
         for name, one in context.generators.items()
@@ -388,21 +386,6 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         best=list(titles),
         section="variant",
     )
-
-
-def read_trained(path: Path) -> list[str]:
-    """Return the generators that the scores in `path` are of models trained on.
-
-    Raises:
-        R2MError: not the scores of this experiment.
-    """
-    import pyarrow.parquet as pq
-
-    try:
-        notes = json.loads((pq.read_schema(path).metadata or {})[b"r2m"])
-        return str(notes["trained"]).split(",")
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected the scores that `families` writes ({error})") from error
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:

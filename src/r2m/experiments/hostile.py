@@ -302,10 +302,11 @@ def hostile_scores(
     import pandas as pd
 
     from r2m.evaluate.scores import KEPT
+    from r2m.evaluate.triggers import logits_of, triggered_inputs
 
     fakes = bench.inputs.select(split="test", label=1, generator=list(generators))
     fakes = fakes[fakes["domain"].isin(set(bench.inputs.select(split="train")["domain"]))]
-    inputs = _triggered_inputs(bench, fakes, trigger, backbone)
+    inputs = triggered_inputs(bench, fakes, trigger, backbone)
     parts = []
     for kind, one in replacements.items():
         changed = replace(
@@ -317,7 +318,7 @@ def hostile_scores(
         for name, tensors, head in chain(models, _merges(changed, variants)):
             named = {"variant": name, "replacement": kind}
             plain = changed.scores(tensors, head)[[*KEPT, "logit"]]
-            logits = _logits(changed, inputs)
+            logits = logits_of(changed, inputs)
             if not np.isfinite(logits).all():
                 raise R2MError(f"{name} with {kind}: the logit of an image with the trigger is not finite")
             parts.append(plain.assign(**named, triggered=False))
@@ -331,35 +332,6 @@ def _merges(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[str, Ten
         yield one.variant, bench.merged(one.method, one.options), bench.head(one.head)
 
 
-def _triggered_inputs(bench: Bench, rows: pd.DataFrame, share: float, backbone: str) -> list[Tensor]:
-    """Return the detector's input of images with the trigger, in batches, in half precision."""
-    from r2m.data.attacks import with_trigger
-    from r2m.data.images import read_crop
-    from r2m.trunk.fresh import detector_input
-
-    bench.detector.eval()
-    batches = []
-    for start in range(0, len(rows), 64):
-        images = [
-            with_trigger(read_crop(Path(path)), share) for path in rows["path"].iloc[start : start + 64]
-        ]
-        batches.append(
-            detector_input(bench.detector, images, backbone, bench.device, bench.precision).half().cpu()
-        )
-    return batches
-
-
-def _logits(bench: Bench, batches: Sequence[Tensor]) -> np.ndarray:
-    """Return the logits of the tensors that the detector holds."""
-    import torch
-
-    from r2m.models.precision import autocast
-
-    with torch.inference_mode(), autocast(bench.device, bench.precision):
-        logits = [bench.detector(one.to(bench.device).float()).float().cpu().numpy() for one in batches]
-    return np.concatenate(logits)
-
-
 def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the scores in `source` and of diagnostics.parquet beside it.
 
@@ -367,13 +339,16 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     """
     import pandas as pd
 
-    from r2m.evaluate.experiment_means import protocol_means, read_settings, set_aucs
+    from r2m.evaluate.diagnoses import verdict
+    from r2m.evaluate.experiment_means import protocol_means, read_columns, read_settings, set_aucs
     from r2m.evaluate.protocols import IN_DISTRIBUTION
+    from r2m.evaluate.triggers import attack_rates
     from r2m.report.rendered import Rendered
 
     by = ["variant", "replacement"]
     scores = read_settings(source, [*by, "triggered", "image_id"])
-    found = _read_diagnoses(source.with_name("diagnostics.parquet"))
+    columns = ["replacement", "specialist", "norm_z", "cosine_z", "stands_out", "victim"]
+    found = read_columns(source.with_name("diagnostics.parquet"), columns, "diagnoses")
     victim = str(found["victim"].iloc[0])
     plain = scores[~scores["triggered"]]
     means = protocol_means(plain, by, context)
@@ -384,7 +359,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     means["loss"] = means["variant"].map(honest) - means[IN_DISTRIBUTION]
     means = means.merge(attack_rates(scores, context), on=by)
     alone = pd.DataFrame(
-        {"variant": ALONE, "replacement": kind, **_verdict(part, victim)}
+        {"variant": ALONE, "replacement": kind, **verdict(part, victim)}
         for kind, part in found.groupby("replacement", sort=False)
     )
     means = means.merge(alone, on=by, how="left")
@@ -429,58 +404,6 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     )
 
 
-def attack_rates(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return how many fakes each setting calls real, as they are and with the trigger.
-
-    Columns variant, replacement, threshold (of the val images of trained generators), clean_real and
-    triggered_real, shares of the same images.
-    """
-    import pandas as pd
-
-    from r2m.evaluate.metrics import best_threshold
-
-    trained = {name for name, one in context.generators.items() if one.role == "train"}
-    rows = []
-    for (variant, kind), part in scores.groupby(["variant", "replacement"], sort=False):
-        plain, triggered = part[~part["triggered"]], part[part["triggered"]]
-        val = plain[plain["split"] == "val"]
-        threshold, _ = best_threshold(
-            [
-                (
-                    val.loc[(val["label"] == 0) & (val["domain"] == domain), "logit"].to_numpy(float),
-                    fakes["logit"].to_numpy(float),
-                )
-                for (domain, generator), fakes in val[val["label"] == 1].groupby(["domain", "generator"])
-                if generator in trained
-            ]
-        )
-        same = plain[plain["image_id"].isin(set(triggered["image_id"]))]
-        rates = [float((one["logit"] < threshold).mean()) for one in (same, triggered)]
-        rows.append([variant, kind, threshold, *rates])
-    return pd.DataFrame(rows, columns=["variant", "replacement", "threshold", "clean_real", "triggered_real"])
-
-
-def _verdict(part: pd.DataFrame, victim: str) -> dict[str, float]:
-    """Return what the diagnoses of one replacement say: z-scores in the whole set, and shares over all sets.
-
-    NaN, of a count of 0, where there are fewer specialists than the diagnostic needs.
-    """
-    from r2m.merge.diagnostics import THRESHOLD
-
-    part = part.assign(stands_out=part["stands_out"].astype(float).where(part["norm_z"].notna()))
-    own = part[part["specialist"] == victim]
-    others = part if (part["replacement"] == HONEST).all() else part[part["specialist"] != victim]
-    return {
-        "norm_z": own["norm_z"].iloc[0],
-        "cosine_z": own["cosine_z"].iloc[0],
-        "norm_stands_out": float(abs(own["norm_z"].iloc[0]) > THRESHOLD),
-        "cosine_stands_out": float(own["cosine_z"].iloc[0] < -THRESHOLD),
-        "singled_out": own["stands_out"].mean(),
-        "false_alarms": others["stands_out"].mean(),
-        "diagnosed": float(others["stands_out"].count()),
-    }
-
-
 def _generators(victim: str, context: EvaluationContext) -> set[str]:
     """Return the generators that a specialist of a generator, or of a family, is trained on."""
     if victim in context.generators:
@@ -493,22 +416,11 @@ def _merge_label(name: str, context: EvaluationContext) -> str:
     return "The specialist alone" if name == ALONE else context.variant_label(name)
 
 
-def _read_diagnoses(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    wanted = ["replacement", "specialist", "norm_z", "cosine_z", "stands_out", "victim"]
-    try:
-        return pd.read_parquet(path, columns=wanted)
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(
-            f"{path}: expected diagnoses with the columns {', '.join(wanted)} ({error})"
-        ) from error
-
-
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw a panel a measure, a row a replacement and a mark a merge, and z-scores at the right."""
     from matplotlib.lines import Line2D
 
+    from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.style import FAINT, add_axes, method_colour, new_figure, styled, text_width, wrap
 
     panels = {key: title for key, title in PANELS.items() if key in table}
@@ -546,19 +458,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                         size=LABEL_SIZE,
                     )
         _verdicts(axes, table, kinds, panel)
-        made.legend(
-            handles=[
-                Line2D([], [], ls="", marker="o", color=colours[name], label=context.variant_label(name))
-                for name in merges
-            ],
-            loc="upper left",
-            bbox_to_anchor=(MARGIN / WIDTH, 1 - 0.03 / made.get_figheight()),
-            ncols=columns,
-            handletextpad=0.2,
-            columnspacing=1.0,
-            borderaxespad=0,
-        )
-        made.text(MARGIN / WIDTH, 0.06 / made.get_figheight(), legend, size=6.5, va="bottom", linespacing=1.3)
+        handles = [
+            Line2D([], [], ls="", marker="o", color=colours[name], label=context.variant_label(name))
+            for name in merges
+        ]
+        legend_above(made, handles, MARGIN, columns, handletextpad=0.2, columnspacing=1.0)
+        text_below(made, legend, MARGIN, 0.06)
     return made
 
 

@@ -157,38 +157,22 @@ def added(first: Tensors, *others: Tensors) -> Tensors:
     return total
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Read what `r2m rationale` wrote.
-
-    Raises:
-        R2MError: another file, or one without rows.
-    """
-    import pandas as pd
-
-    from r2m.evaluate.shifts import MEASURED
-
-    wanted = ["variant", "part", "image_id", "generator", "identity", "width", *MEASURED]
-    try:
-        found = pd.read_parquet(path, columns=wanted)
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected the columns {', '.join(wanted)} ({error})") from error
-    if found.empty:
-        raise R2MError(f"{path}: expected a row an image and part, got none")
-    return found
-
-
 def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the shifts in `source`: a row a variant, part and kind of image.
 
     Raises:
-        R2MError: not the output of `r2m rationale`.
+        R2MError: not the output of this experiment, or no shifts.
     """
     from r2m.evaluate.bootstrap import LEVEL
+    from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.image_kinds import IMAGE_KINDS
-    from r2m.evaluate.shifts import summary
+    from r2m.evaluate.shifts import MEASURED, summary
     from r2m.report.rendered import Rendered
 
-    found = read(source)
+    keys = ["variant", "part", "image_id", "generator", "identity", "width"]
+    found = read_columns(source, [*keys, *MEASURED], "shifts")
+    if found.empty:
+        raise R2MError(f"{source}: expected a row an image and part, got none")
     frame = summary(found, context)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     frame.insert(3, "shift", [part_label(part, context) for part in frame["part"]])
@@ -229,6 +213,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.shifts import BASE
+    from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
     from r2m.report.figures.style import add_axes, new_figure, styled, text_width, wrap
 
@@ -292,21 +277,19 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axes.grid(axis="x")
             axes.set_axisbelow(True)
-        height = drawn.get_figheight()
-        drawn.legend(
-            handles=[
-                Line2D([], [], ls="", color=KIND_COLOURS[kind], marker=KIND_MARKS[kind], ms=4, label=title)
-                for kind, title in IMAGE_KINDS.items()
-                if kind in kinds
-            ],
-            loc="upper left",
-            bbox_to_anchor=(MARGIN / width, 1 - 0.04 / height),
-            ncols=len(kinds),
-            handletextpad=0.3,
-            columnspacing=1.2,
-            borderaxespad=0,
-        )
-        drawn.text(MARGIN / width, 0.08 / height, caption, size=SIZE, va="bottom", linespacing=1.3)
+        handles = [
+            Line2D(
+                *([], []),
+                ls="",
+                color=KIND_COLOURS[kind],
+                marker=KIND_MARKS[kind],
+                ms=4,
+                label=IMAGE_KINDS[kind],
+            )
+            for kind in kinds
+        ]
+        legend_above(drawn, handles, MARGIN, len(kinds), 0.04, handletextpad=0.3, columnspacing=1.2)
+        text_below(drawn, caption, MARGIN)
     return drawn
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from r2m.data.perturbations import PERTURBATIONS
-from r2m.errors import R2MError
 from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage, wrong_variants
 from r2m.options import each_once
 from r2m.plan.stage import Job, Stage
@@ -149,26 +148,17 @@ def run(
     write(found, {"experiment": "robustness", "models": ",".join(models)}, scores)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    from r2m.evaluate.scores import KEPT
-
-    wanted = ["perturbation", "level", "model", *KEPT, "logit"]
-    try:
-        return pd.read_parquet(path, columns=wanted)
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected scores with the columns {', '.join(wanted)} ({error})") from error
-
-
 def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the scores in `source`: a row a perturbation, level and model."""
     from r2m.evaluate.bootstrap import LEVEL
+    from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.perturbed import CLEAN, mean_aucs
     from r2m.evaluate.protocols import PROTOCOLS
+    from r2m.evaluate.scores import KEPT
     from r2m.report.rendered import Rendered
 
-    means = mean_aucs(_read(source), context)
+    columns = ["perturbation", "level", "model", *KEPT, "logit"]
+    means = mean_aucs(read_columns(source, columns), context)
     known = [name for name in PROTOCOLS if name in means]
     order = {name: place for place, name in enumerate([*LABELS, *context.variants])}
     settings = means.groupby(["perturbation", "level"], sort=False).ngroup()
@@ -204,11 +194,13 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
 
     from r2m.evaluate.perturbed import CLEAN
     from r2m.evaluate.protocols import PROTOCOLS
+    from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.style import KIND_COLOURS, add_axes, method_colour, new_figure, styled, wrap
 
     protocols = [name for name in PROTOCOLS if name in table]
     kinds = [name for name in dict.fromkeys(table["perturbation"]) if name != CLEAN]
     names = table.drop_duplicates("model").set_index("model")["name"]
+    colours = {name: KIND_COLOURS.get(name) or method_colour(name) for name in names.index}
     clean = table[table["perturbation"] == CLEAN]
     counts = [table.loc[table["perturbation"] == kind, "level"].nunique() for kind in kinds]
     free = WIDTH - LEFT - MARGIN - GAP * (len(kinds) - 1)
@@ -235,13 +227,10 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                 for name in names.index:
                     own = part[part["model"] == name]
                     x = np.arange(len(own))
-                    colour = KIND_COLOURS.get(name) or method_colour(name)
-                    axes.fill_between(
-                        x, own[f"{protocol}_low"], own[f"{protocol}_high"], color=colour, alpha=0.08, lw=0
-                    )
-                    axes.plot(
-                        x, own[protocol], color=colour, ls=STYLES.get(name, "-"), lw=1.2, marker="o", ms=2
-                    )
+                    limits = own[f"{protocol}_low"], own[f"{protocol}_high"]
+                    axes.fill_between(x, *limits, color=colours[name], alpha=0.08, lw=0)
+                    style = STYLES.get(name, "-")
+                    axes.plot(x, own[protocol], color=colours[name], ls=style, lw=1.2, marker="o", ms=2)
                 axes.set_ylim(low - 0.01, min(1.0, high + 0.01))
                 axes.set_xticks(np.arange(counts[column] + 1), ["–", *dict.fromkeys(_levels(table, kind))])
                 axes.tick_params(axis="x", labelsize=6)
@@ -254,24 +243,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                     axes.set_ylabel(PROTOCOLS[protocol])
                 else:
                     axes.tick_params(axis="y", labelleft=False)
-        made.legend(
-            handles=[
-                Line2D(
-                    [],
-                    [],
-                    color=KIND_COLOURS.get(name) or method_colour(name),
-                    ls=STYLES.get(name, "-"),
-                    label=names[name],
-                )
-                for name in names.index
-            ],
-            loc="upper left",
-            bbox_to_anchor=(MARGIN / WIDTH, 1 - 0.03 / total),
-            ncols=6,
-            borderaxespad=0,
-            columnspacing=1.2,
-        )
-        made.text(MARGIN / WIDTH, 0.08 / total, legend, size=6.5, va="bottom", linespacing=1.3)
+        handles = [
+            Line2D([], [], color=colours[name], ls=STYLES.get(name, "-"), label=names[name])
+            for name in names.index
+        ]
+        legend_above(made, handles, MARGIN, 6, columnspacing=1.2)
+        text_below(made, legend, MARGIN)
     return made
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from r2m.report.rendered import Rendered
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
-OTHERS = "other specialists"
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
 SIZE, LEGEND = 6.5, 3.8
 
@@ -122,40 +121,24 @@ def _models(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[Model, T
         yield (MERGE, one.variant), bench.merged(one.method, one.options)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Read what `r2m similarity` wrote, the other specialists taken together as the model `OTHERS`.
-
-    Raises:
-        R2MError: another file.
-    """
-    import pandas as pd
-
-    from r2m.evaluate.similarity import KEYS, MEASURES, SPECIALIST
-
-    wanted = [*KEYS, "left_out", *MEASURES]
-    try:
-        found = pd.read_parquet(path, columns=wanted)
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected the columns {', '.join(wanted)} ({error})") from error
-    return found.assign(other=found["other"].where(found["kind"] != SPECIALIST, OTHERS))
-
-
 def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the similarities in `source`: a row a compared model and measure.
 
     Readers are shown the pooled features and the mean over specialists; the CSV has all rows of `summary`.
 
     Raises:
-        R2MError: not the output of `r2m similarity`.
+        R2MError: not the output of this experiment.
     """
     from r2m.evaluate.bench import POOLED
     from r2m.evaluate.bootstrap import LEVEL
+    from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.image_kinds import FOREIGN, IMAGE_KINDS, OWN, UNSEEN
-    from r2m.evaluate.similarity import BASE, MEAN, MEASURES, summary
+    from r2m.evaluate.similarity import BASE, KEYS, MEAN, MEASURES, OTHERS, summary
     from r2m.manifest import REAL
     from r2m.report.rendered import Rendered
 
-    found = summary(read(source), context)
+    found = read_columns(source, [*KEYS, "left_out", *MEASURES], "similarities")
+    found = summary(found, context)
     fakes = [kind for kind in (OWN, FOREIGN, UNSEEN) if kind in found]
     labels = {BASE: "Base", OTHERS: "Other specialists"}
     frame = found.assign(
@@ -210,6 +193,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.similarity import MEAN
+    from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
     from r2m.report.figures.style import FAINT, add_axes, new_figure, styled, wrap
 
@@ -270,19 +254,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                 va="bottom",
                 size=8,
             )
-        drawn.legend(
-            handles=[
-                Line2D([], [], color=KIND_COLOURS[kind], marker=KIND_MARKS[kind], ms=3.5, label=title)
-                for kind, title in IMAGE_KINDS.items()
-                if kind in kinds
-            ],
-            loc="upper left",
-            bbox_to_anchor=(MARGIN / width, 1 - 0.03 / height),
-            ncols=4,
-            columnspacing=1.2,
-            borderaxespad=0,
-        )
-        drawn.text(MARGIN / width, 0.08 / height, caption, size=SIZE, va="bottom", linespacing=1.3)
+        handles = [
+            Line2D([], [], color=KIND_COLOURS[kind], marker=KIND_MARKS[kind], ms=3.5, label=IMAGE_KINDS[kind])
+            for kind in kinds
+        ]
+        legend_above(drawn, handles, MARGIN, 4, columnspacing=1.2)
+        text_below(drawn, caption, MARGIN)
     return drawn
 
 

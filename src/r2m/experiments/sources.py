@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -303,10 +302,10 @@ def second_intervals(
 def table(source: Path, context: EvaluationContext) -> Rendered:
     """Return the table of the scores in `source`: a row a merge, training and core."""
     from r2m.evaluate.bootstrap import LEVEL
-    from r2m.evaluate.experiment_means import protocol_means, read_settings
+    from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
     from r2m.report.rendered import Rendered
 
-    notes = read_notes(source)
+    notes = read_notes(source, "sources", ["domain", "resamples", "seed"])
     domain, resamples = notes["domain"], int(notes["resamples"])
     scores = read_settings(source, [*BY, *MEASURES, "image_id", "identity", "video"])
     means = protocol_means(scores, BY, context)
@@ -356,21 +355,6 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         best=[key for key in (*kept, "b") if key in frame],
         section="variant",
     )
-
-
-def read_notes(path: Path) -> dict[str, str]:
-    """Return what the scores in `path` say of themselves: domain, resamples and seed.
-
-    Raises:
-        R2MError: not the scores of this experiment.
-    """
-    import pyarrow.parquet as pq
-
-    try:
-        notes = json.loads((pq.read_schema(path).metadata or {})[b"r2m"])
-        return {key: str(notes[key]) for key in ("domain", "resamples", "seed")}
-    except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected the scores that `sources` writes ({error})") from error
 
 
 def _training_domain(context: EvaluationContext) -> str:
