@@ -3,12 +3,6 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 
-include: "workflow/rules/params.smk"
-
-
-configfile: "params.yaml"
-
-
 container: "docker://python:3.11-slim"
 
 

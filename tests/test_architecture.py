@@ -26,6 +26,7 @@ ORDER = [
     "evaluate",
     "report",
     "core_params",
+    "input_files",
     "plan",
     "experiments",
     "params",
@@ -132,9 +133,10 @@ def test_merging_methods_know_no_files():
 
 def test_plans_and_plug_ins_are_read_without_torch():
     """params.yaml is checked, and the jobs are planned, before every run."""
+    names = [*map(name_of, (*METHODS, *EXPERIMENTS)), "r2m.params", "r2m.workflow"]
     code = (
         "import importlib, sys\n"
-        f"for name in {[name_of(path) for path in (*METHODS, *EXPERIMENTS)]} + ['r2m.workflow', 'r2m.params']:\n"
+        f"for name in {names}:\n"
         "    importlib.import_module(name)\n"
         "    assert not {'torch', 'scipy', 'matplotlib', 'sklearn'} & set(sys.modules), name\n"
     )

@@ -136,8 +136,8 @@ def test_mistakes_on_the_command_line(folder):
         ("--set", "scaling=-.inf"): "scaling: Input should be a finite number (got -inf)",
         ("--set", "lambda=1"): "options of task_arithmetic: unknown key 'lambda'; expected one of scaling",
         ("--exclude", "blok*"): "exclude 'blok*': fits no tensor of the base",
-        ("--set", "scaling=[1"): "--set scaling=[1: expected a value in YAML",
-        ("--set", "scaling=!!python/none x"): "--set scaling=!!python/none x: expected a value in YAML",
+        ("--set", "scaling=[1"): "--set scaling=[1: not valid YAML",
+        ("--set", "scaling=!!python/none x"): "--set scaling=!!python/none x: not valid YAML",
         ("--specialist", "base=x.safetensors"): "specialists: 'base' is what reports call the base",
     }.items():
         with pytest.raises(R2MError, match=re.escape(message)):
@@ -332,7 +332,9 @@ def test_settings_that_contradict_each_other(folder):
     settings = ["--set", "residual.rank.ratio=0.05", "--set", "residual.rank.fixed=3"]
     with pytest.raises(R2MError, match=r"residual\.rank\.fixed: contradicts residual\.rank\.ratio"):
         invoke(*arguments(folder, "r2m"), *settings)
-    with pytest.raises(R2MError, match="scaling: expected a number within the range of float32, got 1e\\+40"):
+    with pytest.raises(
+        R2MError, match=r"scaling: expected a number within the range of float32 \(got 1e\+40"
+    ):
         invoke(*arguments(folder), "--set", "scaling=1.0e+40")
 
 

@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from r2m.errors import R2MError
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
-from r2m.options import nearest, read_yaml, with_floats
+from r2m.options import as_yaml, nearest, parse_yaml, read_yaml
 from r2m.params import load, parse
 from r2m.train.options import FinetuneOptions
 
@@ -159,8 +160,8 @@ def test_defaults_stand_where_nothing_is_said():
             "faces.jpeg_quality.1: Input should be less than or equal to 100",
         ),
         ({"domains__orl__limit": 0}, "domains.orl.limit: Input should be greater than 0 (got 0)"),
-        ({"domains__orl__role": None}, "domains.orl.role: Field required"),
-        ({"merge": None}, "merge: Field required"),
+        ({"domains__orl__role": None}, "domains.orl.role: is missing"),
+        ({"merge": None}, "merge: is missing"),
         ({"domains": {}}, "domains: Dictionary should have at least 1 item"),
         ({"generators__Swap": SWAP}, "generators.Swap: String should match pattern"),
         ({"generators__swap__family": "GAN"}, "generators.swap.family: Input should be 'FS', 'FR', 'EFS' or"),
@@ -184,7 +185,7 @@ def test_defaults_stand_where_nothing_is_said():
         ({"domains__celeba__role": "test"}, "domains: expected exactly one with `role: train`, got none"),
         ({"generators__orl": SWAP}, "generators.orl: the name is taken"),
         ({"generators__joint": SWAP}, "generators.joint: the name is taken"),
-        ({"seeds": [0, 1, 0]}, "seeds: expected each seed once, got [0, 1, 0]"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 stands there twice; expected each once (got [0, 1, 0])"),
         ({"seeds": []}, "seeds: "),
         ({"seeds": [-1]}, "seeds.0: "),
         (
@@ -197,7 +198,7 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         # values that go together
         ({"faces__split__train": 0.5}, "faces.split: expected shares that sum to 1, got 0.84"),
-        ({"faces__jpeg_quality": [95, 70]}, "faces.jpeg_quality: expected [lowest, highest], got [95, 70]"),
+        ({"faces__jpeg_quality": [95, 70]}, "faces.jpeg_quality: expected [lowest, highest] (got [95, 70])"),
         (
             {"faces__crop_size": 100},
             "faces.crop_size: expected at least `backbone.image_size` (112), got 100",
@@ -243,7 +244,7 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         (
             {"merge__methods__ties__tune": {"keep": [0.1, 0.2, 0.3], "scaling": [0.5, 1.0, 0.5]}},
-            "merge.methods.ties.tune.scaling: 0.5 stands there twice; expected different values",
+            "merge.methods.ties.tune.scaling: 0.5 stands there twice; expected each once",
         ),
         (
             {"merge__methods__slerp": {}},
@@ -367,9 +368,33 @@ def test_numbers_in_scientific_notation(tmp_path, text):
     assert read_yaml(tmp_path / "p.yaml") == {"lr": 1e-5, "name": "1e-5x"}
 
 
-def test_numbers_that_another_reader_left_as_text():
-    given = {"a": [{"lr": "1e-5"}, "1e-5x"], "b": {"c": 3}}
-    assert with_floats(given) == {"a": [{"lr": 1e-5}, "1e-5x"], "b": {"c": 3}}
+def test_words_of_yaml_1_1_are_text(tmp_path):
+    (tmp_path / "p.yaml").write_text("a: [yes, on, off, 1:30, true]\n")
+    assert read_yaml(tmp_path / "p.yaml") == {"a": ["yes", "on", "off", "1:30", True]}
+
+
+@pytest.mark.parametrize("flow", [True, False])
+def test_values_are_written_as_they_are_read(flow):
+    value = {"b": 1e-5, "a": [1, 2.0, True, None, "1e-5", "true", "R²M"], "c": {}, "d": {"e": {"f": -0.5}}}
+    text = as_yaml(value, flow=flow)
+    assert parse_yaml(text, "text") == value
+    assert [line[0] for line in text.splitlines() if line[0] in "abcd"] == ["b", "a", "c", "d"]
+
+
+@pytest.mark.parametrize("number", [1e39, -1e39, 10**39])
+def test_numbers_beyond_float32(number):
+    config = changed(merge__methods__ties={"scaling": number, "keep": 0.1})
+    with pytest.raises(R2MError, match=r"ties\.scaling: expected a number within the range of float32 \(got"):
+        parse(config)
+
+
+def test_integers_are_numbers_and_lists_are_tuples():
+    params = parse(changed(finetune__lr=1, experiments={"robustness": {"blur": [[3, 1]]}}))
+    assert type(params.finetune.lr) is float
+    assert params.faces.jpeg_quality == (70, 95)
+    assert params.experiments.robustness.blur == [(3, 1.0)]
+    assert parse(json.loads(params.model_dump_json(exclude_none=True))) == params
+    assert parse(params.model_dump(exclude_none=True)) == params
 
 
 def test_a_key_given_twice(tmp_path):
@@ -387,6 +412,9 @@ def test_a_key_given_twice(tmp_path):
         (b"a: [1", "not valid YAML"),
         (b"a: {{b}}", "not valid YAML"),
         (b"\xff\xfe\x00a", "not valid YAML"),
+        (b"a: 1\nb: [1\nc: 2\n", r"not valid YAML: while parsing a flow sequence \(line 2\)"),
+        (b"a: \x01", "not valid YAML: unacceptable character"),
+        (b"a: 1\n---\nb: 2", "not valid YAML: expected a single document"),
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
         (b"- 1", "expected a mapping of sections, got list"),
         (b"", "expected a mapping of sections, got NoneType"),
@@ -527,18 +555,37 @@ def test_more_real_directions_than_specialists():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [True]}, "seeds: true and false are no values of it, got [True]"),
-        ({"finetune__steps": True}, "finetune: steps: true and false are no values of it, got True"),
-        ({"backbone__trainable_blocks": False}, "backbone: trainable_blocks: true and false are no values"),
-        ({"finetune__steps": "120"}, "finetune: steps: expected a number, not text, got '120'"),
-        ({"seed": "0"}, "params.yaml: seed: expected a number, not text, got '0'"),
-        ({"faces__jpeg_quality": ["70", 95]}, "faces: jpeg_quality: expected a number, not text"),
-        ({"joint__multiclass": 1}, "joint: multiclass: expected true or false, got 1"),
+        ({"seeds": [True]}, "seeds.0: expected an integer (got True)"),
+        ({"seeds": 1}, "seeds: expected a list (got 1)"),
+        ({"finetune__steps": True}, "finetune.steps: expected an integer (got True)"),
+        ({"finetune__steps": 1e3}, "finetune.steps: expected an integer (got 1000.0)"),
+        ({"finetune__lr": True}, "finetune.lr: expected a number (got True)"),
+        ({"finetune__lr": "1e-5"}, "finetune.lr: expected a number, not text (got '1e-5')"),
+        ({"generators__lip__finetune": {"lr": "1"}}, "generators.lip.finetune.lr: expected a number, not"),
+        ({"generators__up__options": {"strength": "1"}}, "generators.up.options.strength: expected a number"),
+        ({"backbone__trainable_blocks": False}, "trainable_blocks: expected an integer or 'all', got False"),
+        ({"backbone__trainable_blocks": "4"}, "trainable_blocks: expected an integer or 'all', got '4'"),
+        ({"finetune__steps": "120"}, "finetune.steps: expected an integer, not text (got '120')"),
+        ({"seed": "0"}, "params.yaml: seed: expected an integer, not text (got '0')"),
+        ({"faces__jpeg_quality": ["70", 95]}, "faces.jpeg_quality.0: expected an integer, not text"),
+        ({"joint__multiclass": 1}, "joint.multiclass: expected true or false (got 1)"),
+        ({"domains__orl__frames": 1}, "domains.orl.frames: expected true or false (got 1)"),
         (
             {"merge__methods__ties__enabled": "yes"},
-            "merge.methods.ties.enabled: Input should be a valid boolean",
+            "methods.ties.enabled: expected true or false (got 'yes')",
         ),
-        ({"experiments": {"inversion": {"enabled": "yes"}}}, "inversion: enabled: expected true or false"),
+        ({"merge__methods__ties__enabled": 1}, "merge.methods.ties.enabled: expected true or false (got 1)"),
+        ({"merge__methods__ties": 1}, "merge.methods.ties: expected a mapping (got 1)"),
+        (
+            {"merge__methods__r2m": {"residual": {"rank": {"optimal_threshold": 1}}}},
+            "merge.methods.r2m.residual.rank.optimal_threshold: expected true or false (got 1)",
+        ),
+        (
+            {"merge__methods__r2m": {"residual": {"rank": {"optimal_threshold": False}}}},
+            "merge.methods.r2m.residual.rank: optimal_threshold: expected true, or another rule",
+        ),
+        ({"experiments": {"inversion": {"enabled": "yes"}}}, "inversion.enabled: expected true or false"),
+        ({"experiments": {"robustness": {"blur": [["3", 1]]}}}, "robustness.blur.0.0: expected an integer"),
     ],
 )
 def test_numbers_and_truths_are_not_converted(changes, message):

@@ -1,5 +1,128 @@
-"""Placeholder until the parts are joined."""
+"""All of `params.yaml` but its experiments, and what follows from it."""
 
-from r2m.params import Params as CoreParams
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Literal
 
-__all__ = ["CoreParams"]
+from pydantic import AfterValidator, Field, model_validator
+
+from r2m.data import options as data_options
+from r2m.data.options import DomainOptions, FacesOptions
+from r2m.evaluate.options import EvaluateOptions
+from r2m.forge import registry as forgeries
+from r2m.forge.options import GeneratorOptions
+from r2m.merge import variants as merges
+from r2m.merge.variants import MergeOptions
+from r2m.models.options import BackboneOptions
+from r2m.options import FAMILIES, RESERVED, Name, Section, each_once
+from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
+from r2m.trunk.options import AugmentOptions
+
+# What torch and numpy both take.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Generator(GeneratorOptions):
+    """One generator: its fakes, and how its specialist is fine-tuned."""
+
+    finetune: FinetuneOverrides = FinetuneOverrides()
+
+
+class CoreParams(Section):
+    """All of params.yaml but `experiments`."""
+
+    seed: Seed = Field(default=0, description="of images, splits and resamples")
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)] = Field(
+        default=[0], description="of training; with several, tables show mean ± standard deviation"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: CUDA, then MPS, then the CPU"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    domains: dict[Name, DomainOptions] = Field(
+        min_length=1, description="name → a collection of real photographs"
+    )
+    generators: dict[Name, Generator] = Field(min_length=1, description="name → a forgery generator")
+    faces: FacesOptions = FacesOptions()
+    backbone: BackboneOptions = BackboneOptions()
+    augment: AugmentOptions = AugmentOptions()
+    specialists: SpecialistsOptions = SpecialistsOptions()
+    finetune: FinetuneOptions = FinetuneOptions()
+    joint: JointOptions = JointOptions()
+    merge: MergeOptions
+    evaluate: EvaluateOptions = EvaluateOptions()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "CoreParams":
+        for problem in _inconsistencies(self):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def train_domain(self) -> str:
+        """Name of the one domain with role `train`."""
+        return next(name for name, domain in self.domains.items() if domain.role == "train")
+
+    @property
+    def train_generators(self) -> list[str]:
+        """Names of the generators that specialists are trained on."""
+        return [name for name, generator in self.generators.items() if generator.role == "train"]
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """Enabled merge variant → its method."""
+        return self.merge.enabled
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the merge that all other models are tested against; None where there is none."""
+        return self.evaluate.reference or ("r2m" if "r2m" in self.variants else None)
+
+    @property
+    def specialist_members(self) -> dict[str, list[str]]:
+        """Specialist → the generators that it is trained on."""
+        if self.specialists.per == "generator":
+            return {name: [name] for name in self.train_generators}
+        return self.by_family(self.train_generators)
+
+    def by_family(self, generators: Collection[str]) -> dict[str, list[str]]:
+        """Return family → those of the generators that are of it, in the order of the params."""
+        families: dict[str, list[str]] = {family: [] for family in FAMILIES}
+        for name, generator in self.generators.items():
+            if name in generators:
+                families[generator.family].append(name)
+        return {family: names for family, names in families.items() if names}
+
+    def finetune_options(self, specialist: str) -> FinetuneOptions:
+        """Return the fine-tuning options of one specialist, its generator's overrides applied."""
+        changed: dict[str, Any] = {}
+        if self.specialists.per == "generator":
+            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
+        return self.finetune.model_copy(update=changed)
+
+    def joint_options(self, count: int | None = None) -> FinetuneOptions:
+        """Return the options of joint training on what `count` specialists (None: all) are trained on.
+
+        Steps grow evenly from a specialist's to `joint.steps_factor` times as many.
+        """
+        others = len(self.specialist_members) - 1
+        share = 1.0 if count is None or not others else (count - 1) / others
+        factor = share * self.joint.steps_factor + (1 - share)
+        return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
+
+
+def _inconsistencies(params: CoreParams) -> Iterator[str]:
+    """Yield what single sections cannot show; each text begins with its key in params.yaml."""
+    yield from data_options.inconsistencies(params.domains, params.faces, params.backbone.image_size)
+    if not params.train_generators:
+        yield "generators: expected at least one with `role: train`"
+    for name, generator in params.generators.items():
+        if name in params.domains or name in RESERVED:
+            yield f"generators.{name}: the name is taken; expected no domain's and none of {RESERVED}"
+        yield from forgeries.inconsistencies(name, generator)
+        if generator.finetune != FinetuneOverrides() and name not in params.specialist_members:
+            yield f"generators.{name}.finetune: there is no specialist of this generator alone"
+    yield from merges.inconsistencies(params.merge, params.specialist_members)
+    if params.reference is not None and params.reference not in params.variants:
+        yield f"evaluate.reference: {params.merge.why_not(params.reference)}"

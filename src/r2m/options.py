@@ -1,22 +1,26 @@
 """What all options share: known keys only, the types of their values, dotted names, and reading of YAML."""
 
 import difflib
-import math
-import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from r2m.errors import R2MError
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
+# Names of models beside the specialists and merges, and of what is no forgery.
+RESERVED = ("real", "base", "joint", "joint_multiclass")
 
 # Options are multiplied with tensors of float32, which has no greater number.
 GREATEST = (2 - 2**-23) * 2.0**127
 
+Value = TypeVar("Value")
 Family = Literal["FS", "FR", "EFS", "FE"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -24,49 +28,28 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A mapping with known keys only; an unknown key is told with the nearest known one."""
+    """A mapping with known keys only, whose values are not converted: "1" is no number, and 1 is not true.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Integers stand for floats. A field that is a tuple needs `Strict(False)` to be given as a list.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _name_unknown_keys(cls, value: Any) -> Any:
         if cls.model_config["extra"] == "forbid" and isinstance(value, Mapping):
-            for key, one in value.items():
+            for key in value:
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
-                if isinstance(one, float) and GREATEST < abs(one) < math.inf:
-                    raise ValueError(f"{key}: expected a number within the range of float32, got {one!r}")
-                if problem := _wrong_kind(one, _kinds(cls.model_fields[key].annotation)):
-                    raise ValueError(f"{key}: {problem}, got {one!r}")
         return value
 
-
-def _wrong_kind(value: Any, kinds: set[Any]) -> str:
-    """Say what is wrong with a value, or one in a list, that pydantic would convert, as it does "1" to 1."""
-    if Any in kinds:
-        return ""
-    if isinstance(value, list):
-        return next(filter(None, (_wrong_kind(one, kinds) for one in value)), "")
-    if isinstance(value, bool) and bool not in kinds:
-        return "true and false are no values of it"
-    if isinstance(value, str) and kinds <= {int, float, type(None)}:
-        return "expected a number, not text"
-    if isinstance(value, str | int) and not isinstance(value, bool) and kinds == {bool}:
-        return "expected true or false"
-    return ""
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    """Return the types that stand in an annotation, those of a Literal's values among them."""
-    if parts := get_args(annotation):
-        return set().union(*map(_kinds, parts))
-    if isinstance(annotation, type):
-        return {annotation}
-    return {type(annotation)} if isinstance(annotation, bool | str) else set()
-
-
-Value = TypeVar("Value")
+    @field_validator("*")
+    @classmethod
+    def _within_float32(cls, value: Any) -> Any:
+        if isinstance(value, float) and abs(value) > GREATEST:
+            raise ValueError("expected a number within the range of float32")
+        return value
 
 
 def each_once(values: list[Value]) -> list[Value]:
@@ -106,25 +89,12 @@ class FileSource(Section):
     file: str = Field(description="path, from the folder of params.yaml")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses a key given twice, which plain YAML would silently let win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # refused below
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise R2MError(f"{key_node.start_mark.name}: line {line}: the key {key!r} stands here twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-5, without a dot, as text.
-_FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
-_UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+class _Constructor(SafeConstructor):
+    def check_mapping_key(self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any) -> bool:
+        if key in mapping:
+            mark = key_node.start_mark
+            raise R2MError(f"{mark.name}: line {mark.line + 1}: the key {key!r} stands here twice")
+        return True
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -134,24 +104,42 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         R2MError: missing, not YAML, not a mapping, or a key given twice.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            value = yaml.load(file, Loader=_UniqueKeyLoader)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise R2MError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise R2MError(f"{path}: not valid YAML: {error}") from error
+    value = parse_yaml(text, str(path))
     if not isinstance(value, dict):
         raise R2MError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
     return value
 
 
-def with_floats(value: Any) -> Any:
-    """Return `value`, nested as it is, with text like 1e-5 as the number that `read_yaml` makes of it."""
-    if isinstance(value, Mapping):
-        return {key: with_floats(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [with_floats(one) for one in value]
-    return float(value) if isinstance(value, str) and _FLOAT.match(value) else value
+def parse_yaml(text: str, name: str) -> Any:
+    """Return the value of YAML 1.2 from the file (or argument) `name`; raises R2MError like `read_yaml`."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    stream = StringIO(text)
+    stream.name = name
+    try:
+        return yaml.load(stream)
+    except MarkedYAMLError as error:
+        parts = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+        told = [f"{what} (line {mark.line + 1})" if mark else what for what, mark in parts if what]
+        raise R2MError(f"{name}: not valid YAML: {', '.join(told)}") from error
+    except YAMLError as error:
+        raise R2MError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def as_yaml(value: Any, *, flow: bool = False) -> str:
+    """Return a value as YAML, its keys in their order; `flow`: what holds single values only, in one line."""
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None if flow else False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 110
+    text = StringIO()
+    yaml.dump(value, text)
+    return text.getvalue()
 
 
 # How pydantic tags the alternatives of a union; how those that are mappings are written.
@@ -163,31 +151,48 @@ _ALTERNATIVES = {
     "literal['all']": None,
     "constrained-int": None,
 }
+_PLAIN = {
+    "missing": "is missing",
+    "int_type": "expected an integer",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "list_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+}
 
 
-def complaint(error: ValidationError) -> tuple[str, str]:
-    """Return the key and the text of the complaint that helps most.
+def complaint(error: ValidationError, key: str = "") -> str:
+    """Return the complaint that helps most: "KEY: what was expected (got VALUE)", KEY below `key`.
 
     Of a union's alternatives, the one that was meant complains deepest, or knows a similar key; where that is
     none, all of them are told.
     """
     errors = error.errors()
-    first = max(errors, key=lambda one: (len(_key(one)), "did you mean" in one["msg"]))
-    key, text = ".".join(_key(first)), first["msg"].removeprefix("Value error, ")
+    first = max(errors, key=lambda details: (len(_path(details)), "did you mean" in details["msg"]))
+    path, text, given = _path(first), _text(first), first["input"]
     if first["loc"] and first["loc"][-1] in _ALTERNATIVES and "did you mean" not in text:
         alternatives = [
-            _ALTERNATIVES[str(one["loc"][-1])] or one["msg"].removeprefix("Input should be ")
-            for one in errors
-            if _key(one) == _key(first)
+            _ALTERNATIVES[str(details["loc"][-1])]
+            or _text(details).removeprefix("Input should be ").removeprefix("expected ")
+            for details in errors
+            if _path(details) == path
         ]
-        return key, f"expected {' or '.join(alternatives)}, got {first['input']!r}"
-    given = "" if isinstance(first["input"], Mapping) or not key else f" (got {first['input']!r})"
-    return key, text + given
+        text = f"expected {' or '.join(alternatives)}, got {given!r}"
+    elif path and not isinstance(given, Mapping):
+        is_text = first["type"] in ("int_type", "float_type") and isinstance(given, str)
+        text += f"{', not text' * is_text} (got {given!r})"
+    place = ".".join((key, *path) if key else path)
+    return f"{place}: {text}" if place else text
 
 
-def _key(error: Any) -> tuple[str, ...]:
+def _path(details: Any) -> tuple[str, ...]:
     """Return the path in params.yaml of one of pydantic's errors."""
-    return tuple(str(part) for part in error["loc"] if part not in _ALTERNATIVES and part != "[key]")
+    return tuple(str(part) for part in details["loc"] if part not in _ALTERNATIVES and part != "[key]")
+
+
+def _text(details: Any) -> str:
+    return _PLAIN.get(details["type"], details["msg"].removeprefix("Value error, "))
 
 
 def with_dotted(options: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Return a tuning grid's candidates, dotted option name → value, last option fastest; [{}] if empty."""
     candidates: list[dict[str, Any]] = [{}]
     for name, values in grid.items():
-        candidates = [{**one, name: value} for one in candidates for value in values]
+        candidates = [{**candidate, name: value} for candidate in candidates for value in values]
     return candidates
 
 

@@ -1,9 +1,11 @@
 """Every experiment is found, declared without heavy libraries, and takes no other one's table."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+from docutils.core import publish_parts
 
 from r2m.errors import R2MError
 from r2m.experiments import registry, stages
@@ -28,7 +30,11 @@ def test_an_experiment_says_what_it_is(name):
     assert isinstance(experiment, Experiment)
     assert experiment.name == name
     assert experiment.title
-    assert "\n" not in experiment.caption
+    assert re.search(r"\b([Ll]ook|[Rr]ead|[Cc]ompare)\b", experiment.caption)
+    settings = {"halt_level": 2, "report_level": 2}
+    parts = publish_parts(experiment.caption, writer="html", settings_overrides=settings)
+    assert "system-message" not in parts["body"]
+    assert parts["body"].count("<p>") == 1
     assert experiment.options.model_fields["enabled"].default is False
     assert experiment.options.__doc__
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from layout import check_layout, texts
 from matplotlib.patches import Polygon, Rectangle
 from synthetic_results import make_candidates, make_report
 
+from layout import check_layout, texts
 from r2m.cli import (
     figure_dumbbell,
     figure_heatmap,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from layout import check_layout, texts
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from synthetic_results import make_merge_report
 
+from layout import check_layout, texts
 from r2m.cli.figure_pipeline import command
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext

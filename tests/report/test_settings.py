@@ -5,11 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from r2m.cli.settings import command
 from r2m.errors import R2MError
+from r2m.options import parse_yaml
 from r2m.params import load, parse
 from r2m.report.settings import git_commit, versions, write_settings
 
@@ -36,7 +36,7 @@ def test_params_and_digests(model: Path, tmp_path: Path) -> None:
     assert f"| `{model}` | `{digest}` | 0.7 |" in text
     found = re.search(r"```yaml\n(.*)```", text, re.DOTALL)
     assert found
-    assert parse(yaml.safe_load(found[1])) == params
+    assert parse(parse_yaml(found[1], "settings.md")) == params
     assert "| arithmetic | " in text
 
 

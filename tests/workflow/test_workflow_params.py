@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from workflow_project import REPOSITORY, Project, draw
 
 from r2m.errors import R2MError
+from r2m.input_files import check_inputs
 from r2m.options import combinations
 from r2m.params import load
-from r2m.params.files import check_inputs
 
 FORGED = {"family": "FR", "forge": "tps"}
 
@@ -29,9 +29,9 @@ def message(project: Project) -> str:
 
 THROUGH_SNAKEMAKE = [
     ("finetune.step", 5, ["finetune", "unknown key 'step'", "did you mean 'steps'"]),
-    ("finetune.steps", "many", ["finetune: steps", "expected a number", "'many'"]),
+    ("finetune.steps", "many", ["finetune.steps", "expected an integer, not text", "'many'"]),
     ("finetune.lr", -1.0, ["finetune.lr", "greater than 0", "-1.0"]),
-    ("seed", True, ["params.yaml: seed: true and false are no values of it"]),
+    ("seed", True, ["params.yaml: seed: expected an integer (got True)"]),
     (
         "domains.drawn.images.folder",
         "nowhere",

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
-from r2m import options, params
+from r2m import params
 from r2m.data.folder_state import ImageFolders
 from r2m.errors import R2MError
-from r2m.params.files import check_inputs
+from r2m.input_files import check_inputs
+from r2m.options import read_yaml
 from r2m.plan.plan import PINS
 from r2m.workflow import Workflow
 
@@ -21,8 +23,10 @@ FOLDERS = ImageFolders(Path(".snakemake/image_folders"))
 CONTENTS = threading.Thread(target=FOLDERS.read_contents, daemon=True)
 
 try:
-    # Snakemake's own reader takes 1e-5 for text.
-    PARAMS = params.parse(options.with_floats(config))
+    # Snakemake's own reader knows neither 1e-5 nor a key that stands twice. `--config` goes before the file.
+    content = read_yaml("params.yaml")
+    update_config(content, config)
+    PARAMS = params.parse(content)
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
         check_inputs(PARAMS, FOLDERS.count)

@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
+from r2m.options import complaint
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -27,6 +29,4 @@ class Options(click.ParamType, Generic[Model]):
         except OSError as error:
             self.fail(f"cannot read {value[1:]}: {error.strerror}", param, ctx)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "(whole)"
-            self.fail(f"{self.model.__name__}: {key}: {first['msg']}", param, ctx)
+            self.fail(f"{self.model.__name__}: {complaint(error)}", param, ctx)

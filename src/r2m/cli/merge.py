@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from r2m.cli.named_file import named_files
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
-from r2m.options import with_floats
+from r2m.options import parse_yaml
 
 _PATH = click.Path(path_type=Path)
 # Of the options in these groups a merge takes one.
@@ -127,7 +126,4 @@ def _setting(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not (key and separator):
         raise R2MError(f"--set {text}: expected KEY=VALUE")
-    try:
-        return key, with_floats(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise R2MError(f"--set {text}: expected a value in YAML ({' '.join(str(error).split())})") from error
+    return key, parse_yaml(value, f"--set {text}")

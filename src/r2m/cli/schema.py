@@ -1,7 +1,8 @@
 """`r2m schema`: the JSON schema of params.yaml."""
 
 import click
-import yaml
+
+from r2m.options import as_yaml
 
 
 @click.command()
@@ -10,5 +11,5 @@ def command() -> None:
     from r2m.params import Params
 
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
-    click.echo("# Made by `r2m schema` from the models in src/r2m/params.")
-    click.echo(yaml.safe_dump(schema, sort_keys=False, width=110), nl=False)
+    click.echo("# Made by `r2m schema` from the models behind src/r2m/params.py.")
+    click.echo(as_yaml(schema), nl=False)

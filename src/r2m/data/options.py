@@ -1,11 +1,12 @@
 """Options of the photographs and their faces."""
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, Strict, model_validator
 
-from r2m.options import FolderSource, Fraction, PackageSource, Section
+from r2m.options import RESERVED, FolderSource, Fraction, PackageSource, Section
 
 FRAMES = "whether a sub-folder holds the frames of one video; default: told by the names of its images"
 
@@ -24,7 +25,7 @@ class DomainOptions(Section):
     limit: PositiveInt | None = Field(
         default=None, description="about so many images, evenly over identities"
     )
-    frames: bool | None = Field(default=None, strict=True, description=FRAMES)
+    frames: bool | None = Field(default=None, description=FRAMES)
     label: str | None = Field(default=None, description="name for readers")
 
 
@@ -40,6 +41,16 @@ class SplitOptions(Section):
         if not math.isclose(self.train + self.val + self.test, 1.0, abs_tol=1e-6):
             raise ValueError(f"expected shares that sum to 1, got {self.train + self.val + self.test:g}")
         return self
+
+
+def _lowest_first(qualities: tuple[int, int]) -> tuple[int, int]:
+    if qualities[0] > qualities[1]:
+        raise ValueError("expected [lowest, highest]")
+    return qualities
+
+
+Quality = Annotated[int, Field(ge=1, le=100)]
+Qualities = Annotated[tuple[Quality, Quality], Strict(False), AfterValidator(_lowest_first)]
 
 
 class FacesOptions(Section):
@@ -60,7 +71,28 @@ class FacesOptions(Section):
         default=0.45, description="least cosine of SFace between images of one person"
     )
     split: SplitOptions = SplitOptions()
-    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = Field(
+    jpeg_quality: Qualities = Field(
         default=(70, 95), description="range from which the quality of every image's last encoding is drawn"
     )
     min_images: PositiveInt = Field(default=8, description="fewest images that a split may have")
+
+
+def inconsistencies(
+    domains: Mapping[str, DomainOptions], faces: FacesOptions, image_size: int
+) -> Iterator[str]:
+    """Yield what is wrong with domains and faces together; each text begins with its key in params.yaml."""
+    training = [name for name, domain in domains.items() if domain.role == "train"]
+    if len(training) != 1:
+        yield f"domains: expected exactly one with `role: train`, got {training or 'none'}"
+    for name, domain in domains.items():
+        if name in RESERVED:
+            yield f"domains.{name}: the name is reserved; expected none of {RESERVED}"
+        if faces.detector == "none" and domain.identity == "cluster":
+            yield (
+                f"domains.{name}.identity: `cluster` needs a face detector, and `faces.detector` is"
+                " `none`; expected `folder` or `file`"
+            )
+    if faces.crop_size < image_size:
+        yield (
+            f"faces.crop_size: expected at least `backbone.image_size` ({image_size}), got {faces.crop_size}"
+        )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PositiveInt, Strict
 
 from r2m.options import Fraction, Positive
 from r2m.seeding import rng
@@ -90,7 +90,7 @@ def jpeg(image: Image, quality: int) -> Image:
 
 
 @perturbation(
-    level=tuple[Annotated[int, Field(ge=1), AfterValidator(_odd)], Positive],
+    level=Annotated[tuple[Annotated[PositiveInt, AfterValidator(_odd)], Positive], Strict(False)],
     description="[odd size of the kernel, σ] in pixels",
     title="Blur, σ in pixels",
     axis="Blur σ (px)",

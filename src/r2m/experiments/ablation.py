@@ -56,7 +56,7 @@ def check(params: CoreParams, options: AblationOptions) -> Iterator[str]:
             try:
                 changed = R2M.model_validate(with_dotted({}, {factor: value}))
             except ValidationError as error:
-                yield f"{key}: {complaint(error)[1]}"
+                yield f"{key}: {complaint(error)}"
                 return
             if options.enabled and (text := rank_beyond(changed, len(params.specialist_members))):
                 yield f"{key}: {text}"

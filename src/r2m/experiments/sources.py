@@ -79,11 +79,9 @@ def _wrong_cores(params: CoreParams, key: str, name: str, grid: Mapping[str, Seq
     for values in combinations({**grid, **variant.tune}):
         try:
             complete = method.options.model_validate(with_dotted(variant.options, values))
-        except ValidationError as error:
-            yield f"{key}: {': '.join(filter(None, complaint(error)))}"
-            return
-        except R2MError as error:
-            yield f"{key}: {error}"
+        except (ValidationError, R2MError) as error:
+            text = complaint(error) if isinstance(error, ValidationError) else str(error)
+            yield f"{key}: {text}"
             return
         if text := rank_beyond(complete, len(params.specialist_members)):
             yield f"{key}: {text}"

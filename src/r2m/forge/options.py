@@ -18,7 +18,7 @@ class GeneratorOptions(Section):
     forge: str | None = Field(default=None, description="built-in classical forgery")
     images: str | None = Field(default=None, description="folder of fakes")
     reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
-    frames: bool | None = Field(default=None, strict=True, description=FRAMES)
+    frames: bool | None = Field(default=None, description=FRAMES)
     options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
     label: str | None = Field(default=None, description="name for readers")
 

@@ -2,13 +2,15 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from r2m.data.align import Landmarks
 from r2m.data.encode import Image
 from r2m.errors import R2MError
+from r2m.forge.options import GeneratorOptions
+from r2m.options import nearest
 
 MODULES = {
     "swap": "r2m.forge.swap",
@@ -89,3 +91,15 @@ def get(name: str) -> Forgery:
     """Import and return the forgery `name`."""
     importlib.import_module(module_of(name))
     return _registered[name]
+
+
+def inconsistencies(name: str, generator: GeneratorOptions) -> Iterator[str]:
+    """Yield what is wrong with a generator's forgery; each text begins with its key in params.yaml."""
+    key = f"generators.{name}"
+    if generator.forge is not None and generator.forge not in MODULES:
+        yield f"{key}.forge: unknown forgery {generator.forge!r}{nearest(generator.forge, MODULES)}"
+    elif generator.forge is not None and generator.options:
+        try:
+            get(generator.forge).check_options(generator.options, f"{key}.options")
+        except R2MError as error:
+            yield str(error)

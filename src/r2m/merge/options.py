@@ -36,12 +36,12 @@ class RankOptions(Section):
         default=None, description="least rank that holds this share of the squared norm"
     )
     fixed: PositiveInt | None = Field(default=None, description="the rank itself, for every matrix")
-    optimal_threshold: Literal[True] | None = Field(
-        default=None, description="Gavish and Donoho's hard threshold"
-    )
+    optimal_threshold: bool | None = Field(default=None, description="Gavish and Donoho's hard threshold")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "RankOptions":
+        if self.optimal_threshold is False:
+            raise ValueError("optimal_threshold: expected true, or another rule")
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(

@@ -10,14 +10,14 @@ from r2m.errors import R2MError
 from r2m.merge import registry
 from r2m.merge.method import Method
 from r2m.merge.options import R2M
-from r2m.options import Section, read_yaml, with_dotted
+from r2m.options import Section, complaint, read_yaml, with_dotted
 
 Name = Annotated[str, Field(pattern=r"^[^=/\s]+$")]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Head = Annotated[str, Field(pattern=r"^(average|base|specialist:.+)$")]
 
 
-class Recipe(Section):
+class Recipe(Section, strict=False):
     """One merge of files. Paths of a recipe file are relative to its folder."""
 
     method: str
@@ -103,13 +103,3 @@ def build(content: dict[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise R2MError(f"{source}: {complaint(error)}") from error
-
-
-def complaint(error: ValidationError) -> str:
-    """Return the first of pydantic's complaints in one line: key, message, what was given."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    text = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    shown = "" if isinstance(given, dict) or first["type"] == "missing" else f" (got {given!r})"
-    return f"{key}: {text}{shown}" if key else text + shown

@@ -1,24 +1,27 @@
 """Merges by name: a method, its options, its head rule, and the grid that is tuned on val."""
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 
-from r2m.options import Name, Section, nearest
+from r2m.errors import R2MError
+from r2m.merge import registry
+from r2m.options import RESERVED, Name, Section, combinations, complaint, each_once, nearest, with_dotted
+
+Grid = dict[str, Annotated[list[Any], Field(min_length=1), AfterValidator(each_once)]]
 
 
-class MergeVariant(BaseModel):
+class MergeVariant(Section, extra="allow"):
     """One merge: a method, its options beside it, its head rule, and the grid that is tuned on val."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    enabled: bool = Field(default=True, strict=True, description="false: checked, but not made")
+    enabled: bool = Field(default=True, description="false: checked, but not made")
     method: str | None = Field(default=None, description="default: the variant's own name")
     head: Annotated[str, Field(pattern=r"^(average|base|specialist:[A-Za-z0-9_]+)$")] = Field(
         default="average", description="average, base or specialist:NAME"
     )
     label: str | None = Field(default=None, description="name for readers")
-    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+    tune: Grid = Field(
         default={},
         description="dotted option → its values; every combination is a candidate, and val chooses",
     )
@@ -49,9 +52,78 @@ class MergeOptions(Section):
         return f"no merge is called {name!r}{nearest(name, self.enabled)}"
 
 
+def inconsistencies(merge: MergeOptions, specialists: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with merges of these specialists; each text begins with its key in params.yaml."""
+    if not merge.enabled:
+        yield "merge.methods: expected at least one that is enabled"
+    for name, variant in merge.methods.items():
+        yield from _of_variant(name, variant, specialists, merge.candidates)
+
+
 def rank_beyond(options: Any, specialists: int) -> str:
     """Say of a method's options that their Real component has more directions than there are specialists."""
     real = getattr(options, "real", None)
     if real is None or real.space != "task" or real.rank <= specialists:
         return ""
     return f"real.rank {real.rank} exceeds the number of specialists; expected at most {specialists}"
+
+
+def _of_variant(
+    name: str, variant: MergeVariant, specialists: Collection[str], candidates: int
+) -> Iterator[str]:
+    """Yield what is wrong with one variant's name, method, head, grid and options."""
+    key, method_name = f"merge.methods.{name}", variant.method or name
+    if name in RESERVED or name in specialists:
+        yield f"{key}: another model has this name; expected none of {RESERVED} and no specialist's"
+        return
+    if method_name not in registry.names():
+        yield f"{key}: unknown method {method_name!r}{nearest(method_name, registry.names())}"
+        return
+    method = registry.get(method_name)
+    rule, _, specialist = variant.head.partition(":")
+    if rule == "specialist" and specialist not in specialists:
+        yield f"{key}.head: unknown specialist {specialist!r}{nearest(specialist, specialists)}"
+    count, least, most = len(specialists), method.least_specialists, method.most_specialists
+    if variant.enabled and not least <= count <= (most or count):
+        wanted = {None: f"at least {least}", least: least}.get(most, f"{least} to {most}")
+        yield f"{key}: {method.name} takes {wanted} specialists, here are {count}; expected `enabled: false`"
+    if method.statistics is not None and "images" in variant.tune:
+        yield f"{key}.tune: `images` is that of the statistics, made once; expected beside `tune`"
+    grid = combinations(variant.tune)
+    if variant.tune and len(grid) != candidates:
+        yield (
+            f"{key}.tune: {len(grid)} candidates; expected {candidates} (`merge.candidates`),"
+            " so that no method is tuned harder than another"
+        )
+    for option in variant.tune:
+        for fixed in _contradicted(option, variant.options):
+            yield f"{key}.{fixed}: stands beside `tune: {option}`; expected one of the two"
+            return
+    seen: list[Section] = []
+    for candidate in grid:
+        try:
+            options = method.options.model_validate(with_dotted(variant.options, candidate))
+        except ValidationError as error:
+            yield complaint(error, key)
+            return
+        except R2MError as error:
+            yield f"{key}: {error}"
+            return
+        if variant.enabled and (text := rank_beyond(options, count)):
+            yield f"{key}: {text}"
+            return
+        if options in seen:
+            yield f"{key}.tune: {candidate} gives the options of another candidate; expected different ones"
+            return
+        seen.append(options)
+
+
+def _contradicted(option: str, options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of nested `options` that a dotted one replaces: itself, or an alternative of it."""
+    group = option.rpartition(".")[0]
+    for name, value in options.items():
+        whole = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _contradicted(option, value, f"{whole}.")
+        elif whole == option or (group.split(".")[-1] in ("rank", "scale") and prefix == f"{group}."):
+            yield whole

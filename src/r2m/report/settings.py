@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-import yaml
 
 from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import write_text
 from r2m.models.precision import autocast, resolve_device
+from r2m.options import as_yaml
 from r2m.params import Params
 from r2m.report.markdown import table
 
@@ -29,11 +29,12 @@ def write_settings(models: Sequence[Path], params: Params, out: Path) -> None:
     Raises:
         R2MError: a model that cannot be read, or a device that is not here.
     """
+    text = as_yaml(params.model_dump(mode="json", exclude_none=True), flow=True)
     sections = [
         ["# Settings", "", *table(["what", "value"], origin(params), numbers=0)],
         ["## Versions", "", *table(["package", "version"], versions(), numbers=0)],
         ["## Models", "", *table(["file", "SHA-256", "MB"], map(file_row, models), numbers=1)],
-        ["## Params", "", "```yaml", *as_yaml(params).splitlines(), "```"],
+        ["## Params", "", "```yaml", *text.splitlines(), "```"],
     ]
     write_text(out, "\n\n".join("\n".join(section) for section in sections) + "\n")
 
@@ -89,9 +90,3 @@ def file_row(path: Path) -> tuple[str, str, str]:
     except OSError as error:
         raise R2MError(f"{path}: cannot be read ({error.strerror})") from error
     return f"`{path}`", f"`{digest}`", f"{path.stat().st_size / 1e6:.1f}"
-
-
-def as_yaml(params: Params) -> str:
-    """Return the params as YAML, defaults included."""
-    content = params.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

@@ -14,7 +14,7 @@ from r2m.merge import registry
 from r2m.merge.method import Method
 from r2m.merge.options import R2M
 from r2m.models import checkpoint
-from r2m.options import Section
+from r2m.options import Section, complaint
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ def read_chosen(path: Path) -> Chosen:
     try:
         options = method.options.model_validate(fields["options"])
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, ("options", *first["loc"])))
-        raise R2MError(f"{path}: {key}: {first['msg']}") from error
+        raise R2MError(f"{path}: {complaint(error, 'options')}") from error
     return Chosen(fields["variant"], method, fields["head"], options)
 
 

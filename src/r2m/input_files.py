@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from r2m.core_params import CoreParams
 from r2m.data.listing import find_images
 from r2m.errors import R2MError
 from r2m.models import weight_files
 from r2m.options import FileSource, FolderSource, PackageSource
-from r2m.params import Params
+
+Source = str | PackageSource
 
 
 def count_images(folder: str) -> int:
@@ -16,7 +18,7 @@ def count_images(folder: str) -> int:
     return len(find_images(Path(folder)))
 
 
-def check_inputs(params: Params, count: Callable[[str], int] = count_images) -> None:
+def check_inputs(params: CoreParams, count: Callable[[str], int] = count_images) -> None:
     """Raise R2MError for the first missing or unusable file or folder that the params name.
 
     `count` counts the images below a folder.
@@ -26,21 +28,22 @@ def check_inputs(params: Params, count: Callable[[str], int] = count_images) -> 
     _check_package("faces.detector", params.faces.detector, ("faces",))
     _check_package("backbone.weights", params.backbone.weights, ("clip",))
     _check_folders_apart(params)
-    shares = params.faces.split
-    whole = math.ceil(params.faces.min_images / min(shares.train, shares.val, shares.test))
+    shares, least = params.faces.split, params.faces.min_images
+    trained_on = math.ceil(least / min(shares.train, shares.val, shares.test))
     for name, domain in params.domains.items():
         if isinstance(domain.images, FolderSource):
-            least = whole if domain.role == "train" else params.faces.min_images
-            _check_folder(f"domains.{name}.images.folder", domain.images.folder, least, count)
+            key = f"domains.{name}.images.folder"
+            _check_folder(key, domain.images.folder, trained_on if domain.role == "train" else least, count)
     for name, generator in params.generators.items():
-        least = whole if generator.role == "train" else params.faces.min_images
-        if generator.images is not None:
-            _check_folder(f"generators.{name}.images", generator.images, least, count)
-        if generator.reals is not None:
-            _check_folder(f"generators.{name}.reals", generator.reals, least, count)
+        for key, folder in (("images", generator.images), ("reals", generator.reals)):
+            if folder is not None:
+                wanted = trained_on if generator.role == "train" else least
+                _check_folder(f"generators.{name}.{key}", folder, wanted, count)
     if isinstance(params.faces.detector, FolderSource):
         for model in ("yunet.onnx", "sface.onnx"):
-            _check_file("faces.detector.folder", Path(params.faces.detector.folder, model))
+            path = Path(params.faces.detector.folder, model)
+            if not path.is_file():
+                raise R2MError(f"params.yaml: faces.detector.folder: {path}: no such file")
     if isinstance(params.backbone.weights, FileSource):
         try:
             weight_files.check(Path(params.backbone.weights.file))
@@ -48,15 +51,17 @@ def check_inputs(params: Params, count: Callable[[str], int] = count_images) -> 
             raise R2MError(f"params.yaml: backbone.weights.file: {error}") from error
 
 
-def _check_folders_apart(params: Params) -> None:
+def _check_folders_apart(params: CoreParams) -> None:
     """Raise R2MError where one image would be taken in twice: for two domains, or for a real and a fake."""
-    domains = {
-        f"domains.{name}.images": one.images.folder if isinstance(one.images, FolderSource) else one.images
-        for name, one in params.domains.items()
-    }
-    fakes = {f"generators.{name}.images": one.images for name, one in params.generators.items() if one.images}
-    taken: dict[str, str | PackageSource] = {}
-    for key, source in (domains | fakes).items():
+    sources: dict[str, Source] = {}
+    for name, domain in params.domains.items():
+        images = domain.images
+        sources[f"domains.{name}.images"] = images.folder if isinstance(images, FolderSource) else images
+    for name, generator in params.generators.items():
+        if generator.images:
+            sources[f"generators.{name}.images"] = generator.images
+    taken: dict[str, Source] = {}
+    for key, source in sources.items():
         for other, earlier in taken.items():
             if _overlap(source, earlier):
                 where = source if isinstance(source, str) else source.package
@@ -73,16 +78,16 @@ def _check_folders_apart(params: Params) -> None:
             )
 
 
-def _overlap(one: str | PackageSource, other: str | PackageSource) -> bool:
-    if not (isinstance(one, str) and isinstance(other, str)):
-        return one == other
-    first, second = Path(one).resolve(), Path(other).resolve()
-    return first == second or first in second.parents or second in first.parents
+def _overlap(source: Source, other: Source) -> bool:
+    """Tell whether two sources are one, or folders of which one is inside the other."""
+    if not (isinstance(source, str) and isinstance(other, str)):
+        return source == other
+    first, second = Path(source).resolve(), Path(other).resolve()
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 def _check_folder(key: str, folder: str, least: int, count: Callable[[str], int]) -> None:
-    path = Path(folder)
-    if not path.is_dir():
+    if not Path(folder).is_dir():
         raise R2MError(f"params.yaml: {key}: {folder}: no such folder")
     images = count(folder)
     if images < least:
@@ -98,8 +103,3 @@ def _check_package(key: str, source: object, fitting: tuple[str, ...]) -> None:
             f"params.yaml: {key}.package: {source.package!r} holds something else; expected"
             f" {' or '.join(fitting)}"
         )
-
-
-def _check_file(key: str, path: Path) -> None:
-    if not path.is_file():
-        raise R2MError(f"params.yaml: {key}: {path}: no such file")

@@ -3,8 +3,8 @@ import torch
 
 from r2m.data.listing import find_images, list_images
 from r2m.errors import R2MError
+from r2m.input_files import check_inputs
 from r2m.params import parse
-from r2m.params.files import check_inputs
 
 
 def fill(folder, n):
