@@ -1,9 +1,27 @@
 """Drawn image sets and small random detectors, for every test that reads images or trains."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Read when torch and BLAS are imported, here and in what tests start: processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Named files and tests run in one process: starting others takes longer than most of them."""
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    folders = [argument for argument in config.args if Path(argument).is_dir()]
+    return 0 if named and not folders else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes start with the tests that take longest, so that they end together."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from r2m.evaluate.calibration import (
     reliability,
     reliability_table,
 )
+from r2m.evaluate.evaluation import evaluate, read_scores
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.report.tables import evaluate, read_scores
 
 images = st.lists(
     st.tuples(st.integers(0, 1), st.one_of(st.floats(0, 1), st.integers(0, 4).map(lambda k: k / 4))),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from r2m.evaluate.delong import ALPHA, COMPARISON_COLUMNS, auc_covariance, comparisons, delong_test, holm
+from r2m.evaluate.evaluation import evaluate, read_scores
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.report.tables import evaluate, read_scores
 
 Scores = NDArray[np.float64]
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)

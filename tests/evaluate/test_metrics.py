@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
-from r2m.evaluate.metrics import best_threshold, binary_metrics, equal_error_rate, true_positive_rate
+from r2m.evaluate.metrics import (
+    METRICS,
+    Predictions,
+    best_threshold,
+    equal_error_rate,
+    measure,
+    true_positive_rate,
+)
 
 # Few distinct values, so that ties within and between the classes are common.
 scores = st.lists(st.integers(-4, 4).map(lambda x: x / 2), min_size=1, max_size=12)
@@ -56,7 +64,9 @@ def naive_ap(reals: list[float], fakes: list[float]) -> float:
 @settings(max_examples=150, deadline=None)
 @given(scores, scores)
 def test_metrics_agree_with_naive_implementations(reals: list[float], fakes: list[float]) -> None:
-    metrics = binary_metrics(*labelled(reals, fakes), threshold=0.5)
+    labels, values = labelled(reals, fakes)
+    metrics = measure(Predictions(labels, values, expit(values), 0.5))
+    assert list(metrics) == list(METRICS)
     assert metrics["auc"] == pytest.approx(naive_auc(reals, fakes), abs=1e-12)
     assert metrics["eer"] == pytest.approx(naive_eer(reals, fakes), abs=1e-9)
     assert metrics["ap"] == pytest.approx(naive_ap(reals, fakes), abs=1e-12)

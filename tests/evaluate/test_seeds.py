@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from r2m.errors import R2MError
+from r2m.evaluate.evaluation import by_seed
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.seeds import mean_over_seeds
-from r2m.report.rendered import Rendered, over_seeds
-from r2m.report.tables import by_seed, write_tables
+from r2m.report.stages import tables
+from r2m.report.table import Table, over_seeds
 
 SETTINGS = {"resamples": 100, "seed": 0, "reference": "r2m"}
 
@@ -36,7 +37,7 @@ def seeds(score_files: list[Path], tmp_path: Path, rewrite: Callable[..., Path])
 
 
 def tables_of(paths: list[Path], context: EvaluationContext, out: Path) -> dict[str, pd.DataFrame]:
-    write_tables(paths, context, out, **SETTINGS)
+    tables(scores=paths, context=context, out=out, **SETTINGS)
     return {path.stem: pd.read_csv(path) for path in out.glob("*.csv") if path.stem != "video"}
 
 
@@ -99,7 +100,7 @@ def test_a_model_that_a_seed_lacks_is_named(
 ) -> None:
     paths = [score_files[0], *seeds[3], *(one for one in seeds[4] if one.stem != "weight_averaging")]
     with pytest.raises(R2MError, match="every model with every seed; missing: weight_averaging"):
-        write_tables(paths, context, tmp_path / "out", **SETTINGS)
+        tables(scores=paths, context=context, out=tmp_path / "out", **SETTINGS)
     assert not (tmp_path / "out").exists()
 
 
@@ -113,9 +114,9 @@ def test_rows_are_matched_by_their_keys() -> None:
     np.testing.assert_allclose(mean["x_sd"], [0, np.sqrt(2)])
 
 
-def rendered(values: list[float], names: tuple[str, ...] = ("a", "b")) -> Rendered:
+def rendered(values: list[float], names: tuple[str, ...] = ("a", "b")) -> Table:
     frame = pd.DataFrame({"name": list(names), "level": [0.5, 1.0], "auc": values})
-    return Rendered(frame, {"name": "Name", "level": "Level", "auc": "AUC"}, "Caption.", "x", best=["auc"])
+    return Table(frame, {"name": "Name", "level": "Level", "auc": "AUC"}, "Caption.", "x", best=["auc"])
 
 
 def test_tables_of_experiments_join_over_seeds() -> None:

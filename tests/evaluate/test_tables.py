@@ -1,21 +1,24 @@
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
-from r2m.cli.tables import command
 from r2m.errors import R2MError
 from r2m.evaluate.cross import CROSS_COLUMNS, cross_auc
-from r2m.evaluate.protocols import AUC_COLUMNS, EvaluationContext, read_table
-from r2m.report.main_table import MainTable, escape, main_table
-from r2m.report.tables import SCORE_COLUMNS, evaluate, group_means, read_scores, write_tables
+from r2m.evaluate.evaluation import AUC_COLUMNS, SCORE_COLUMNS, evaluate, read_scores
+from r2m.evaluate.means import group_means
+from r2m.evaluate.metrics import METRICS
+from r2m.evaluate.protocols import EvaluationContext, read_table
+from r2m.report.main_table import main_table
+from r2m.report.stages import tables
+from r2m.report.table import Heading, Table, escape
 
 FILES = [
     *("auc.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv", "main.md", "main.tex"),
@@ -35,6 +38,10 @@ def metrics(files: Iterable[Path], context: EvaluationContext) -> tuple[pd.DataF
     """The metrics and the models of some files of scores."""
     made = evaluate(map(read_scores, files), context, **SETTINGS)
     return made.auc, made.models
+
+
+def write(files: list[Path], context: EvaluationContext, out: Path, reference: str | None) -> None:
+    tables(scores=files, context=context, out=out, **SETTINGS, reference=reference)
 
 
 def edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -92,9 +99,9 @@ def test_unseen_generators_do_not_move_the_threshold(
 def test_files_are_complete_stable_and_rounded(
     score_files: list[Path], context: EvaluationContext, tmp_path: Path
 ) -> None:
-    write_tables(score_files, context, tmp_path / "one", **SETTINGS, reference="r2m")
+    write(score_files, context, tmp_path / "one", reference="r2m")
     turned = [*score_files[:5][::-1], *score_files[5:]]
-    write_tables(turned, context, tmp_path / "two", **SETTINGS, reference="r2m")
+    write(turned, context, tmp_path / "two", reference="r2m")
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == FILES
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -117,7 +124,7 @@ def test_group_means(score_files: list[Path], context: EvaluationContext) -> Non
 def test_main_table_values_and_marks(score_files: list[Path], context: EvaluationContext) -> None:
     auc, models = metrics(score_files, context)
     table = main_table([auc], models, context)
-    assert [column for _, column in table.columns] == [
+    assert [title.title for title in table.titles.values() if isinstance(title, Heading)] == [
         "FS",
         "FR",
         "EFS",
@@ -127,8 +134,9 @@ def test_main_table_values_and_marks(score_files: list[Path], context: Evaluatio
         "unseen",
         "mean",
     ]
-    assert np.argwhere(table.own).tolist() == [[1, 0], [2, 1], [3, 2]]
-    assert table.values[1, 0] == pytest.approx(
+    daggers = np.array([table.notes[column] for column in list(table.titles)[1:]]).T == "†"
+    assert np.argwhere(daggers).tolist() == [[1, 0], [2, 1], [3, 2]]
+    assert table.frame["in_distribution/FS"][1] == pytest.approx(
         auc.loc[(auc["model"] == "swap") & (auc["test_set"] == "a/swap"), "auc"].item()
     )
     text = table.to_markdown()
@@ -137,18 +145,81 @@ def test_main_table_values_and_marks(score_files: list[Path], context: Evaluatio
     assert text.count("†") == 4
 
 
-def test_best_and_second_count_ties_once() -> None:
-    values = np.array([[0.99], [0.9], [0.9004], [0.8], [0.7], [np.nan]])
-    table = MainTable(
-        [("In distribution", "mean")],
-        values,
-        np.zeros_like(values, bool),
-        list("jabcde"),
-        ["joint", *["merge"] * 5],
-        np.full_like(values, np.nan),
+def marked(compared: str | None = "merge", **ranked: list[str]) -> Table:
+    """A table of one column, joint training above merges."""
+    frame = pd.DataFrame(
+        {
+            "label": list("jabcde"),
+            "kind": ["joint", *["merge"] * 5],
+            "auc": [0.99, 0.9, 0.9004, 0.8, 0.7, np.nan],
+        }
     )
-    assert table.ranks()[:, 0].tolist() == [0, 1, 1, 2, 3, 0]
+    titles = {"label": "Model", "auc": "AUC"}
+    return Table(frame, titles, "", "x", section="kind", compared=compared, **ranked)
+
+
+def test_best_and_second_count_ties_once() -> None:
+    table = marked(best=["auc"])
+    assert table.places("auc").tolist() == [0, 1, 1, 2, 3, 0]
     assert "| e | – |" in table.to_markdown()
+    assert marked(None, best=["auc"]).places("auc").tolist() == [1, 1, 1, 2, 3, 0]
+    assert marked("joint", best=["auc"]).places("auc").tolist() == [0] * 6, "nothing to be compared with"
+
+
+def test_the_least_is_best_where_less_is_better() -> None:
+    table = marked(lowest=["auc"])
+    assert table.places("auc").tolist() == [0, 3, 3, 2, 1, 0]
+    assert "| d | **0.700** |" in table.to_markdown()
+    assert table.places("label").tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_main_table_of_any_metric(score_files: list[Path], context: EvaluationContext, metric: str) -> None:
+    auc, models = metrics(score_files, context)
+    table = main_table([auc], models, context, metric)
+    within = auc[(auc["model"] == "r2m") & (auc["protocol"] == "in_distribution")]
+    assert table.frame["in_distribution/mean"].iloc[-1] == pytest.approx(within[metric].mean())
+    assert f"Mean {METRICS[metric].title} over test sets" in table.caption
+    assert bool(table.best) == METRICS[metric].greater_is_better
+
+
+def test_a_metric_without_a_mean_has_no_main_table(
+    score_files: list[Path], context: EvaluationContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auc, models = metrics(score_files, context)
+    monkeypatch.setitem(METRICS, "eer", replace(METRICS["eer"], averaged=False))
+    with pytest.raises(R2MError, match="metric eer"):
+        main_table([auc], models, context, "eer")
+
+
+def test_cells_are_quoted_for_their_format() -> None:
+    frame = pd.DataFrame({"a|b": ["x|y_1", None], "n": [3, 4]})
+    table = Table(
+        frame, {"a|b": "A|B & C", "n": "N²"}, "**Bold** 5 %, <ins>b</ins>.", "t", notes={"n": ["†", ""]}
+    )
+    assert table.to_markdown().splitlines() == [
+        r"| A\|B & C | N² |",
+        "|---|---:|",
+        r"| x\|y_1 | 3† |",
+        "| – | 4 |",
+        "",
+        "**Bold** 5 %, <ins>b</ins>.",
+    ]
+    latex = table.to_latex()
+    assert r"\caption{Bold 5 \%, b.}" in latex
+    assert r"A|B \& C & N\textsuperscript{2} \\" in latex
+    assert r"x|y\_1 & 3$^\dagger$ \\" in latex
+    assert r"-- & 4 \\" in latex
+    assert r"\begin{tabular}{lr}" in latex
+
+
+def test_table_without_rows(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"name": pd.Series([], dtype=str), "auc": pd.Series([], dtype=float)})
+    table = Table(frame, {"name": "Name", "auc": "AUC"}, "None.", "x", best=["auc"], section="name", shown=[])
+    table.write(tmp_path / "table")
+    assert (tmp_path / "table.csv").read_text() == "name,auc\n"
+    assert (tmp_path / "table.md").read_text() == "| Name | AUC |\n|---|---:|\n\nNone.\n"
+    assert r"Name & AUC \\" in (tmp_path / "table.tex").read_text()
 
 
 def test_latex_is_balanced_and_escaped(score_files: list[Path], context: EvaluationContext) -> None:
@@ -265,26 +336,16 @@ def test_reference_must_have_scores(
     score_files: list[Path], context: EvaluationContext, tmp_path: Path
 ) -> None:
     with pytest.raises(R2MError, match=r"reference 'r3m': .* expected one of base, swap, .*, r2m"):
-        write_tables(score_files, context, tmp_path / "out", **SETTINGS, reference="r3m")
+        write(score_files, context, tmp_path / "out", reference="r3m")
     assert not (tmp_path / "out").exists()
-    write_tables(score_files, context, tmp_path / "out", **SETTINGS, reference=None)
+    write(score_files, context, tmp_path / "out", reference=None)
     assert read_table(tmp_path / "out" / "delong.csv").empty
     assert "better" not in (tmp_path / "out" / "main_intervals.md").read_text()
 
 
-def test_command(score_files: list[Path], context: EvaluationContext, tmp_path: Path) -> None:
+def test_files_of_the_stage(score_files: list[Path], context: EvaluationContext, tmp_path: Path) -> None:
     out = tmp_path / "tables"
-    arguments = [
-        "--options",
-        context.model_dump_json(),
-        "--out",
-        str(out),
-        "--scores",
-        *map(str, score_files),
-        *("--resamples", "100", "--reference", "r2m"),
-    ]
-    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    write(score_files, context, out, reference="r2m")
     assert sorted(path.name for path in out.iterdir()) == FILES
     tested = read_table(out / "delong.csv")
     assert len(tested) == 6 * 8

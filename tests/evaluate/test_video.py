@@ -10,10 +10,10 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from r2m.evaluate.evaluation import Evaluation
+from r2m.evaluate.evaluation import Evaluation, evaluate, read_scores
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.evaluate.video import VIDEO_COLUMNS, sets_of_videos, video_table, videos
-from r2m.report.tables import evaluate, read_scores, write_tables
+from r2m.report.stages import tables
 
 SETTINGS = {"resamples": 100, "seed": 0}
 
@@ -110,7 +110,7 @@ def test_without_videos_there_is_a_header_and_a_sentence(
     score_files: list[Path], context: EvaluationContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        write_tables(score_files[:1], context, tmp_path, **SETTINGS, reference=None)
+        tables(scores=score_files[:1], context=context, out=tmp_path, **SETTINGS, reference=None)
     assert "no image of the test split names a video" in caplog.text
     table = read_table(tmp_path / "video.csv")
     assert list(table.drop(columns="auc_sd").columns) == VIDEO_COLUMNS
@@ -120,7 +120,7 @@ def test_without_videos_there_is_a_header_and_a_sentence(
 
 
 def test_the_table_is_written(with_videos: list[Path], context: EvaluationContext, tmp_path: Path) -> None:
-    write_tables(with_videos, context, tmp_path, **SETTINGS, reference="r2m")
+    tables(scores=with_videos, context=context, out=tmp_path, **SETTINGS, reference="r2m")
     table = read_table(tmp_path / "video.csv")
     assert len(table) == 3 * 8
     assert table["auc"].between(0, 1).all()

@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 
 from r2m.evaluate.calibration import reliability
+from r2m.evaluate.means import group_means
 from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
 from r2m.merge.options import R2M
 from r2m.options import with_dotted
 from r2m.report.figures.style import METHOD_COLOURS
-from r2m.report.tables import group_means
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 
 
 @dataclass(frozen=True)
 class Results:
-    """What `r2m tables` leaves behind, as frames."""
+    """The tables of results, as frames."""
 
     context: EvaluationContext
     auc: pd.DataFrame
@@ -91,7 +91,7 @@ def make_curves(auc: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_report(seed: int, blocks: int = 4, rank: int = 6, zero: bool = False) -> dict[str, object]:
-    """A report of `r2m residual` for a transformer of width 64."""
+    """The report of a residual of a transformer of width 64."""
     rng = np.random.default_rng(seed)
     shapes = {"attn.qkv": (192, 64), "attn.proj": (64, 64), "mlp.fc1": (256, 64), "mlp.fc2": (64, 256)}
     matrices = {}
@@ -112,7 +112,7 @@ def make_report(seed: int, blocks: int = 4, rank: int = 6, zero: bool = False) -
 def make_candidates(
     options: dict[str, list[float | str]], generators: int = 4, seed: int = 0
 ) -> pd.DataFrame:
-    """A table of `r2m tune`: the product of the options' values, AUCs around .9, the best chosen."""
+    """Candidates of tuning: the product of the options' values, AUCs around .9, the best chosen."""
     rng = np.random.default_rng(seed)
     grid = list(itertools.product(*options.values()))
     frame = pd.DataFrame(grid, columns=list(options), index=range(len(grid)))
@@ -124,7 +124,7 @@ def make_candidates(
 
 
 def make_merge_report(names: list[str], *, head: str = "average", **changes: object) -> dict[str, object]:
-    """A report of `r2m merge-variant` for R²M; `changes` are dotted options with `__` for dots."""
+    """The report of a merge by R²M; `changes` are dotted options with `__` for dots."""
     options = R2M.model_validate(
         with_dotted({}, {key.replace("__", "."): one for key, one in changes.items()})
     )

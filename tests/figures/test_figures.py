@@ -1,36 +1,27 @@
-"""Every figure at several sizes: no text outside the page, none over another, and the commands."""
+"""Every figure at several sizes: no text outside the page, none over another, and the stages."""
 
-import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from matplotlib.patches import Polygon, Rectangle
 from synthetic_results import make_candidates, make_report
 
 from layout import check_layout, texts
-from r2m.cli import (
-    figure_dumbbell,
-    figure_heatmap,
-    figure_intervals,
-    figure_reliability,
-    figure_spectra,
-    figure_tune,
-)
 from r2m.errors import R2MError
 from r2m.evaluate.calibration import expected_calibration_error
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.report.figures.dumbbell import dumbbell
-from r2m.report.figures.heatmap import heatmap, number
-from r2m.report.figures.intervals import intervals
-from r2m.report.figures.reliability import reliability
-from r2m.report.figures.spectra import layer_type, read_report, spectra, spectra_by_type
-from r2m.report.figures.tune import read_candidates, tune, tuned_options
+from r2m.report import stages
+from r2m.report.figures.candidates import draw_candidates, read_candidates, tuned_options
+from r2m.report.figures.dumbbell import draw_dumbbell
+from r2m.report.figures.forest import draw_forest
+from r2m.report.figures.heatmap import draw_heatmap, number
+from r2m.report.figures.reliability import draw_reliability
+from r2m.report.figures.spectra import draw_spectra, layer_type, read_report, spectra_by_type
 
 SIZES = {
     "least": (1, 0, 0, 1),
@@ -44,12 +35,12 @@ GRID: dict[str, list[float | str]] = {"residual.rank.ratio": [0.02, 0.05, 0.1], 
 @pytest.mark.parametrize("size", SIZES)
 def test_heatmap_layout(results: Callable[..., Any], size: str) -> None:
     made = results(*SIZES[size])
-    check_layout(heatmap(made.auc, made.models, made.context))
+    check_layout(draw_heatmap(made.auc, made.models, made.context))
 
 
 def test_heatmap_shows_every_number_and_mark(results: Callable[..., Any]) -> None:
     made = results(4, 2, 1, 3)
-    axes = heatmap(made.auc, made.models, made.context).axes[0]
+    axes = draw_heatmap(made.auc, made.models, made.context).axes[0]
     shown = [text.get_text() for text in axes.texts]
     assert all(number(value) in shown for value in made.auc["auc"])
     corners = [patch for patch in axes.patches if type(patch) is Polygon]
@@ -60,7 +51,7 @@ def test_heatmap_shows_every_number_and_mark(results: Callable[..., Any]) -> Non
 
 def test_heatmap_leaves_a_missing_set_open(results: Callable[..., Any]) -> None:
     made = results(2, 0, 0, 1)
-    figure = heatmap(made.auc.iloc[:-1], made.models, made.context)
+    figure = draw_heatmap(made.auc.iloc[:-1], made.models, made.context)
     assert [text.get_text() for text in figure.axes[0].texts].count("–") == 1
 
 
@@ -71,35 +62,35 @@ def test_number(value: float, text: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_dumbbell_layout(results: Callable[..., Any], size: str) -> None:
-    check_layout(dumbbell(results(*SIZES[size]).means))
+    check_layout(draw_dumbbell(results(*SIZES[size]).means))
 
 
 def test_dumbbell_without_references(results: Callable[..., Any]) -> None:
     made = results(2, 1, 0, 3, joint=False)
     bare = made.means[made.means["method"] != "weight_averaging"]
-    figure = dumbbell(bare)
+    figure = draw_dumbbell(bare)
     check_layout(figure)
     assert not any(text.get_text() == "gain" for text in texts(figure))
     with pytest.raises(R2MError, match="no merged model"):
-        dumbbell(bare[bare["kind"] != "merge"])
+        draw_dumbbell(bare[bare["kind"] != "merge"])
 
 
 def test_dumbbell_gain_is_against_weight_averaging(results: Callable[..., Any]) -> None:
     made = results(2, 0, 0, 2)
     means = made.means.set_index("model")["auc"]
     gain = f"{means['r2m'] - means['weight_averaging']:+.3f}".replace("-", "−")
-    assert gain in [text.get_text() for text in texts(dumbbell(made.means))]
+    assert gain in [text.get_text() for text in texts(draw_dumbbell(made.means))]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_intervals_layout(results: Callable[..., Any], size: str) -> None:
     made = results(*SIZES[size])
-    check_layout(intervals(made.intervals, made.context))
+    check_layout(draw_forest(made.intervals, made.context))
 
 
 def test_intervals_show_every_mean_of_a_protocol(results: Callable[..., Any]) -> None:
     made = results(4, 2, 1, 3)
-    figure = intervals(made.intervals, made.context)
+    figure = draw_forest(made.intervals, made.context)
     shown = [text.get_text() for text in texts(figure)]
     whole = made.intervals[made.intervals["part"] == "mean"]
     for row in whole.to_dict("records"):
@@ -116,7 +107,7 @@ def test_intervals_show_every_mean_of_a_protocol(results: Callable[..., Any]) ->
 
 def test_intervals_without_a_reference(results: Callable[..., Any]) -> None:
     made = results(2, 0, 0, 2, joint=False)
-    figure = intervals(made.intervals.assign(reference=""), made.context)
+    figure = draw_forest(made.intervals.assign(reference=""), made.context)
     check_layout(figure)
     assert not any(line.get_linestyle() == "--" for line in figure.axes[1].lines)
 
@@ -124,12 +115,12 @@ def test_intervals_without_a_reference(results: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_reliability_layout(results: Callable[..., Any], size: str) -> None:
     made = results(*SIZES[size])
-    check_layout(reliability(made.curves, made.models, made.context))
+    check_layout(draw_reliability(made.curves, made.models, made.context))
 
 
 def test_reliability_draws_every_bin_and_tells_the_errors(results: Callable[..., Any]) -> None:
     made = results(2, 1, 1, 1)
-    figure = reliability(made.curves, made.models, made.context)
+    figure = draw_reliability(made.curves, made.models, made.context)
     panels = figure.axes[1:]
     assert len(panels) == len(made.models)
     own = made.curves[made.curves["model"] == made.models["model"].iloc[0]]
@@ -149,14 +140,14 @@ def test_spectra_layout(results: Callable[..., Any], count: int) -> None:
     reports = {
         name: make_report(index, 1) for index, name in enumerate(list(made.context.generators)[:count])
     }
-    check_layout(spectra(reports, made.context, "r2m" if count > 1 else ""))
+    check_layout(draw_spectra(reports, made.context, "r2m" if count > 1 else ""))
 
 
 def test_spectra_of_many_types_and_of_zero_residuals() -> None:
     report: Any = make_report(0, zero=True)
     matrix = next(iter(report["matrices"].values()))
     report["matrices"] |= {f"stages.{stage}.part_{stage}.weight": matrix for stage in range(3)}
-    figure = spectra({"swap": report}, EvaluationContext())
+    figure = draw_spectra({"swap": report}, EvaluationContext())
     assert len(figure.axes) == 1 + 2 * 7
     check_layout(figure)
 
@@ -217,8 +208,8 @@ def test_report_must_hold_the_spectra(tmp_path: Path) -> None:
         {f"r2m_{index}": make_candidates(GRID | {"head": ["specialist:swap"]}) for index in range(9)},
     ],
 )
-def test_tune_layout(variants: dict[str, pd.DataFrame]) -> None:
-    figure = tune(variants, EvaluationContext(variants={"r2m": "R²M", "weight_averaging": "Averaging"}))
+def test_candidates_layout(variants: dict[str, pd.DataFrame]) -> None:
+    figure = draw_candidates(variants, {"r2m": "R²M", "weight_averaging": "Averaging"})
     check_layout(figure)
     if "r2m" in variants:
         titles = [text.get_text() for text in texts(figure)]
@@ -240,35 +231,23 @@ def test_candidates_are_checked(tmp_path: Path) -> None:
         read_candidates(tmp_path / "gone.csv")
 
 
-def test_commands(results: Callable[..., Any], tmp_path: Path) -> None:
+def test_stages_write_three_formats(results: Callable[..., Any], tmp_path: Path) -> None:
     made = results(2, 1, 1, 2)
-    paths = {
-        name: str(tmp_path / f"{name}.csv")
-        for name in ("auc", "models", "dumbbell", "r2m", "intervals", "curves")
-    }
-    made.auc.to_csv(paths["auc"], index=False)
-    made.models.to_csv(paths["models"], index=False)
-    made.means.to_csv(paths["dumbbell"], index=False)
-    made.intervals.to_csv(paths["intervals"], index=False)
-    made.curves.to_csv(paths["curves"], index=False)
-    make_candidates(GRID).to_csv(paths["r2m"], index=False)
-    report = tmp_path / "swap.json"
-    report.write_text(json.dumps(make_report(0)))
-    options = ["--options", made.context.model_dump_json()]
-    runs: list[tuple[Any, Sequence[str]]] = [
-        (figure_heatmap, ["--table", paths["auc"], "--models", paths["models"], *options]),
-        (figure_dumbbell, ["--means", paths["dumbbell"]]),
-        (figure_intervals, ["--means", paths["intervals"], *options]),
-        (figure_reliability, ["--table", paths["curves"], "--models", paths["models"], *options]),
-        (figure_spectra, [str(report), *options, "--title", "r2m"]),
-        (figure_tune, ["--candidates", f"r2m={paths['r2m']}", *options]),
-    ]
-    for module, arguments in runs:
-        stem = tmp_path / "out" / module.__name__
-        result = CliRunner().invoke(module.command, [*arguments, "--out", str(stem)], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-    written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {
-        f"{module.__name__}.{suffix}"
-        for (module, _), suffix in itertools.product(runs, ("pdf", "svg", "png"))
+    names = ("auc", "models", "means", "intervals", "curves")
+    paths = {name: tmp_path / f"{name}.csv" for name in names}
+    for name, path in paths.items():
+        getattr(made, name).to_csv(path, index=False)
+    make_candidates(GRID).to_csv(tmp_path / "r2m.csv", index=False)
+    (tmp_path / "swap.json").write_text(json.dumps(make_report(0)))
+    context, models, out = made.context, paths["models"], tmp_path / "out"
+    stages.heatmap(table=paths["auc"], models=models, context=context, out=out / "heatmap")
+    stages.dumbbell(means=paths["means"], out=out / "dumbbell")
+    stages.intervals(means=paths["intervals"], context=context, out=out / "intervals")
+    stages.reliability(table=paths["curves"], models=models, context=context, out=out / "reliability")
+    stages.spectra(reports=[tmp_path / "swap.json"], context=context, title="r2m", out=out / "spectra.1")
+    stages.tuning(candidates={"r2m": tmp_path / "r2m.csv"}, labels={"r2m": "R²M"}, out=out / "tuning")
+    assert {path.name for path in out.iterdir()} == {
+        f"{name}.{suffix}"
+        for name in ("heatmap", "dumbbell", "intervals", "reliability", "spectra.1", "tuning")
+        for suffix in ("pdf", "svg", "png")
     }

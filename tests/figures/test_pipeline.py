@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from synthetic_results import make_merge_report
 
 from layout import check_layout, texts
-from r2m.cli.figure_pipeline import command
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext
-from r2m.report.figures.pipeline import pipeline, read_merge_report, read_tuned
+from r2m.report import stages
+from r2m.report.figures.pipeline import draw_pipeline, read_merge_report, read_tuned
 from r2m.report.figures.style import FAMILY_COLOURS
 
 CONTEXT = EvaluationContext.model_validate(
@@ -39,13 +38,13 @@ def shown(figure: Figure) -> list[str]:
 
 def draw(tuned: tuple[str, ...] = (), head: str = "average", **options: Any) -> list[str]:
     """Draw a merge with some options, check the layout, and return what stands in the figure."""
-    figure = pipeline(make_merge_report(NAMES, head=head, **options), tuned, CONTEXT, "R²M")
+    figure = draw_pipeline(make_merge_report(NAMES, head=head, **options), tuned, CONTEXT, "R²M")
     check_layout(figure)
     return shown(figure)
 
 
 def test_default_fits_two_columns_and_can_be_read() -> None:
-    figure = pipeline(make_merge_report(NAMES, real__space="matrix"), {"scale.relative"}, CONTEXT, "R²M")
+    figure = draw_pipeline(make_merge_report(NAMES, real__space="matrix"), {"scale.relative"}, CONTEXT, "R²M")
     check_layout(figure)
     assert figure.get_size_inches()[0] <= TWO_COLUMNS
     assert min(text.get_fontsize() for text in texts(figure)) >= 7
@@ -55,7 +54,7 @@ def test_default_fits_two_columns_and_can_be_read() -> None:
 def test_layout_with_other_specialists(results: Callable[..., Any], count: int, length: int) -> None:
     made = results(count, 0, 0, 1, length)
     names = list(made.context.generators)
-    figure = pipeline(make_merge_report(names), (), made.context)
+    figure = draw_pipeline(make_merge_report(names), (), made.context)
     check_layout(figure)
     assert not any("chosen" in text for text in shown(figure))
 
@@ -107,11 +106,11 @@ def test_stars_mark_what_was_chosen_on_val() -> None:
 
 def test_residuals_that_cancel() -> None:
     report = make_merge_report(NAMES) | {"lambda": 0.0}
-    assert "(they cancel)" in shown(pipeline(report, (), CONTEXT))
+    assert "(they cancel)" in shown(draw_pipeline(report, (), CONTEXT))
 
 
 def test_specialists_stand_by_family_in_its_colour() -> None:
-    figure = pipeline(make_merge_report(NAMES), (), CONTEXT)
+    figure = draw_pipeline(make_merge_report(NAMES), (), CONTEXT)
     labels = [text for text in shown(figure) if text.endswith(")")]
     assert labels == ["Face swap (FS)", "Lip sync (FR)", "Upsampler (EFS)", "Inpainting (FE)"]
     strips = [
@@ -121,7 +120,7 @@ def test_specialists_stand_by_family_in_its_colour() -> None:
 
 
 def test_specialists_of_families() -> None:
-    figure = pipeline(make_merge_report(["EFS", "FS"], head="specialist:FS"), (), CONTEXT)
+    figure = draw_pipeline(make_merge_report(["EFS", "FS"], head="specialist:FS"), (), CONTEXT)
     check_layout(figure)
     lines = shown(figure)
     assert lines.index("FS") < lines.index("EFS")
@@ -141,20 +140,11 @@ def test_files_are_checked(tmp_path: Path) -> None:
         read_merge_report(tmp_path / "ties.json")
 
 
-def test_command(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text(json.dumps(make_merge_report(NAMES)))
-    (tmp_path / "chosen.json").write_text(json.dumps({"tuned": {"scale.relative": 0.6}}))
-    files = ["--report", str(tmp_path / "report.json"), "--tune", str(tmp_path / "chosen.json")]
-    options = [
-        "--options",
-        CONTEXT.model_dump_json(),
-        "--title",
-        "R²M",
-        "--out",
-        str(tmp_path / "out" / "r2m"),
-    ]
-    result = CliRunner().invoke(command, [*files, *options], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+def test_stage(tmp_path: Path) -> None:
+    report, chosen = tmp_path / "report.json", tmp_path / "chosen.json"
+    report.write_text(json.dumps(make_merge_report(NAMES)))
+    chosen.write_text(json.dumps({"tuned": {"scale.relative": 0.6}}))
+    stages.pipeline(report=report, chosen=chosen, context=CONTEXT, title="R²M", out=tmp_path / "out" / "r2m")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"r2m.{one}" for one in ("pdf", "svg", "png")
+        f"r2m.{suffix}" for suffix in ("pdf", "svg", "png")
     }

@@ -14,7 +14,8 @@ from r2m.errors import R2MError
 from r2m.forge import identify
 from r2m.forge.generate import build_generator, donors_within, read_reals
 from r2m.forge.options import GeneratorOptions
-from r2m.report.figures.contact_sheet import from_files
+from r2m.report.figures.contact_sheet import draw_contact_sheet
+from r2m.report.stages import contact_sheet
 from r2m.seeding import rng
 
 SETTINGS = Settings(FacesOptions(detector="none", crop_size=64, min_images=2), image_size=48, seed=0)
@@ -192,8 +193,13 @@ def test_names_match_within_folders_that_correspond() -> None:
 
 
 def test_contact_sheet_with_and_without_pairs(domains: list[Path], tmp_path: Path) -> None:
-    reals = [domain / "manifest.parquet" for domain in domains]
     forged("g", domains, tmp_path / "g", forge="attr")
-    assert len(from_files(tmp_path / "g" / "manifest.parquet", reals, 0, n=4).axes) == 12
     forged("mine", domains, tmp_path / "m", images=str(photographs(tmp_path / "own", range(200, 300))))
-    assert len(from_files(tmp_path / "m" / "manifest.parquet", reals, 0, n=4).axes) == 4
+    reals = [domain / "manifest.parquet" for domain in domains]
+    known = manifest.concat(map(manifest.read, reals))
+    for name, axes in {"g": 12, "m": 4}.items():
+        fakes = manifest.read(tmp_path / name / "manifest.parquet")
+        assert len(draw_contact_sheet(fakes, known, rng(0), n=4).axes) == axes
+        contact_sheet(fakes=tmp_path / name / "manifest.parquet", reals=reals, out=tmp_path / "out" / name)
+    written = {f"{name}.{suffix}" for name in "gm" for suffix in ("pdf", "svg", "png")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == written

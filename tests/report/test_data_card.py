@@ -3,12 +3,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
 from r2m import manifest
-from r2m.cli.data_card import command
 from r2m.errors import R2MError
-from r2m.report.data_card import CardContext, read_receipt, write_data_card
+from r2m.report.data_card import CardContext, read_receipt
+from r2m.report.stages import data_card
 
 CONTEXT = CardContext.model_validate(
     {
@@ -70,8 +69,13 @@ def inputs(tmp_path: Path) -> tuple[list[Path], list[Path]]:
     return manifests, [tmp_path / "celeba.json"]
 
 
+def card(inputs: tuple[list[Path], list[Path]], context: CardContext, out: Path) -> None:
+    manifests, receipts = inputs
+    data_card(manifests=manifests, receipts=receipts, context=context, out=out)
+
+
 def test_counts_sources_and_limits(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    card(inputs, CONTEXT, tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
     assert "| reals | – | – | CelebA | 6 | 2 | 4 | 6 | – | – |" in text
     assert "| Swap | FS | train | orl | 0 | 0 | 3 | 2 | – | 0 |" in text
@@ -89,7 +93,7 @@ def test_nothing_is_claimed_that_does_not_hold(inputs: tuple[list[Path], list[Pa
     raw = CONTEXT.model_dump()
     raw["generators"]["swap"] |= {"forge": None, "images": "x"}
     raw["domains"]["celeba"]["identity"] = "file"
-    write_data_card(*inputs, CardContext.model_validate(raw), tmp_path / "card.md")
+    card(inputs, CardContext.model_validate(raw), tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
     assert "DF40" not in text
     assert "pseudo" not in text
@@ -102,18 +106,8 @@ def test_errors_name_the_file(inputs: tuple[list[Path], list[Path]], tmp_path: P
         read_receipt(tmp_path / "broken.json")
     (tmp_path / "orl" / "skipped.csv").unlink()
     with pytest.raises(R2MError, match=r"skipped\.csv"):
-        write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+        card(inputs, CONTEXT, tmp_path / "card.md")
     assert not (tmp_path / "card.md").exists()
-
-
-def test_command(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    manifests, receipts = inputs
-    arguments = [*map(str, manifests), "--receipt", str(receipts[0]), "--out", str(tmp_path / "card.md")]
-    result = CliRunner().invoke(
-        command, [*arguments, "--options", CONTEXT.model_dump_json()], catch_exceptions=False
-    )
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "card.md").exists()
 
 
 def test_files_in_several_splits_are_told(
@@ -125,7 +119,7 @@ def test_files_in_several_splits_are_told(
     copies = {"celeba/celeba-train-0": "x", "celeba/celeba-test-1": "x", "celeba/celeba-test-2": "x"}
     manifest.write(reals.assign(digest=reals["image_id"].map(copies)), celeba)
     manifest.write(manifest.read(orl).assign(digest=["x", "y", "z"]), orl)
-    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    card(inputs, CONTEXT, tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
     assert "| CelebA | train | CelebA | test | 1 |" in text
     assert "| CelebA | train | orl | test | 1 |" in text
@@ -137,5 +131,5 @@ def test_reasons_are_counted_without_the_names_in_them(
 ) -> None:
     skipped = next(path for path in inputs[0] if path.parent.name == "orl").with_name("skipped.csv")
     skipped.write_text("path,reason\na.jpg,a copy: of x\nb.jpg,a copy: of y\n")
-    write_data_card(*inputs, CONTEXT, tmp_path / "card.md")
+    card(inputs, CONTEXT, tmp_path / "card.md")
     assert "| orl | a copy | 2 |" in (tmp_path / "card.md").read_text()

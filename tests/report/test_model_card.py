@@ -11,17 +11,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
 
 from detector_samples import BACKBONES, IDENTITIES, SIZE, load_detector
-from r2m.cli.model_card import command
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
+from r2m.evaluate.metrics import METRICS, Metric
 from r2m.models import checkpoint
 from r2m.models.images import normalization
 from r2m.models.precision import autocast
 from r2m.report.data_card import CardContext
-from r2m.report.model_card import Files, training_counts, write_model_card
+from r2m.report.model_card import Sources, training_counts
+from r2m.report.stages import model_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,10 +56,10 @@ def row(generator: str, domain: str, protocol: str, auc: float, model: str = "r2
 
 
 @pytest.fixture
-def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callable[[str], Files]:
+def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callable[[str], Sources]:
     """Write what a card is made from, for one of the small backbones."""
 
-    def make_files(backbone: str) -> Files:
+    def make_files(backbone: str) -> Sources:
         base, _ = checkpoint.load(base_files[backbone])
         head, _ = checkpoint.load(base_files[backbone].parent / "initial_head.safetensors")
         checkpoint.save(
@@ -117,15 +117,15 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             path.write_text(f"{HEADER}{2 * seconds}\t{10 * seconds}\t{seconds}\n")
         receipt = {"package": "P", "version": "1", "sha256": "00", "licence": "research only", "files": {}}
         (tmp_path / "receipt.json").write_text(json.dumps(receipt))
-        return Files(
+        return Sources(
             model=tmp_path / "model.safetensors",
             report=tmp_path / "report.json",
-            tune=tmp_path / "chosen.json",
+            chosen=tmp_path / "chosen.json",
             base=tmp_path / "base.safetensors",
             specialists={name: tmp_path / f"{name}.safetensors" for name in ("swap", "up")},
             manifests=image_sets.paths("drawn", "swap", "up"),
             receipts=[tmp_path / "receipt.json"],
-            auc=tmp_path / "auc.csv",
+            table=tmp_path / "auc.csv",
             models=tmp_path / "models.csv",
             intervals=tmp_path / "intervals.csv",
             benchmarks=tmp_path / "benchmarks",
@@ -135,16 +135,17 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
 
 
 @pytest.fixture
-def files(make: Callable[[str], Files]) -> Files:
+def files(make: Callable[[str], Sources]) -> Sources:
     return make("vit")
 
 
-def card(files: Files, out: Path, context: CardContext = CONTEXT, reduced: bool = False) -> str:
-    write_model_card(files, FACES, "R²M, matrix space", context, reduced, out)
+def card(files: Sources, out: Path, context: CardContext = CONTEXT, precision: str = "fp32") -> str:
+    described = {"label": "R²M, matrix space", "context": context, "faces": FACES}
+    model_card(**vars(files), **described, device="cpu", precision=precision, out=out)
     return out.read_text(encoding="utf-8")
 
 
-def test_parts_and_their_hashes(files: Files, tmp_path: Path) -> None:
+def test_parts_and_their_hashes(files: Sources, tmp_path: Path) -> None:
     text = card(files, tmp_path / "card.md")
     assert text.startswith("# Model card: R²M, matrix space\n")
     train = IDENTITIES["train"]
@@ -160,7 +161,7 @@ def test_parts_and_their_hashes(files: Files, tmp_path: Path) -> None:
     assert hashlib.sha256(files.model.read_bytes()).hexdigest() in text
 
 
-def test_merge_metrics_and_cost(files: Files, tmp_path: Path) -> None:
+def test_merge_metrics_and_cost(files: Sources, tmp_path: Path) -> None:
     text = card(files, tmp_path / "card.md")
     assert "| `scale.relative` | 2.0 | yes |" in text
     assert "| `real.center` | false |  |" in text
@@ -176,21 +177,21 @@ def test_merge_metrics_and_cost(files: Files, tmp_path: Path) -> None:
     assert "| P 1 | research only |" in text
 
 
-def test_limits_are_those_of_the_run(files: Files, tmp_path: Path) -> None:
+def test_limits_are_those_of_the_run(files: Sources, tmp_path: Path) -> None:
     text = card(files, tmp_path / "card.md")
     assert "none of them is DF40" in text
     assert "(AUC below 0.5): inp (Drawn)." in text
     raw = CONTEXT.model_dump()
     for name in ("up", "swap"):
         raw["generators"][name] |= {"forge": None, "images": "x"}
-    auc = pd.read_csv(files.auc).assign(auc=0.6)
-    auc.to_csv(files.auc, index=False)
+    auc = pd.read_csv(files.table).assign(auc=0.6)
+    auc.to_csv(files.table, index=False)
     text = card(files, tmp_path / "card.md", CardContext.model_validate(raw))
     assert "DF40" not in text
     assert "below 0.5" not in text
 
 
-def test_results_from_another_machine(files: Files, tmp_path: Path) -> None:
+def test_results_from_another_machine(files: Sources, tmp_path: Path) -> None:
     text = card(replace(files, benchmarks=tmp_path / "nowhere"), tmp_path / "card.md")
     assert "Not measured: the model was made on another machine than this card." in text
 
@@ -198,9 +199,9 @@ def test_results_from_another_machine(files: Files, tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_code_of_the_card_loads_the_model(
-    make: Callable[[str], Files], base_files: dict[str, Path], tmp_path: Path, backbone: str, precision: str
+    make: Callable[[str], Sources], base_files: dict[str, Path], tmp_path: Path, backbone: str, precision: str
 ) -> None:
-    text = card(make(backbone), tmp_path / "card.md", reduced=precision == "bf16")
+    text = card(make(backbone), tmp_path / "card.md", precision=precision)
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert found
     assert ("img_size=32" in found[1]) == (backbone == "vit")
@@ -215,6 +216,18 @@ def test_code_of_the_card_loads_the_model(
     torch.testing.assert_close(namespace["logits"](images), expected.float())
 
 
+def test_metrics_of_the_card_are_those_of_the_registry(
+    files: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "half", Metric("half of it", lambda predictions: 0.5, digits=1))
+    pd.read_csv(files.table).assign(half=0.5).to_csv(files.table, index=False)
+    text = card(files, tmp_path / "card.md")
+    assert "| ECE | accuracy | half of it |" in text
+    assert "| 0.100 | 0.700 | 0.5 |" in text
+    monkeypatch.setitem(METRICS, "half", replace(METRICS["half"], averaged=False))
+    assert "half of it" not in card(files, tmp_path / "card.md")
+
+
 def test_counts_are_of_the_training_split(image_sets: Any) -> None:
     images = pd.concat(pd.read_parquet(path) for path in image_sets.paths("drawn", "sketch", "swap", "up"))
     count = IDENTITIES["train"]
@@ -222,7 +235,7 @@ def test_counts_are_of_the_training_split(image_sets: Any) -> None:
     assert training_counts(images, ["swap", "up"]) == ({"swap": count, "up": count}, {"drawn": count})
 
 
-def test_wrong_files_are_named(files: Files, tmp_path: Path) -> None:
+def test_wrong_files_are_named(files: Sources, tmp_path: Path) -> None:
     with pytest.raises(
         R2MError, match=r"swap\.safetensors: expected a checkpoint of the workflow; its metadata lack variant"
     ):
@@ -235,35 +248,10 @@ def test_wrong_files_are_named(files: Files, tmp_path: Path) -> None:
     with pytest.raises(R2MError, match=r"model\.safetensors: expected a checkpoint .* lack generators"):
         card(replace(files, specialists={"swap": files.model}), tmp_path / "card.md")
     with pytest.raises(R2MError, match=r"chosen\.json: expected the report of a merge with update_norm"):
-        card(replace(files, report=files.tune), tmp_path / "card.md")
+        card(replace(files, report=files.chosen), tmp_path / "card.md")
     with pytest.raises(R2MError, match=r"gone\.json: cannot read the chosen options"):
-        card(replace(files, tune=tmp_path / "gone.json"), tmp_path / "card.md")
-    pd.read_csv(files.auc).query("model == 'ties'").to_csv(files.auc, index=False)
+        card(replace(files, chosen=tmp_path / "gone.json"), tmp_path / "card.md")
+    pd.read_csv(files.table).query("model == 'ties'").to_csv(files.table, index=False)
     with pytest.raises(R2MError, match=r"auc\.csv: no merged model 'r2m'"):
         card(files, tmp_path / "card.md")
     assert not (tmp_path / "card.md").exists()
-
-
-def test_command(files: Files, tmp_path: Path) -> None:
-    arguments: list[object] = ["--model", files.model, "--report", files.report, "--tune", files.tune]
-    arguments += ["--base", files.base, "--table", files.auc, "--models", files.models]
-    arguments += ["--intervals", files.intervals]
-    arguments += [
-        part for name, path in files.specialists.items() for part in ("--specialist", f"{name}={path}")
-    ]
-    arguments += [part for path in files.manifests for part in ("--manifest", path)]
-    arguments += [
-        "--receipt",
-        files.receipts[0],
-        "--benchmarks",
-        files.benchmarks,
-        "--label",
-        "R²M, matrix space",
-    ]
-    arguments += ["--faces", FACES.model_dump_json(), "--options", CONTEXT.model_dump_json()]
-    arguments += ["--device", "cpu", "--precision", "fp32"]
-    expected = card(files, tmp_path / "expected.md")
-    arguments += ["--out", tmp_path / "card.md"]
-    result = CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "card.md").read_text(encoding="utf-8") == expected

@@ -4,11 +4,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from r2m.cli.pages import command
 from r2m.errors import R2MError
-from r2m.report.pages import csv_table, page, write_pages
+from r2m.report.pages import csv_table, page
+from r2m.report.stages import pages
 
 CARD = (
     "# A card\n\n| name | AUC |\n| --- | ---: |\n| a **b** <ins>c</ins> | 0.5 |\n\n```yaml\nkey: [1]\n```\n"
@@ -93,15 +92,12 @@ def test_files_are_checked(tmp_path: Path) -> None:
     with pytest.raises(R2MError, match=r"gone\.md"):
         page(tmp_path / "gone.md")
     with pytest.raises(R2MError, match=r"two files would make the page x\.html"):
-        write_pages([tmp_path / "x.md", tmp_path / "x.csv"], tmp_path)
+        pages(sources=[tmp_path / "x.md", tmp_path / "x.csv"], out=tmp_path)
 
 
-def test_command(tmp_path: Path) -> None:
+def test_a_page_for_every_file(tmp_path: Path) -> None:
     files = [tmp_path / "a.md", tmp_path / "b.csv"]
     for path in files:
         path.write_text("x\n")
-    result = CliRunner().invoke(
-        command, [*map(str, files), "--out", str(tmp_path / "pages")], catch_exceptions=False
-    )
-    assert result.exit_code == 0, result.output
+    pages(sources=files, out=tmp_path / "pages")
     assert {path.name for path in (tmp_path / "pages").iterdir()} == {"a.html", "b.html"}

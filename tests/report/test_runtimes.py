@@ -1,12 +1,10 @@
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from r2m.cli.runtimes import command
 from r2m.errors import R2MError
-from r2m.report.runtimes import read_benchmarks, runtimes, write_runtimes
+from r2m.report.runtimes import read_benchmarks, runtime_table
+from r2m.report.stages import runtimes
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -28,7 +26,7 @@ def benchmarks(tmp_path: Path) -> Path:
 
 
 def test_jobs_of_a_stage_are_summed(benchmarks: Path, tmp_path: Path) -> None:
-    write_runtimes(benchmarks, tmp_path / "runtimes.csv")
+    runtimes(benchmarks=benchmarks, out=tmp_path / "runtimes.csv")
     assert (tmp_path / "runtimes.csv").read_text() == (
         "stage,jobs,cpu_seconds,wall_seconds,peak_mib\n"
         "source,1,0.0,0.2,\n"
@@ -51,10 +49,10 @@ def test_a_job_is_named_by_its_path(benchmarks: Path) -> None:
 
 
 def test_without_benchmarks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_runtimes(tmp_path / "nowhere", tmp_path / "runtimes.csv")
+    runtimes(benchmarks=tmp_path / "nowhere", out=tmp_path / "runtimes.csv")
     assert (tmp_path / "runtimes.csv").read_text() == "stage,jobs,cpu_seconds,wall_seconds,peak_mib\n"
     assert "no benchmark files" in caplog.text
-    assert runtimes(read_benchmarks(tmp_path)).empty
+    assert runtime_table(read_benchmarks(tmp_path)).empty
 
 
 @pytest.mark.parametrize("content", ["", "a\tb\n1\t2\n", HEADER + "1\tx\ty\t1\t1\t1\t0\t0\t50\tz\n"])
@@ -62,10 +60,3 @@ def test_other_files_are_refused(benchmarks: Path, content: str) -> None:
     (benchmarks / "bad.tsv").write_text(content)
     with pytest.raises(R2MError, match=r"bad\.tsv: not a benchmark file"):
         read_benchmarks(benchmarks)
-
-
-def test_command(benchmarks: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out" / "runtimes.csv"
-    result = CliRunner().invoke(command, [str(benchmarks), "--out", str(out)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert list(pd.read_csv(out)["stage"]) == ["source", "base", "score", "an_experiment", "all"]

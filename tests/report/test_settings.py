@@ -3,15 +3,15 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from r2m.cli.settings import command
 from r2m.errors import R2MError
 from r2m.options import parse_yaml
-from r2m.params import load, parse
-from r2m.report.settings import git_commit, versions, write_settings
+from r2m.params import Params, load, parse
+from r2m.report.settings import git_commit, versions
+from r2m.report.stages import settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[2]
 def git(folder: Path, *arguments: str) -> None:
     who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
     subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def as_run(params: Params) -> dict[str, Any]:
+    return params.model_dump(mode="json", exclude_none=True)
 
 
 @pytest.fixture
@@ -30,13 +34,17 @@ def model(tmp_path: Path) -> Path:
 
 def test_params_and_digests(model: Path, tmp_path: Path) -> None:
     params = load(ROOT / "params.yaml")
-    write_settings([model], params, tmp_path / "settings.md")
+    base = tmp_path / "base.safetensors"
+    base.write_bytes(b"base")
+    settings(models=[base, model], params=as_run(params), out=tmp_path / "settings.md")
     text = (tmp_path / "settings.md").read_text(encoding="utf-8")
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     assert f"| `{model}` | `{digest}` | 0.7 |" in text
+    assert text.index(f"`{base}`") < text.index(f"`{model}`")
     found = re.search(r"```yaml\n(.*)```", text, re.DOTALL)
     assert found
     assert parse(parse_yaml(found[1], "settings.md")) == params
+    assert "null" not in found[1]
     assert "| arithmetic | " in text
 
 
@@ -64,13 +72,15 @@ def test_git_commit(tmp_path: Path) -> None:
 
 def test_missing_model(tmp_path: Path) -> None:
     with pytest.raises(R2MError, match=r"gone\.safetensors: cannot be read \(No such file"):
-        write_settings([tmp_path / "gone.safetensors"], load(ROOT / "params.yaml"), tmp_path / "settings.md")
+        settings(
+            models=[tmp_path / "gone.safetensors"],
+            params=as_run(load(ROOT / "params.yaml")),
+            out=tmp_path / "settings.md",
+        )
     assert not (tmp_path / "settings.md").exists()
 
 
-def test_command(model: Path, tmp_path: Path) -> None:
-    params = load(ROOT / "tests/workflow/tiny.yaml").model_dump_json()
-    arguments = [str(model), "--params", params, "--out", str(tmp_path / "settings.md")]
-    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+def test_params_of_a_small_run(model: Path, tmp_path: Path) -> None:
+    params = load(ROOT / "tests/workflow/tiny.yaml")
+    settings(models=[model], params=as_run(params), out=tmp_path / "settings.md")
     assert "name: test_vit" in (tmp_path / "settings.md").read_text(encoding="utf-8")

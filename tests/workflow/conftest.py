@@ -1,24 +1,53 @@
 """One finished run of the workflow in a temporary repository, and copies of it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from workflow_project import Project, create
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a copy run in one process."""
+    for item in items:
+        if "module_copy" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that gives the folder of a name, filled by the process that asks for it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                assert not path.exists(), f"another process failed to make {path}"
+                path.mkdir()
+                fill(path)
+                done.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(made_once: MadeOnce) -> Project:
     """The repository before any run; not to be changed."""
-    return create(tmp_path_factory.mktemp("prepared") / "project")
+    return Project(made_once("prepared", lambda folder: create(folder / "project")) / "project")
 
 
 @pytest.fixture(scope="session")
-def finished_run(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished_run(prepared: Project, made_once: MadeOnce) -> Project:
     """The repository after one run of everything; not to be changed."""
-    project = prepared.copy(tmp_path_factory.mktemp("run") / "project")
-    project.snakemake()
-    return project
+    return Project(made_once("run", lambda folder: prepared.copy(folder / "project").snakemake()) / "project")
 
 
 @pytest.fixture

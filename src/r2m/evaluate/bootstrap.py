@@ -62,14 +62,14 @@ def resampled_aucs(
     start = 0
     for counts in resample(people.strata, resamples, seed):
         block = result[start : start + len(counts)]
-        for place, one in enumerate(sets):
+        for place, test_set in enumerate(sets):
             real_weights, fake_weights = (
-                counts[:, people.index[one.reals]],
-                counts[:, people.index[one.fakes]],
+                counts[:, people.index[test_set.reals]],
+                counts[:, people.index[test_set.fakes]],
             )
             for model, row in enumerate(scores):
                 block[:, model, place] = weighted_aucs(
-                    row[one.reals], row[one.fakes], real_weights, fake_weights
+                    row[test_set.reals], row[test_set.fakes], real_weights, fake_weights
                 )
         start += len(counts)
     return result

@@ -20,7 +20,7 @@ def reliability(
 ) -> pd.DataFrame:
     """Reliability curve of probabilities (N,) of label 1, in bins of equal mass.
 
-    One row a bin: `bin` (from 1), the least and greatest probability in it (`low`, `high`), the number of
+    One row per bin: `bin` (from 1), the least and greatest probability in it (`low`, `high`), the number of
     images `n` and their `weight`, and weighted the mean `probability` and the share of `fakes`. `weights`
     (N,) are 1 by default. Equal probabilities share a bin, the one of their middle rank, so that the order of
     the images does not matter; a bin can be missing for that.
@@ -73,9 +73,11 @@ def reliability_table(
     labels = matrix.units["label"].to_numpy()
     for index, model in enumerate(model_columns(models)):
         for protocol in PROTOCOLS:
-            within = [one for one in sets if one.item.protocol == protocol]
+            within = [test_set for test_set in sets if test_set.item.protocol == protocol]
             if within:
-                rows, weights = np.unique(np.concatenate([one.rows for one in within]), return_counts=True)
+                rows, weights = np.unique(
+                    np.concatenate([test_set.rows for test_set in within]), return_counts=True
+                )
                 curve = reliability(labels[rows], matrix.probabilities[index, rows], weights, bins)
                 parts.append(curve.assign(**model, protocol=protocol))
     return pd.concat(parts, ignore_index=True)[RELIABILITY_COLUMNS]

@@ -7,11 +7,11 @@ from scipy.stats import norm, rankdata
 
 from r2m.evaluate.bootstrap import interval
 from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.protocols import MODEL_KEYS, model_columns
+from r2m.evaluate.protocols import MODEL_KEYS, SET_COLUMNS, model_columns
 
 ALPHA = 0.05
 COMPARISON_COLUMNS = [
-    *("reference", *MODEL_KEYS, "test_set", "generator", "family", "domain", "protocol"),
+    *("reference", *MODEL_KEYS, *SET_COLUMNS),
     *("auc_reference", "auc", "difference", "difference_low", "difference_high"),
     *("se", "z", "p", "p_holm", "significance"),
 ]
@@ -75,7 +75,7 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def comparisons(made: Evaluation, reference: str | None) -> pd.DataFrame:
+def comparisons(evaluation: Evaluation, reference: str | None) -> pd.DataFrame:
     """Test the reference against every other model on every test set (COMPARISON_COLUMNS).
 
     Holm's correction is over all rows. `significance` says whether the reference is `better` or `worse` than
@@ -84,22 +84,24 @@ def comparisons(made: Evaluation, reference: str | None) -> pd.DataFrame:
     are no rows.
     """
     rows: list[dict[str, str | float]] = []
-    matrix = made.matrix
+    matrix = evaluation.matrix
     if reference is not None:
         own = matrix.models.index(reference)
-        for place, one in enumerate(made.sets):
-            aucs, covariance = auc_covariance(matrix.scores[:, one.reals], matrix.scores[:, one.fakes])
+        for place, test_set in enumerate(evaluation.sets):
+            aucs, covariance = auc_covariance(
+                matrix.scores[:, test_set.reals], matrix.scores[:, test_set.fakes]
+            )
             error, z, p = delong_test(aucs, covariance, own)
-            difference, drawn = aucs[own] - aucs, made.resampled[:, :, place]
+            difference, drawn = aucs[own] - aucs, evaluation.resampled[:, :, place]
             low, high = interval(drawn[:, [own]] - drawn, difference)
-            for index, model in enumerate(model_columns(made.models)):
+            for index, model in enumerate(model_columns(evaluation.models)):
                 if index == own:
                     continue
                 rows.append(
                     {
                         "reference": reference,
                         **model,
-                        **one.item.columns(),
+                        **test_set.item.columns(),
                         "auc_reference": aucs[own],
                         "auc": aucs[index],
                         "difference": difference[index],

@@ -1,17 +1,38 @@
-"""The metrics of every model on every test set, and what they are computed from."""
+"""From score files to the metrics of every model on every test set."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from r2m.evaluate.bootstrap import interval
-from r2m.evaluate.calibration import expected_calibration_error, reliability
-from r2m.evaluate.metrics import binary_metrics
-from r2m.evaluate.protocols import AUC_COLUMNS, model_columns
-from r2m.evaluate.score_matrix import ScoreMatrix, SetRows
+from r2m.errors import R2MError
+from r2m.evaluate.bootstrap import interval, resampled_aucs
+from r2m.evaluate.metrics import METRICS, Predictions, best_threshold, measure
+from r2m.evaluate.protocols import (
+    KINDS,
+    MODEL_KEYS,
+    SET_COLUMNS,
+    EvaluationContext,
+    model_columns,
+    order_models,
+)
+from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
+
+UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
+SCORE_COLUMNS = [*UNIT_COLUMNS, "set", "split", "logit"]
+MODEL_COLUMNS = [*MODEL_KEYS, "label", "threshold", "val_balanced_accuracy"]
+AUC_COLUMNS = [
+    *(*MODEL_KEYS, *SET_COLUMNS, "n_real", "n_fake", "auc", "auc_low", "auc_high"),
+    *(name for name in METRICS if name != "auc"),
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,161 @@ class Evaluation:
     def estimates(self) -> NDArray[np.float64]:
         """The AUCs (M, S) on all test images."""
         table = self.auc.pivot_table(index="model", columns="test_set", values="auc", sort=False)
-        return table.loc[self.matrix.models, [one.item.name for one in self.sets]].to_numpy(float)
+        return table.loc[self.matrix.models, [test_set.item.name for test_set in self.sets]].to_numpy(float)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of one model on the val and test images, and what the model is.
+
+    `seed` is that of its training, None where it depends on none.
+    """
+
+    model: str
+    kind: str
+    method: str
+    label: str
+    frame: pd.DataFrame
+    path: str
+    seed: int | None = None
+
+
+def read_scores(path: str | Path) -> Scores:
+    """Read a score file.
+
+    Raises R2MError for a missing file, column or metadata key, and for a logit that is not finite.
+    """
+    path = Path(path)
+    try:
+        schema = pq.read_schema(path)
+        missing = [column for column in SCORE_COLUMNS if column not in schema.names]
+        if missing:
+            raise R2MError(
+                f"{path}: expected the columns {', '.join(SCORE_COLUMNS)}; missing: {', '.join(missing)}"
+            )
+        frame = pq.read_table(path, columns=SCORE_COLUMNS).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise R2MError(f"{path}: not a readable Parquet file of scores: {error}") from error
+    metadata = _metadata(schema)
+    if "model" not in metadata or metadata.get("kind") not in KINDS:
+        raise R2MError(f"{path}: metadata 'r2m' lacks a 'model', or a 'kind' of {', '.join(KINDS)}")
+    bad = frame.loc[~np.isfinite(frame["logit"]), "image_id"]
+    if len(bad):
+        raise R2MError(f"{path}: {len(bad)} logits are not finite, the first of them for image {bad.iloc[0]}")
+    return Scores(
+        model=metadata["model"],
+        kind=metadata["kind"],
+        method=metadata.get("method") or "",
+        label=metadata.get("label") or metadata["model"],
+        frame=frame,
+        path=str(path),
+        seed=metadata.get("seed"),
+    )
+
+
+def by_seed(paths: Sequence[Path]) -> dict[int | None, list[Path]]:
+    """Seed → the score files of the models trained with it, and of those that depend on no seed.
+
+    Raises R2MError for a file that cannot be read.
+    """
+    seeds: dict[Path, int | None] = {}
+    for path in paths:
+        try:
+            seeds[path] = _metadata(pq.read_schema(path)).get("seed")
+        except (OSError, pa.ArrowInvalid) as error:
+            raise R2MError(f"{path}: not a readable Parquet file of scores: {error}") from error
+    trained: list[int | None] = list(dict.fromkeys(seed for seed in seeds.values() if seed is not None))
+    return {seed: [path for path, own in seeds.items() if own in (None, seed)] for seed in trained or [None]}
+
+
+def _metadata(schema: pa.Schema) -> dict[str, Any]:
+    return json.loads((schema.metadata or {}).get(b"r2m", b"{}"))
+
+
+def split_of(scores: Scores, split: str) -> pd.DataFrame:
+    """Rows of one split, sorted by image; raises R2MError where it has no fakes."""
+    rows = scores.frame[scores.frame["split"] == split]
+    if not (rows["label"] == 1).any():
+        raise R2MError(f"{scores.path}: no fakes in split {split!r}: nothing to evaluate")
+    return rows.sort_values("image_id", ignore_index=True)
+
+
+def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str | float]:
+    """Row of a model for the table of models.
+
+    The threshold behind ``accuracy`` is one per model, chosen on the val sets of trained generators only.
+    """
+    rows = split_of(scores, "val")
+    logits = rows["logit"].to_numpy(float)
+    sets = set_rows(rows, context, f"{scores.path}: split 'val'")
+    val_sets = [
+        (logits[test_set.reals], logits[test_set.fakes]) for test_set in sets if test_set.item.role == "train"
+    ]
+    if not val_sets:
+        raise R2MError(f"{scores.path}: split 'val' has no fakes of a generator with role train")
+    threshold, val_accuracy = best_threshold(val_sets)
+    return {
+        "model": scores.model,
+        "kind": scores.kind,
+        "method": scores.method,
+        "label": scores.label,
+        "threshold": threshold,
+        "val_balanced_accuracy": val_accuracy,
+    }
+
+
+def collect(
+    all_scores: Iterable[Scores], context: EvaluationContext
+) -> tuple[pd.DataFrame, ScoreMatrix, list[SetRows]]:
+    """Models (MODEL_COLUMNS), their scores of the test images in one matrix, and the test sets.
+
+    Files are read one after the other, and their logits alone are kept.
+
+    Raises R2MError if a model's name occurs twice, or if two models were not scored on the same images.
+    """
+    logits: dict[str, NDArray[np.float64]] = {}
+    described = []
+    units, sets, first = pd.DataFrame(), list[SetRows](), ""
+    for scores in all_scores:
+        if scores.model in logits:
+            raise R2MError(f"{scores.path}: a second file of scores for model {scores.model!r}")
+        described.append(describe_model(scores, context))
+        rows = split_of(scores, "test")
+        own_sets = set_rows(rows, context, f"{scores.path}: split 'test'")
+        if not logits:
+            units, sets, first = rows[UNIT_COLUMNS], own_sets, scores.path
+        _check_same_images(units, sets, first, rows[UNIT_COLUMNS], own_sets, scores.path)
+        logits[scores.model] = rows["logit"].to_numpy(float)
+    if not logits:
+        raise R2MError("no files of scores were given")
+    models = order_models(pd.DataFrame(described, columns=MODEL_COLUMNS), context)
+    names = list(models["model"])
+    values = np.stack([logits[name] for name in names])
+    return models, ScoreMatrix(units, names, values, expit(values)), sets
+
+
+def _check_same_images(
+    units: pd.DataFrame,
+    sets: Sequence[SetRows],
+    path: str,
+    other: pd.DataFrame,
+    other_sets: Sequence[SetRows],
+    other_path: str,
+) -> None:
+    """Raise R2MError unless both models were scored on the same test images, those of the same sets."""
+    sizes = [
+        {test_set.item.name: (len(test_set.reals), len(test_set.fakes)) for test_set in scored}
+        for scored in (sets, other_sets)
+    ]
+    for name in {**sizes[0], **sizes[1]}:
+        (reals, fakes), (other_reals, other_fakes) = (size.get(name, (0, 0)) for size in sizes)
+        if (reals, fakes) != (other_reals, other_fakes):
+            raise R2MError(
+                f"test set {name}: {path} has {reals} reals and {fakes} fakes, but {other_path} has "
+                f"{other_reals} and {other_fakes}; score both on the same manifests"
+            )
+    if not units.equals(other):
+        raise R2MError(f"{path} and {other_path} are of other images; score both on the same manifests")
 
 
 def metrics_table(
@@ -49,19 +224,33 @@ def metrics_table(
     """
     rows: list[dict[str, str | float]] = []
     for index, model in enumerate(model_columns(models)):
-        for one in sets:
-            curve = reliability(one.labels, matrix.probabilities[index, one.rows])
+        for test_set in sets:
+            predictions = Predictions(
+                test_set.labels,
+                matrix.scores[index, test_set.rows],
+                matrix.probabilities[index, test_set.rows],
+                float(thresholds[index]),
+            )
             rows.append(
                 {
                     **model,
-                    **one.item.columns(),
-                    "n_real": len(one.reals),
-                    "n_fake": len(one.fakes),
-                    **binary_metrics(one.labels, matrix.scores[index, one.rows], thresholds[index]),
-                    "ece": expected_calibration_error(curve),
+                    **test_set.item.columns(),
+                    "n_real": len(test_set.reals),
+                    "n_fake": len(test_set.fakes),
+                    **measure(predictions),
                 }
             )
     table = pd.DataFrame(rows, columns=AUC_COLUMNS)
     estimates = table["auc"].to_numpy(float).reshape(len(models), len(sets))
     low, high = interval(resampled, estimates)
     return table.assign(auc_low=low.ravel(), auc_high=high.ravel())
+
+
+def evaluate(
+    all_scores: Iterable[Scores], context: EvaluationContext, resamples: int, seed: int
+) -> Evaluation:
+    """Metrics of all models with intervals of `resamples` resamples; raises R2MError like `collect`."""
+    models, matrix, sets = collect(all_scores, context)
+    resampled = resampled_aucs(matrix.scores, sets, people(matrix.units, context), resamples, seed)
+    auc = metrics_table(matrix, sets, models, models["threshold"].to_numpy(float), resampled)
+    return Evaluation(models, auc, matrix, sets, resampled)

@@ -27,29 +27,31 @@ def set_aucs(scores: pd.DataFrame, by: Sequence[str], context: EvaluationContext
     rows = []
     for values, part in scores.groupby([*by, "split"], sort=False):
         *setting, split = values
-        reals = {str(name): one["logit"] for name, one in part[part["label"] == 0].groupby("domain")}
+        reals = {str(name): images["logit"] for name, images in part[part["label"] == 0].groupby("domain")}
         for (domain, generator), fakes in part[part["label"] == 1].groupby(["domain", "generator"]):
-            found = describe(str(domain), str(generator), context)
-            if found.domain not in reals:
-                raise R2MError(f"scores: set {found.name} has fakes but no reals in split {split!r}")
-            logits = np.concatenate([reals[found.domain], fakes["logit"]])
-            labels = np.repeat([0, 1], [len(reals[found.domain]), len(fakes)])
+            test_set = describe(str(domain), str(generator), context)
+            if test_set.domain not in reals:
+                raise R2MError(f"scores: set {test_set.name} has fakes but no reals in split {split!r}")
+            logits = np.concatenate([reals[test_set.domain], fakes["logit"]])
+            labels = np.repeat([0, 1], [len(reals[test_set.domain]), len(fakes)])
             auc = float(roc_auc_score(labels, logits))
-            rows.append([*setting, split, found.domain, found.generator, found.role, found.protocol, auc])
+            rows.append(
+                [*setting, split, test_set.domain, test_set.generator, test_set.role, test_set.protocol, auc]
+            )
     return pd.DataFrame(rows, columns=[*by, "split", "domain", "generator", "role", "protocol", "auc"])
 
 
 def protocol_means(scores: pd.DataFrame, by: Sequence[str], context: EvaluationContext) -> pd.DataFrame:
-    """Return one row a setting: mean AUC on val over the trained generators, and on test over every protocol.
+    """Return one row per setting: mean AUC on val over trained generators, and on test over every protocol.
 
     Columns: `by`, val_auc, and the protocols that occur. Choices may rest on val_auc, never on the others.
     """
     aucs = set_aucs(scores, by, context)
     trained = aucs[(aucs["split"] == "val") & (aucs["role"] == "train")]
     test = aucs[aucs["split"] == "test"].pivot_table("auc", list(by), "protocol", "mean", sort=False)
-    found = [name for name in PROTOCOLS if name in test]
+    protocols = [name for name in PROTOCOLS if name in test]
     val = trained.groupby(list(by), sort=False)["auc"].mean()
-    return test[found].assign(val_auc=val)[["val_auc", *found]].reset_index()
+    return test[protocols].assign(val_auc=val)[["val_auc", *protocols]].reset_index()
 
 
 def read_settings(path: Path, by: Sequence[str]) -> pd.DataFrame:

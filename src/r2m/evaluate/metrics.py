@@ -1,30 +1,60 @@
 """Metrics of one model on one test set, and the decision threshold chosen on validation scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from r2m.evaluate.calibration import expected_calibration_error, reliability
 
-def binary_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[str, float]:
-    """Metrics of scores of shape (N,): ``auc``, ``ap``, ``eer``, ``tpr_at_fpr_1`` and ``accuracy``.
 
-    They are the area under the ROC, average precision, equal error rate, true positive rate at a false
-    positive rate of 1 %, and accuracy at ``threshold``.
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of N images or videos of both classes, of which label 1 (fake) is the positive one.
 
-    Label 1 (fake) is the positive class; a score equal to the threshold counts as fake. Both classes must
-    occur.
+    `labels`, `scores` and `probabilities` have the shape (N,); a score at or over `threshold` counts as fake.
     """
-    labels = np.asarray(labels)
-    scores = np.asarray(scores, dtype=np.float64)
-    return {
-        "auc": float(roc_auc_score(labels, scores)),
-        "ap": float(average_precision_score(labels, scores)),
-        "eer": equal_error_rate(labels, scores),
-        "tpr_at_fpr_1": true_positive_rate(labels, scores, 0.01),
-        "accuracy": float(np.mean((scores >= threshold) == (labels == 1))),
-    }
+
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of auc.csv: its name for readers, and what computes it.
+
+    `averaged` tells whether its mean over test sets means anything; `digits` are those that tables show.
+    """
+
+    title: str
+    compute: Callable[[Predictions], float]
+    greater_is_better: bool = True
+    averaged: bool = True
+    digits: int = 3
+
+
+def area_under_curve(predictions: Predictions) -> float:
+    """Area under the ROC."""
+    return float(roc_auc_score(predictions.labels, predictions.scores))
+
+
+def average_precision(predictions: Predictions) -> float:
+    """Average precision: precision at every threshold, weighted by the recall that it adds."""
+    return float(average_precision_score(predictions.labels, predictions.scores))
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Share of labels that the threshold gives."""
+    return float(np.mean((predictions.scores >= predictions.threshold) == (predictions.labels == 1)))
+
+
+def calibration_error(predictions: Predictions) -> float:
+    """Expected calibration error of the probabilities."""
+    return expected_calibration_error(reliability(predictions.labels, predictions.probabilities))
 
 
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -49,6 +79,24 @@ def true_positive_rate(labels: ArrayLike, scores: ArrayLike, fpr: float) -> floa
     """
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     return float(true[false <= fpr].max())
+
+
+# The columns of metrics, in order: tables, means over seeds, videos and cards follow from them.
+METRICS = {
+    "auc": Metric("AUC", area_under_curve),
+    "ap": Metric("AP", average_precision),
+    "eer": Metric("EER", lambda given: equal_error_rate(given.labels, given.scores), greater_is_better=False),
+    "tpr_at_fpr_1": Metric(
+        "TPR at 1 % FPR", lambda given: true_positive_rate(given.labels, given.scores, fpr=0.01)
+    ),
+    "ece": Metric("ECE", calibration_error, greater_is_better=False),
+    "accuracy": Metric("accuracy", accuracy),
+}
+
+
+def measure(predictions: Predictions) -> dict[str, float]:
+    """Return all metrics of a model on one test set, by column."""
+    return {name: metric.compute(predictions) for name, metric in METRICS.items()}
 
 
 def best_threshold(sets: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from r2m.errors import R2MError
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
-KINDS = ("base", "specialist", "joint", "merge")
+KINDS = {"base": "Base", "specialist": "Specialists", "joint": "Joint training", "merge": "Merged"}
 IN_DISTRIBUTION = "in_distribution"
 UNSEEN_GENERATOR = "unseen_generator"
 CROSS_DATASET = "cross_dataset"
@@ -27,38 +27,17 @@ GROUPS = {
     f"{CROSS_DATASET}_unseen": "Cross-dataset,\nunseen generators",
 }
 MODEL_KEYS = ["model", "kind", "method"]
-AUC_COLUMNS = [
-    *MODEL_KEYS,
-    "test_set",
-    "generator",
-    "family",
-    "domain",
-    "protocol",
-    "n_real",
-    "n_fake",
-    "auc",
-    "auc_low",
-    "auc_high",
-    "ap",
-    "eer",
-    "tpr_at_fpr_1",
-    "ece",
-    "accuracy",
-]
-
-
-_TEXT = (
-    *("model", "kind", "method", "label", "reference", "test_set", "generator", "family", "domain"),
-    *("real_domain", "protocol", "part", "group", "sampling"),
-)
+SET_COLUMNS = ["test_set", "generator", "family", "domain", "protocol"]
+SPREAD = "_sd"  # behind the name of a column: its standard deviation over seeds of training
+_TEXT = (*MODEL_KEYS, *SET_COLUMNS, "label", "reference", "real_domain", "part", "group", "sampling")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read one of the CSV tables of `r2m tables`; names stay text, even `null` and `42`."""
+    """Read a CSV table of results/tables or of an experiment; names stay text, even `null` and `42`."""
     try:
         return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise R2MError(f"{path}: not a table of `r2m tables`: {error}") from error
+        raise R2MError(f"{path}: not a readable table of results: {error}") from error
 
 
 class _Strict(BaseModel):
@@ -129,7 +108,7 @@ class TestSet:
         return f"{self.domain}/{self.generator}"
 
     def columns(self) -> dict[str, str]:
-        """What the tables say of a test set, by column."""
+        """What the tables say of a test set, by column (SET_COLUMNS)."""
         return {
             "test_set": self.name,
             "generator": self.generator,
@@ -216,13 +195,13 @@ def order_models(models: pd.DataFrame, context: EvaluationContext) -> pd.DataFra
 
     Models of one kind otherwise keep their order, which for merges is the one in which they were given.
     """
-    generators = list(context.generators)
+    kinds, generators = list(KINDS), list(context.generators)
 
     def place(row: pd.Series) -> tuple[int, int, int]:
         own = context.generators.get(row["model"]) if row["kind"] == "specialist" else None
         if own is None:
-            return KINDS.index(row["kind"]), len(FAMILIES), 0
-        return KINDS.index(row["kind"]), FAMILIES.index(own.family), generators.index(row["model"])
+            return kinds.index(row["kind"]), len(FAMILIES), 0
+        return kinds.index(row["kind"]), FAMILIES.index(own.family), generators.index(row["model"])
 
     places = [place(row) for _, row in models.iterrows()]
     order = sorted(range(len(models)), key=places.__getitem__)

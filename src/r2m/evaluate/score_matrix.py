@@ -58,10 +58,10 @@ class People:
 def real_rows(units: pd.DataFrame) -> Mapping[str, NDArray[np.int64]]:
     """Domain → places of its reals among `units`."""
     labels, domains = units["label"].to_numpy(), units["domain"].to_numpy(object)
-    found = {}
-    for domain in sorted(set(domains[labels == 0])):
-        found[str(domain)] = np.flatnonzero((labels == 0) & (domains == domain))
-    return found
+    return {
+        str(domain): np.flatnonzero((labels == 0) & (domains == domain))
+        for domain in sorted(set(domains[labels == 0]))
+    }
 
 
 def set_rows(units: pd.DataFrame, context: EvaluationContext, name: str) -> list[SetRows]:
@@ -94,7 +94,7 @@ def people(units: pd.DataFrame, context: EvaluationContext) -> People:
     are a domain by its name, but who is known from the training domain keeps that identity, so there they
     are the training domain's people.
     """
-    training = next((name for name, one in context.domains.items() if one.role == "train"), None)
+    training = next((name for name, known in context.domains.items() if known.role == "train"), None)
     domains = units["domain"].astype(object)
     home = domains.where(domains.isin(list(context.domains)), training or domains)
     keys = pd.MultiIndex.from_arrays([home, units["identity"].astype(object)])

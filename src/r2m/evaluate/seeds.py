@@ -9,9 +9,7 @@ import pandas as pd
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import interval
 from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.protocols import MODEL_KEYS
-
-SPREAD = "_sd"
+from r2m.evaluate.protocols import MODEL_KEYS, SPREAD
 
 
 def mean_over_seeds(
@@ -56,6 +54,6 @@ def pooled(runs: Sequence[Evaluation]) -> Evaluation:
     keys = [*MODEL_KEYS, "test_set"]
     auc = mean_over_seeds([run.auc for run in runs], keys, ["auc"])
     models = mean_over_seeds([run.models for run in runs], [*MODEL_KEYS, "label"])
-    made = Evaluation(models, auc, first.matrix, first.sets, resampled)
-    low, high = interval(resampled, made.estimates)
-    return replace(made, auc=auc.assign(auc_low=low.ravel(), auc_high=high.ravel()))
+    mean = Evaluation(models, auc, first.matrix, first.sets, resampled)
+    low, high = interval(resampled, mean.estimates)
+    return replace(mean, auc=auc.assign(auc_low=low.ravel(), auc_high=high.ravel()))

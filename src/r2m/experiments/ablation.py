@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from r2m.merge.stages.inputs import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
 CHOSEN, CORE, RESIDUAL = "as chosen", "core alone", "residual alone"
@@ -154,16 +154,16 @@ def ablation_scores(
     return pd.concat(parts, ignore_index=True)[columns]
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source`: a row a setting."""
     from r2m.evaluate.experiment_means import protocol_means, read_settings
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     by = ["variant", "factor", "value"]
     means = protocol_means(read_settings(source, by), by, context)
     means.insert(0, "merge", means["variant"].map(context.variant_label))
     titles = protocol_titles(means)
-    return Rendered(
+    return Table(
         means,
         {"merge": "Merge", "factor": "Changed", "value": "To", **titles},
         caption=(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
 PARTS = {"seen": "Seen", "to_come": "To come", "unseen": "Unseen"}
@@ -305,7 +305,7 @@ def steps_of(
     return pd.DataFrame(rows)
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source` and of the steps in steps.csv beside it.
 
     It has a row for each number of generators and each method: means over the orders, and the extremes.
@@ -315,7 +315,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     """
     from r2m.evaluate.arrivals import cumulated, means, part_means, read_steps
     from r2m.evaluate.experiment_means import read_settings
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     scores, taken = read_settings(source, SETTING), read_steps(source.with_name("steps.csv"))
     frame = means(part_means(scores, taken, context), cumulated(taken))
@@ -331,7 +331,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     }
     count = taken["order"].nunique()
     orders = f"{count} random orders" if count > 1 else "one random order"
-    return Rendered(
+    return Table(
         frame,
         {"k": "K", "method": "Method", **aucs, "images": "Images read", "seconds": "CPU seconds"},
         caption=(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.figures.dots import Series
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
 ROOT = Path("results/experiments")
 
@@ -68,7 +68,7 @@ class Experiment:
     caption: str
     options: type[ExperimentOptions]
     stages: Callable[[Plan, Any], Sequence[Stage]]
-    table: Callable[[Path, EvaluationContext], Rendered]
+    table: Callable[[Path, EvaluationContext], Table]
     figure: Callable[[pd.DataFrame, EvaluationContext], Figure]
     check: Callable[[CoreParams, Any], Iterator[str]] = _nothing_wrong
     reads: str = "results/experiments/{name}/seed{seed}/scores.parquet"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.tuned_merge import TunedMerge
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
     from r2m.train.options import FinetuneOptions
 
@@ -345,13 +345,13 @@ def _family(bench: Bench, name: str, variant: MergeVariant, generators: list[str
     return tuned_merge(bench, name, variant, task_vectors, heads, generators)
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source`: a row a merge and strategy.
 
     `in distribution` means the generators trained on here, which are more than the context's.
     """
     from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     trained = read_notes(source, "families", ["trained"])["trained"].split(",")
     generators = {
@@ -365,7 +365,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     means.insert(0, "merge", [label.get(name) or context.variant_label(name) for name in means["variant"]])
     means.insert(3, "training", means["strategy"].map(STRATEGIES))
     titles = protocol_titles(means)
-    return Rendered(
+    return Table(
         means,
         {
             "merge": "Merge",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from r2m.merge.stages.inputs import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
 NAMES = {"average": "mean of the specialists'", "base": "initial", "retrain": "re-trained", "lda": "LDA"}
@@ -117,16 +117,16 @@ def logits_of(features: np.ndarray, head: Tensors) -> np.ndarray:
     return features.astype(np.float64) @ weight + bias
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source`: a row a variant and head."""
     from r2m.evaluate.experiment_means import protocol_means, read_settings
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     by = ["variant", "head"]
     means = protocol_means(read_settings(source, by), by, context)
     means.insert(0, "merge", means["variant"].map(context.variant_label))
     titles = protocol_titles(means)
-    return Rendered(
+    return Table(
         means,
         {"merge": "Merge", "head": "Head", **titles},
         caption=(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from r2m.merge.stages.inputs import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts
 
 HONEST, ALONE = "honest", "specialist"
@@ -332,7 +332,7 @@ def _merges(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[str, Ten
         yield one.variant, bench.merged(one.method, one.options), bench.head(one.head)
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source` and of diagnostics.parquet beside it.
 
     A row a merge and replacement; the first rows are of the replacements alone, and hold the diagnostic.
@@ -343,7 +343,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     from r2m.evaluate.experiment_means import protocol_means, read_columns, read_settings, set_aucs
     from r2m.evaluate.protocols import IN_DISTRIBUTION
     from r2m.evaluate.triggers import attack_rates
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     by = ["variant", "replacement"]
     scores = read_settings(source, [*by, "triggered", "image_id"])
@@ -368,7 +368,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     label = context.generator_label(victim)
     means.insert(0, "merge", [_merge_label(name, context) for name in means["variant"]])
     means.insert(1, "kind", means["replacement"].map(KINDS))
-    return Rendered(
+    return Table(
         means,
         {
             "merge": "Merge",

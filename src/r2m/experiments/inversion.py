@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
 CHANCE = 0.5
 MARKS = "oDs^vP"
@@ -37,7 +37,7 @@ def inversions(auc: pd.DataFrame) -> pd.DataFrame:
     return joined.sort_values(["own", "specialist", "test_set"], ignore_index=True)
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return one row a specialist and test set with AUC below 0.5: that AUC, and those of all merges there.
 
     `source` is auc.csv. The caption counts the inversions that each merge leaves below 0.5 as well.
@@ -46,7 +46,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         R2MError: no table of metrics.
     """
     from r2m.evaluate.protocols import read_table
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     auc = read_table(source)
     if missing := {"model", "kind", "test_set", "auc"} - set(auc):
@@ -59,7 +59,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     )
     left = {name: f"{int((frame[name] < CHANCE).sum())}" for name in merges}
     counts = ", ".join(f"{context.variant_label(name)} {count}" for name, count in left.items())
-    return Rendered(
+    return Table(
         shown[["specialist", "test_set", "set", "own", *merges]],
         {
             "specialist": "Specialist",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from r2m.merge.stages.inputs import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
 TITLES = {
@@ -157,7 +157,7 @@ def added(first: Tensors, *others: Tensors) -> Tensors:
     return total
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the shifts in `source`: a row a variant, part and kind of image.
 
     Raises:
@@ -167,7 +167,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.shifts import MEASURED, summary
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     keys = ["variant", "part", "image_id", "generator", "identity", "width"]
     found = read_columns(source, [*keys, *MEASURED], "shifts")
@@ -178,7 +178,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     frame.insert(3, "shift", [part_label(part, context) for part in frame["part"]])
     frame.insert(5, "kind", frame["images"].map(IMAGE_KINDS))
     chance = 1 / float(found["width"].iloc[0])
-    return Rendered(
+    return Table(
         frame,
         {"merge": "Merge", "shift": "Shift by", "kind": "Images", **TITLES},
         caption=(
@@ -214,8 +214,15 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.shifts import BASE
     from r2m.report.figures.framing import legend_above, text_below
-    from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
-    from r2m.report.figures.style import add_axes, new_figure, styled, text_width, wrap
+    from r2m.report.figures.style import (
+        IMAGE_COLOURS,
+        IMAGE_MARKERS,
+        add_axes,
+        new_figure,
+        styled,
+        text_width,
+        wrap,
+    )
 
     shown = table[table["part"] != BASE]
     numbers = ["share", "share_low", "share_high", "along", "along_low", "along_high", "error"]
@@ -281,8 +288,8 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             Line2D(
                 *([], []),
                 ls="",
-                color=KIND_COLOURS[kind],
-                marker=KIND_MARKS[kind],
+                color=IMAGE_COLOURS[kind],
+                marker=IMAGE_MARKERS[kind],
                 ms=4,
                 label=IMAGE_KINDS[kind],
             )
@@ -295,14 +302,14 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
 
 def _mark(axes: Axes, row: pd.Series, measure: str, place: float) -> None:
     """Draw one kind of image of one part."""
-    from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
+    from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS
 
     if np.isnan(row[measure]):
         return
-    colour = KIND_COLOURS[row["images"]]
+    colour = IMAGE_COLOURS[row["images"]]
     if PANELS[measure][1]:
         axes.plot([row[f"{measure}_low"], row[f"{measure}_high"]], [place, place], color=colour, lw=1.2)
-    axes.plot(row[measure], place, KIND_MARKS[row["images"]], color=colour, ms=3.8, mec="white", mew=0.4)
+    axes.plot(row[measure], place, IMAGE_MARKERS[row["images"]], color=colour, ms=3.8, mec="white", mew=0.4)
 
 
 EXPERIMENT = Experiment(

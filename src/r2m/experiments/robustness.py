@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from r2m.core_params import CoreParams
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute
 
 LABELS = {"base": "Base (linear probe)", "joint": "Joint training"}
@@ -148,14 +148,14 @@ def run(
     write(found, {"experiment": "robustness", "models": ",".join(models)}, scores)
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source`: a row a perturbation, level and model."""
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.perturbed import CLEAN, mean_aucs
     from r2m.evaluate.protocols import PROTOCOLS
     from r2m.evaluate.scores import KEPT
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     columns = ["perturbation", "level", "model", *KEPT, "logit"]
     means = mean_aucs(read_columns(source, columns), context)
@@ -169,7 +169,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     headings = {"setting": "Perturbation", "name": "Model"}
     for name in known:
         headings |= {name: PROTOCOLS[name], f"{name}_low": "Low", f"{name}_high": "High"}
-    return Rendered(
+    return Table(
         means,
         headings,
         caption=(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from r2m.merge.stages.inputs import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
@@ -121,7 +121,7 @@ def _models(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[Model, T
         yield (MERGE, one.variant), bench.merged(one.method, one.options)
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the similarities in `source`: a row a compared model and measure.
 
     Readers are shown the pooled features and the mean over specialists; the CSV has all rows of `summary`.
@@ -135,7 +135,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     from r2m.evaluate.image_kinds import FOREIGN, IMAGE_KINDS, OWN, UNSEEN
     from r2m.evaluate.similarity import BASE, KEYS, MEAN, MEASURES, OTHERS, summary
     from r2m.manifest import REAL
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     found = read_columns(source, [*KEYS, "left_out", *MEASURES], "similarities")
     found = summary(found, context)
@@ -151,7 +151,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
     for kind in fakes:
         difference = f"real_{kind}"
         titles |= {difference: f"Real − {kind}", f"{difference}_low": "from", f"{difference}_high": "to"}
-    return Rendered(
+    return Table(
         frame,
         titles,
         caption=(
@@ -194,8 +194,15 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.similarity import MEAN
     from r2m.report.figures.framing import legend_above, text_below
-    from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
-    from r2m.report.figures.style import FAINT, add_axes, new_figure, styled, wrap
+    from r2m.report.figures.style import (
+        FAINT,
+        IMAGE_COLOURS,
+        IMAGE_MARKERS,
+        add_axes,
+        new_figure,
+        styled,
+        wrap,
+    )
 
     means = table[table["specialist"] == MEAN]
     kinds = [kind for kind in IMAGE_KINDS if kind in means]
@@ -255,7 +262,9 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                 size=8,
             )
         handles = [
-            Line2D([], [], color=KIND_COLOURS[kind], marker=KIND_MARKS[kind], ms=3.5, label=IMAGE_KINDS[kind])
+            Line2D(
+                [], [], color=IMAGE_COLOURS[kind], marker=IMAGE_MARKERS[kind], ms=3.5, label=IMAGE_KINDS[kind]
+            )
             for kind in kinds
         ]
         legend_above(drawn, handles, MARGIN, 4, columnspacing=1.2)
@@ -267,13 +276,13 @@ def _panel(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
     """Draw the lines of one compared model and measure, `part` having a row a layer."""
     from matplotlib.ticker import MaxNLocator
 
-    from r2m.report.figures.image_kinds import KIND_COLOURS, KIND_MARKS
+    from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS
 
     places = range(len(part))
     for kind in kinds:
-        colour = KIND_COLOURS[kind]
+        colour = IMAGE_COLOURS[kind]
         axes.fill_between(places, part[f"{kind}_low"], part[f"{kind}_high"], color=colour, alpha=0.12, lw=0)
-        axes.plot(places, part[kind], color=colour, marker=KIND_MARKS[kind], ms=3, lw=1)
+        axes.plot(places, part[kind], color=colour, marker=IMAGE_MARKERS[kind], ms=3, lw=1)
     names = [name.removeprefix("blocks.") for name in part["layer"]]
     axes.set_xticks(list(places), names)
     axes.set_xlim(-0.3, len(part) - 0.7 + 0.3)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.tensors import TaskVectors
     from r2m.plan.plan import Plan
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
     from r2m.session_files import Compute, MergeParts, SessionFiles
 
 ONE, TWO = "A", "A+B"
@@ -297,11 +297,11 @@ def second_intervals(
     return table
 
 
-def table(source: Path, context: EvaluationContext) -> Rendered:
+def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source`: a row a merge, training and core."""
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
-    from r2m.report.rendered import Rendered
+    from r2m.report.table import Table
 
     notes = read_notes(source, "sources", ["domain", "resamples", "seed"])
     domain, resamples = notes["domain"], int(notes["resamples"])
@@ -336,7 +336,7 @@ def table(source: Path, context: EvaluationContext) -> Rendered:
         "second_share": "λ₂ / Σλ",
         "mean_cosine": "cos",
     }
-    return Rendered(
+    return Table(
         frame,
         {key: title for key, title in titles.items() if key in frame},
         caption=(

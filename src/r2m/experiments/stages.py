@@ -9,7 +9,7 @@ from r2m.experiments import registry
 from r2m.files import write_text
 from r2m.report.figures.style import save
 from r2m.report.pages import page
-from r2m.report.rendered import over_seeds
+from r2m.report.table import over_seeds
 
 
 def table(*, experiment: str, sources: Sequence[Path], context: EvaluationContext, out: Path) -> None:

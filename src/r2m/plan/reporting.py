@@ -275,7 +275,7 @@ def params_that_ran(plan: Plan) -> dict[str, Any]:
     """Return the params in their own order, without merges that are not enabled, which leave no trace."""
     enabled = {name: plan.params.merge.methods[name] for name in plan.variants}
     merge = plan.params.merge.model_copy(update={"methods": enabled})
-    return plan.params.model_copy(update={"merge": merge}).model_dump(mode="json")
+    return plan.params.model_copy(update={"merge": merge}).model_dump(mode="json", exclude_none=True)
 
 
 def runtimes(plan: Plan) -> Stage:

@@ -13,10 +13,9 @@ from r2m import manifest
 from r2m.data.intake import reason_of
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import DomainContext, EvaluationContext, GeneratorContext
-from r2m.files import write_text
-from r2m.report.markdown import table
+from r2m.report.table import markdown_table
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FAMILY_TITLES = {
     "FS": "face swapping",
@@ -59,15 +58,6 @@ class CardContext(EvaluationContext):
     domains: dict[str, DomainCard] = Field(default_factory=dict)  # type: ignore[assignment]
 
 
-def write_data_card(
-    manifests: Sequence[Path], receipts: Sequence[Path], context: CardContext, out: Path
-) -> None:
-    """Write the data card of all image sets; every manifest has its skipped.csv (path, reason) beside it."""
-    images = manifest.concat(manifest.read(path) for path in manifests)
-    skipped = {path.parent.name: read_skipped(path.parent / "skipped.csv") for path in manifests}
-    write_text(out, data_card(images, skipped, [read_receipt(path) for path in receipts], context))
-
-
 def read_skipped(path: Path) -> pd.DataFrame:
     """Read the list of skipped files; raises R2MError where it is missing or has other columns."""
     try:
@@ -91,7 +81,7 @@ def read_receipt(path: Path) -> dict[str, Any]:
     return receipt
 
 
-def data_card(
+def compose_data_card(
     images: pd.DataFrame,
     skipped: dict[str, pd.DataFrame],
     receipts: Sequence[dict[str, Any]],
@@ -118,14 +108,18 @@ def _limits(context: CardContext) -> list[str]:
     paragraphs = []
     if families := families_of(context):
         paragraphs.append(STAND_INS.format(families=families))
-    clustered = [
-        context.domain_label(name) for name, one in context.domains.items() if one.identity == "cluster"
-    ]
-    if clustered:
-        paragraphs.append(PSEUDO_IDENTITIES.format(domains=" and ".join(clustered)))
-    single = [context.domain_label(name) for name, one in context.domains.items() if one.identity == "file"]
-    if single:
-        paragraphs.append(f"Every image of {' and '.join(single)} counts as an identity of its own.")
+    by_identity = {
+        identity: " and ".join(
+            context.domain_label(name)
+            for name, domain in context.domains.items()
+            if domain.identity == identity
+        )
+        for identity in ("cluster", "file")
+    }
+    if clustered := by_identity["cluster"]:
+        paragraphs.append(PSEUDO_IDENTITIES.format(domains=clustered))
+    if single := by_identity["file"]:
+        paragraphs.append(f"Every image of {single} counts as an identity of its own.")
     paragraphs.append("Splits are made by identity. Every image passed through the same last encoding step.")
     return "\n\n".join(paragraphs).split("\n")
 
@@ -155,7 +149,7 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
             ]
         )
     header = ["set", "family", "role", "domain", *manifest.SPLITS, "identities", "videos", "of a known real"]
-    return table(header, rows, numbers=6)
+    return markdown_table(header, rows, "l" * 4 + "r" * 6)
 
 
 def _skipped(skipped: dict[str, pd.DataFrame]) -> list[str]:
@@ -164,7 +158,7 @@ def _skipped(skipped: dict[str, pd.DataFrame]) -> list[str]:
         for name, frame in skipped.items()
         for reason, count in frame["reason"].map(reason_of).value_counts().sort_index().items()
     ]
-    return table(["set", "reason", "files"], rows, numbers=1) if rows else ["None."]
+    return markdown_table(["set", "reason", "files"], rows, "llr") if rows else ["None."]
 
 
 def overlaps(images: pd.DataFrame) -> pd.DataFrame:
@@ -187,7 +181,7 @@ def overlaps(images: pd.DataFrame) -> pd.DataFrame:
 def _overlaps(images: pd.DataFrame, context: CardContext) -> list[str]:
     shared = overlaps(images)
     for row in shared.itertuples():
-        log.warning(
+        logger.warning(
             "%d files of %s (%s) are also in %s (%s)",
             *(row.files, row.set, row.split, row.other_set, row.other_split),
         )
@@ -195,23 +189,29 @@ def _overlaps(images: pd.DataFrame, context: CardContext) -> list[str]:
     label |= {name: context.domain_label(name) for name in context.domains}
     shared = shared.replace({"set": label, "other_set": label})
     rows = list(shared.itertuples(index=False, name=None))
-    return table(["set", "split", "also in", "split there", "files"], rows, numbers=1) if rows else ["None."]
+    header = ["set", "split", "also in", "split there", "files"]
+    return markdown_table(header, rows, "llllr") if rows else ["None."]
 
 
 def _sources(receipts: Sequence[dict[str, Any]], context: CardContext) -> list[str]:
     rows = [
-        (f"{one['package']} {one['version']}", len(one["files"]), f"`{one['sha256']}`", one["licence"])
-        for one in receipts
+        (
+            f"{receipt['package']} {receipt['version']}",
+            len(receipt["files"]),
+            f"`{receipt['sha256']}`",
+            receipt["licence"],
+        )
+        for receipt in receipts
     ]
     header = ["package of the Python registry", "files used", "sha256 of the wheel", "licence and terms"]
-    lines = table(header, rows, numbers=0) if rows else []
+    lines = markdown_table(header, rows, "llll") if rows else []
     folders = [
-        (context.domain_label(name), one.images.get("folder")) for name, one in context.domains.items()
+        (context.domain_label(name), domain.images.get("folder")) for name, domain in context.domains.items()
     ]
-    for name, one in context.generators.items():
+    for name, generator in context.generators.items():
         folders += [
-            (context.generator_label(name), one.images),
-            (f"{context.generator_label(name)}, reals", one.reals),
+            (context.generator_label(name), generator.images),
+            (f"{context.generator_label(name)}, reals", generator.reals),
         ]
     own = [
         f"- {label}: the folder `{folder}`, under its owner's terms." for label, folder in folders if folder

@@ -15,8 +15,8 @@ import timm
 from r2m import __version__, manifest
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
+from r2m.evaluate.metrics import METRICS
 from r2m.evaluate.protocols import PROTOCOLS, read_table
-from r2m.files import write_text
 from r2m.merge import registry
 from r2m.models import checkpoint
 from r2m.models.digests import sha256_of
@@ -24,18 +24,11 @@ from r2m.models.images import normalization
 from r2m.models.options import BackboneOptions
 from r2m.models.weights import open_weights
 from r2m.report.data_card import STAND_INS, CardContext, families_of, read_receipt
-from r2m.report.markdown import table
-from r2m.report.runtimes import TOTAL, read_benchmarks, runtimes
+from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
+from r2m.report.table import markdown_table
 
 SHARED_STAGES = ("finetune", "task_vector")
 OWN_STAGES = ("statistics", "tune", "real_component", "residual", "merge")
-METRICS = {
-    "ap": "AP",
-    "eer": "EER",
-    "tpr_at_fpr_1": "TPR at 1 % FPR",
-    "ece": "ECE",
-    "accuracy": "accuracy",
-}
 USE = (
     "Research on merging detectors in weight space, and on how far detectors generalise to forgeries that "
     "they were not trained on. It is not made for decisions about people: a score is no evidence that a "
@@ -66,17 +59,17 @@ def logits(images: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Files:
+class Sources:
     """What the card is made from: `specialists` by name; `benchmarks` is a folder, which may be empty."""
 
     model: Path
     report: Path
-    tune: Path
+    chosen: Path
     base: Path
     specialists: Mapping[str, Path]
     manifests: Sequence[Path]
     receipts: Sequence[Path]
-    auc: Path
+    table: Path
     models: Path
     intervals: Path
     benchmarks: Path
@@ -92,41 +85,41 @@ class Part:
     parameters: int
 
 
-def write_model_card(
-    files: Files, faces: FacesOptions, label: str, context: CardContext, reduced: bool, out: Path
-) -> None:
-    """Write the card of one merged model of the workflow, scored in bf16 autocast (`reduced`) or in fp32.
+def compose_model_card(
+    sources: Sources, faces: FacesOptions, label: str, context: CardContext, reduced: bool
+) -> str:
+    """Compose the card of a merged model, scored in bf16 autocast (`reduced`) or in fp32, as Markdown.
 
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
     """
-    merged = read_part(files.model, "variant", "method", "head", "options")
-    base = read_part(files.base, "backbone")
+    merged = read_part(sources.model, "variant", "method", "head", "options")
+    base = read_part(sources.base, "backbone")
     specialists = {
-        name: read_part(path, "generators", "selected") for name, path in files.specialists.items()
+        name: read_part(path, "generators", "selected") for name, path in sources.specialists.items()
     }
     variant = merged.metadata["variant"]
     backbone = BackboneOptions.model_validate_json(base.metadata["backbone"])
-    images = manifest.concat(manifest.read(path) for path in files.manifests)
+    images = manifest.concat(manifest.read(path) for path in sources.manifests)
     scores, models, means = (
-        read_metrics(path, variant) for path in (files.auc, files.models, files.intervals)
+        read_metrics(path, variant) for path in (sources.table, sources.models, sources.intervals)
     )
     row = models.iloc[0]
-    report = _read_json(files.report, "update_norm", "the report of a merge")
-    chosen = _read_json(files.tune, "val_auc", "the chosen options")
+    report = _read_json(sources.report, "update_norm", "the report of a merge")
+    chosen = _read_json(sources.chosen, "val_auc", "the chosen options")
     sections = [
         [f"# Model card: {label}", "", *_summary(merged, specialists, backbone)],
-        ["## What it is made of", "", *_parts(files, merged, base, specialists, images, chosen, context)],
+        ["## What it is made of", "", *_parts(sources, merged, base, specialists, images, chosen, context)],
         ["## How it was merged", "", *_merging(merged, report, chosen, context)],
         ["## Metrics", "", *_metrics(scores, row, means, context)],
         ["## Intended use", "", USE],
         ["## Limits", "", *_limits(scores, images, backbone, faces, context)],
-        ["## How to load it", "", *_loading(files.model, backbone, faces, row["threshold"], reduced)],
-        ["## What it took", "", *_cost(files.benchmarks, variant)],
+        ["## How to load it", "", *_loading(sources.model, backbone, faces, row["threshold"], reduced)],
+        ["## What it took", "", *_cost(sources.benchmarks, variant)],
         ["## Versions", "", *_versions(merged)],
-        ["## Licences", "", *_licences(files.receipts)],
+        ["## Licences", "", *_licences(sources.receipts)],
     ]
-    write_text(out, "\n\n".join("\n".join(section) for section in sections) + "\n")
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
 def read_part(path: Path, *wanted: str) -> Part:
@@ -141,7 +134,7 @@ def read_part(path: Path, *wanted: str) -> Part:
 
 
 def read_metrics(path: Path, variant: str) -> pd.DataFrame:
-    """Return a merge's rows of a table of `r2m tables`; raises R2MError if there are none."""
+    """Return a merge's rows of one of results/tables; raises R2MError if there are none."""
     table = read_table(path)
     rows = table[(table["model"] == variant) & (table["kind"] == "merge")]
     if rows.empty:
@@ -170,7 +163,7 @@ def _summary(merged: Part, specialists: Mapping[str, Part], backbone: BackboneOp
 
 
 def _parts(
-    files: Files,
+    sources: Sources,
     merged: Part,
     base: Part,
     specialists: Mapping[str, Part],
@@ -178,24 +171,24 @@ def _parts(
     chosen: Mapping[str, Any],
     context: CardContext,
 ) -> list[str]:
-    rows = [(f"base, from `{base.metadata.get('source', files.base.name)}`", "–", "–", f"`{base.sha256}`")]
+    rows = [(f"base, from `{base.metadata.get('source', sources.base.name)}`", "–", "–", f"`{base.sha256}`")]
     for name in sorted(specialists, key=_place(context)):
         part = specialists[name]
         fakes, reals = training_counts(images, json.loads(part.metadata["generators"]))
-        counted = [f"{count} fakes of {context.generator_label(one)}" for one, count in fakes.items()]
-        counted += [f"{count} reals of {context.domain_label(one)}" for one, count in reals.items()]
+        counted = [f"{n} fakes of {context.generator_label(generator)}" for generator, n in fakes.items()]
+        counted += [f"{n} reals of {context.domain_label(domain)}" for domain, n in reals.items()]
         selected = json.loads(part.metadata["selected"])["val_auc"]
         known = context.generators.get(name)
         title = f"specialist {context.generator_label(name)}{f' ({known.family})' if known else ''}"
         rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{part.sha256}`"))
     rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.sha256}`"))
-    with open(files.model, "rb") as file:
+    with open(sources.model, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [
-        *table(["part", "training images", "val AUC", "SHA-256 of the tensors"], rows, numbers=0),
+        *markdown_table(["part", "training images", "val AUC", "SHA-256 of the tensors"], rows, "llll"),
         "",
-        f"The merged model is `{files.model}`: {merged.tensors} tensors, {merged.parameters / 1e6:.1f}"
-        f" million parameters, {files.model.stat().st_size / 1e6:.1f} MB. SHA-256 of the file: `{digest}`."
+        f"The merged model is `{sources.model}`: {merged.tensors} tensors, {merged.parameters / 1e6:.1f}"
+        f" million parameters, {sources.model.stat().st_size / 1e6:.1f} MB. SHA-256 of the file: `{digest}`."
         " The hashes in the table are of names, types, shapes and values, whatever file holds them.",
         "",
         "Val AUC: of a specialist on its own generators, of the merged model the mean over all trained ones."
@@ -218,9 +211,8 @@ def _merging(
         "base": "the initial head of all specialists",
         "specialist": f"that of {context.generator_label(name)}",
     }
-    lines = (
-        [*table(["option", "value", "chosen on val"], rows, numbers=0), ""] if rows else ["No options.", ""]
-    )
+    header = ["option", "value", "chosen on val"]
+    lines = [*markdown_table(header, rows, "lll"), ""] if rows else ["No options.", ""]
     if "lambda" in report:
         lines += [
             f"The residuals are added with λ = {report['lambda']:.4g}. The Real component has the norm"
@@ -233,6 +225,7 @@ def _merging(
 
 def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context: CardContext) -> list[str]:
     whole = means[means["part"] == "mean"].set_index("protocol")
+    averaged = {name: metric for name, metric in METRICS.items() if name != "auc" and metric.averaged}
     rows = []
     for protocol, title in PROTOCOLS.items():
         part = scores[scores["protocol"] == protocol]
@@ -240,12 +233,13 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
             least = part.nsmallest(1, "auc").iloc[0]
             where = f"{context.generator_label(least['generator'])}, {context.domain_label(least['domain'])}"
             auc, low, high = (float(whole[column][protocol]) for column in ("auc", "low", "high"))
-            means_of = [f"{part[key].mean():.3f}" for key in METRICS]
+            others = [f"{part[name].mean():.{metric.digits}f}" for name, metric in averaged.items()]
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(part), *means_of))
-    header = ["protocol", "lowest AUC", "mean AUC", "test sets", *METRICS.values()]
+            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(part), *others))
+    titles = [metric.title for metric in averaged.values()]
+    header = ["protocol", "lowest AUC", "mean AUC", "test sets", *titles]
     return [
-        *table(header, rows, numbers=1 + len(METRICS)),
+        *markdown_table(header, rows, "lllr" + "r" * len(averaged)),
         "",
         "Means over the test sets of a protocol; a test set is the fakes of one generator against the reals"
         " of the same domain. In brackets: 95 % intervals, from a bootstrap of people. Every model on every"
@@ -262,7 +256,7 @@ def _limits(
     faces: FacesOptions,
     context: CardContext,
 ) -> list[str]:
-    known = [name for name, one in context.generators.items() if one.role == "train"]
+    known = [name for name, generator in context.generators.items() if generator.role == "train"]
     _, reals = training_counts(images, known)
     domains = " and ".join(context.domain_label(name) for name in reals)
     low, high = faces.jpeg_quality
@@ -278,8 +272,8 @@ def _limits(
     ]
     inverted = scores.loc[scores["auc"] < 0.5, ["generator", "domain"]].astype(str)
     if len(inverted):
-        pairs = zip(inverted["generator"], inverted["domain"], strict=True)
-        sets = ", ".join(f"{context.generator_label(one)} ({context.domain_label(of)})" for one, of in pairs)
+        pairs = inverted.itertuples(index=False)
+        sets = ", ".join(f"{context.generator_label(g)} ({context.domain_label(d)})" for g, d in pairs)
         lines.append(f"On these test sets fakes look more real to it than the reals (AUC below 0.5): {sets}.")
     return [f"- {line}" for line in lines]
 
@@ -287,7 +281,9 @@ def _limits(
 def _loading(
     path: Path, backbone: BackboneOptions, faces: FacesOptions, threshold: float, reduced: bool
 ) -> list[str]:
-    mean, std = ([round(float(one), 8) for one in part.flatten()] for part in normalization(backbone.name))
+    mean, std = (
+        [round(value, 8) for value in part.flatten().tolist()] for part in normalization(backbone.name)
+    )
     config = timm.get_pretrained_cfg(backbone.name)
     fixed = config is not None and config.fixed_input_size
     code = LOADING.format(
@@ -330,12 +326,13 @@ def _cost(folder: Path, variant: str) -> list[str]:
     wanted = benchmarks["stage"].isin(SHARED_STAGES) | (benchmarks["stage"].isin(OWN_STAGES) & own)
     if not wanted.any():
         return ["Not measured: the model was made on another machine than this card."]
+    header = ["stage", "jobs", "CPU seconds", "wall-clock seconds", "peak MiB of a job"]
     rows = [
-        (one.stage, one.jobs, f"{one.cpu_seconds:.0f}", f"{one.wall_seconds:.0f}", f"{one.peak_mib:.0f}")
-        for one in runtimes(benchmarks[wanted]).itertuples()
+        (row.stage, row.jobs, f"{row.cpu_seconds:.0f}", f"{row.wall_seconds:.0f}", f"{row.peak_mib:.0f}")
+        for row in runtime_table(benchmarks[wanted]).itertuples()
     ]
     return [
-        *table(["stage", "jobs", "CPU seconds", "wall-clock seconds", "peak MiB of a job"], rows, numbers=4),
+        *markdown_table(header, rows, "lrrrr"),
         "",
         "From Snakemake's benchmark files: the specialists, which all merges share, and the stages of this"
         f" merge; `{TOTAL}` is their sum. Data, trunk and scores are in `results/runtimes.csv`.",
@@ -349,15 +346,15 @@ def _versions(merged: Part) -> list[str]:
         ("Python", platform.python_version()),
         *((name, metadata.version(name)) for name in ("torch", "timm", "safetensors", "numpy")),
     ]
-    return table(["package", "version"], rows, numbers=0)
+    return markdown_table(["package", "version"], rows, "ll")
 
 
 def _licences(receipts: Sequence[Path]) -> list[str]:
     rows = [
-        (f"{one['package']} {one['version']}", one["licence"])
-        for one in (read_receipt(path) for path in receipts)
+        (f"{receipt['package']} {receipt['version']}", receipt["licence"])
+        for receipt in map(read_receipt, receipts)
     ]
-    lines = [*table(["made from", "licence and terms"], rows, numbers=0), ""] if rows else []
+    lines = [*markdown_table(["made from", "licence and terms"], rows, "ll"), ""] if rows else []
     return [
         *lines,
         "The code is under the Apache License 2.0. Folders and files of one's own: their owner's terms.",

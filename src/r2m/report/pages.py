@@ -11,7 +11,6 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from r2m.errors import R2MError
-from r2m.files import write_text
 
 TYPES = {".md": "text/markdown", ".csv": "text/csv"}
 DECIMALS = 4
@@ -46,22 +45,6 @@ code {{ font: 12px "DejaVu Sans Mono", monospace; }}
 """
 
 
-def write_pages(files: Sequence[Path], out: Path) -> None:
-    """Write a page NAME.html into the folder `out` for every NAME.md and NAME.csv.
-
-    Raises:
-        R2MError: a file that is missing or of another kind, or two of one name.
-    """
-    names = [path.stem for path in files]
-    for path in files:
-        if names.count(path.stem) > 1:
-            raise R2MError(
-                f"{path}: two files would make the page {path.stem}.html; expected different names"
-            )
-    for path in files:
-        write_text(out / f"{path.stem}.html", page(path))
-
-
 def page(path: Path) -> str:
     """Return a Markdown or CSV file as a page of its own, with a link that saves the file."""
     if path.suffix not in TYPES:
@@ -92,8 +75,8 @@ def csv_table(text: str) -> str:
     sides = [' class="number"' if _are_numbers(column) else "" for column in columns]
 
     def line(tag: str, cells: Sequence[str]) -> str:
-        made = (f"<{tag}{side}>{escape(cell)}</{tag}>" for side, cell in zip(sides, cells, strict=True))
-        return f"<tr>{''.join(made)}</tr>\n"
+        texts = (f"<{tag}{side}>{escape(cell)}</{tag}>" for side, cell in zip(sides, cells, strict=True))
+        return f"<tr>{''.join(texts)}</tr>\n"
 
     body = "".join(line("td", [_rounded(cell) for cell in row]) for row in rows)
     head = f"<thead>\n{line('th', header)}</thead>\n"

@@ -1,15 +1,11 @@
 """What the stages of the workflow took: time and memory, from Snakemake's benchmark files."""
 
-import logging
 import math
 from pathlib import Path
 
 import pandas as pd
 
 from r2m.errors import R2MError
-from r2m.files import atomic_path
-
-logger = logging.getLogger(__name__)
 
 # In the order in which the data passes through them; stages that are not named here follow by name.
 STAGES = (
@@ -36,7 +32,7 @@ TOTAL = "all"
 
 
 def read_benchmarks(folder: str | Path) -> pd.DataFrame:
-    """Read all `STAGE/JOB.tsv` and `STAGE.tsv` below a folder: a row a job, NaN where nothing was measured.
+    """Read all `STAGE/JOB.tsv` and `STAGE.tsv` below a folder: one row per job, NaN where not measured.
 
     Columns are stage, job (path below the stage, without suffix), wall_seconds, cpu_seconds and peak_mib.
 
@@ -69,7 +65,7 @@ def _read(path: Path) -> pd.DataFrame:
     return measured.rename(columns=MEASURED)
 
 
-def runtimes(benchmarks: pd.DataFrame) -> pd.DataFrame:
+def runtime_table(benchmarks: pd.DataFrame) -> pd.DataFrame:
     """Sum the jobs of each stage: columns stage, jobs, cpu_seconds, wall_seconds and peak_mib.
 
     The peak is that of the greatest job. A last row `all` holds the whole; without jobs there is no row.
@@ -87,16 +83,3 @@ def runtimes(benchmarks: pd.DataFrame) -> pd.DataFrame:
         )
     )
     return summed.loc[[name for name in order if name in summed.index]].reset_index()
-
-
-def write_runtimes(folder: Path, out: Path) -> None:
-    """Write the sums of the benchmark files below a folder as CSV; seconds with one decimal, whole MiB."""
-    benchmarks = read_benchmarks(folder)
-    if benchmarks.empty:
-        logger.warning("%s: no benchmark files; the results were made elsewhere", folder)
-    summed = runtimes(benchmarks)
-    for column in ("cpu_seconds", "wall_seconds"):
-        summed[column] = summed[column].round(1)
-    summed["peak_mib"] = summed["peak_mib"].round().astype("Int64")
-    with atomic_path(out) as temporary:
-        summed.to_csv(temporary, index=False, lineterminator="\n")

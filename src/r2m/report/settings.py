@@ -5,44 +5,44 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from r2m import __version__
 from r2m.errors import R2MError
-from r2m.files import write_text
 from r2m.models.precision import autocast, resolve_device
 from r2m.options import as_yaml
-from r2m.params import Params
-from r2m.report.markdown import table
+from r2m.report.table import markdown_table
 
 # What results depend on; a change elsewhere in the working tree is none of the run's.
 SOURCES = ("Snakefile", "workflow", "src", "params.yaml", "data/sources.txt")
 
 
-def write_settings(models: Sequence[Path], params: Params, out: Path) -> None:
-    """Write the record of the run that made `models`, with the params as they ran.
+def compose_settings(models: Sequence[Path], params: Mapping[str, Any]) -> str:
+    """Compose the record of the run that made `models` as Markdown.
+
+    `params` are those that ran, as by pydantic's `model_dump(mode="json", exclude_none=True)`.
 
     Raises:
         R2MError: a model that cannot be read, or a device that is not here.
     """
-    text = as_yaml(params.model_dump(mode="json", exclude_none=True), flow=True)
     sections = [
-        ["# Settings", "", *table(["what", "value"], origin(params), numbers=0)],
-        ["## Versions", "", *table(["package", "version"], versions(), numbers=0)],
-        ["## Models", "", *table(["file", "SHA-256", "MB"], map(file_row, models), numbers=1)],
-        ["## Params", "", "```yaml", *text.splitlines(), "```"],
+        ["# Settings", "", *markdown_table(["what", "value"], origin(params), "ll")],
+        ["## Versions", "", *markdown_table(["package", "version"], versions(), "ll")],
+        ["## Models", "", *markdown_table(["file", "SHA-256", "MB"], map(file_row, models), "llr")],
+        ["## Params", "", "```yaml", *as_yaml(params, flow=True).splitlines(), "```"],
     ]
-    write_text(out, "\n\n".join("\n".join(section) for section in sections) + "\n")
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def origin(params: Params) -> list[tuple[str, str]]:
+def origin(params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return commit, versions of r2m and Python, machine, device and arithmetic, as (name, value)."""
-    device = resolve_device(params.device)
-    reduced = is_reduced(device, params.precision)
+    device = resolve_device(params["device"])
+    reduced = is_reduced(device, params["precision"])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return [
         ("r2m", __version__),

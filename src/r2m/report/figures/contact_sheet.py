@@ -7,15 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from r2m import manifest
 from r2m.data.encode import Image
 from r2m.data.images import read_crop
-from r2m.seeding import rng
 
 GAIN = 4
 
 
-def contact_sheet(
+def draw_contact_sheet(
     fakes: pd.DataFrame, reals: pd.DataFrame, stream: np.random.Generator, n: int = 8
 ) -> Figure:
     """Draw `n` fakes of the manifest `fakes` at random, as evenly over its domains as can be.
@@ -68,10 +66,3 @@ def grid(rows: dict[str, list[Image]], title: str, columns: int) -> Figure:
         left / width, 1 - 0.5 * top / height, title, ha="left", va="center", fontsize=10, weight="bold"
     )
     return figure
-
-
-def from_files(path: Path, reals: list[Path], seed: int, n: int = 8) -> Figure:
-    """Return the contact sheet of the manifest at `path`; its own reals count among the manifests `reals`."""
-    rows = manifest.read(path)
-    known = manifest.concat([*map(manifest.read, reals), rows[rows["label"] == 0]])
-    return contact_sheet(rows, known, rng(seed, "contact sheet", str(rows["generator"].iloc[-1])), n)

@@ -1,4 +1,4 @@
-"""Rows of labelled dots: one row a setting, one mark a series, numbers of the first series beside them."""
+"""Rows of labelled dots: one row per setting, one mark per series, numbers of the first beside them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ LABEL_SIZE, NUMBER_SIZE = 7.5, 6.5
 
 @dataclass(frozen=True)
 class Series:
-    """One mark: its name, colour and shape, filled or not, and a value (NaN for none) a row.
+    """One mark: its name, colour and shape, filled or not, and a value (NaN for none) for each row.
 
-    `low` and `high`, where given, are limits of an interval a row.
+    `low` and `high`, where given, are limits of an interval for each row.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Series:
     high: Sequence[float] | None = None
 
 
-# Protocols keep one mark each in all figures of this kind; val, on which choices rest, is hollow.
+# Protocols keep one mark each in all such figures; val, on which choices rest, is hollow.
 PROTOCOL_MARKS = {
     "val_auc": ("o", False),
     "in_distribution": ("o", True),
@@ -54,7 +54,7 @@ def dot_rows(
     legend: str,
     chance: bool = False,
 ) -> Figure:
-    """Draw rows named `labels` under the headings `sections` (one a row, equal ones together).
+    """Draw rows named `labels` under the headings `sections` (one per row, equal ones together).
 
     The numbers at the right are those of the first series. `chance` marks 0.5.
     """
@@ -70,30 +70,36 @@ def dot_rows(
         figure = new_figure(width, MARGIN + marks + body + below)
         axes = add_axes(figure, left, MARGIN + marks, PANEL, body)
         places = _places(axes, blocks, body)
-        values = np.array([one.values for one in series], dtype=float)
+        values = np.array([mark.values for mark in series], dtype=float)
         for row, (y, label) in enumerate(zip(places, labels, strict=True)):
             axes.text(-0.1 / PANEL, y, label, transform=axes.get_yaxis_transform(), **_text("right"))
             axes.axhline(y, color="#eeeeee", lw=0.6, zorder=0)
             if np.isfinite(values[0, row]):
                 number = f"{values[0, row]:.3f}"
                 axes.text(1 + 0.06 / PANEL, y, number, transform=axes.get_yaxis_transform(), **_text("left"))
-        for one in reversed(series):
-            if one.low is not None and one.high is not None:
-                axes.hlines(places, one.low, one.high, color=one.colour, lw=0.9)
-            face = one.colour if one.filled else "white"
+        for mark in reversed(series):
+            if mark.low is not None and mark.high is not None:
+                axes.hlines(places, mark.low, mark.high, color=mark.colour, lw=0.9)
+            face = mark.colour if mark.filled else "white"
             axes.plot(
-                one.values, places, one.marker, color=one.colour, markerfacecolor=face, markersize=4.2, ls=""
+                mark.values,
+                places,
+                mark.marker,
+                color=mark.colour,
+                markerfacecolor=face,
+                markersize=4.2,
+                ls="",
             )
         if chance:
             axes.axvline(0.5, color=FAINT, lw=0.8, ls="--", zorder=0)
-        limits = [limit for one in series for limit in (one.low, one.high) if limit is not None]
+        limits = [limit for mark in series for limit in (mark.low, mark.high) if limit is not None]
         shown = np.concatenate([values.ravel(), *(np.array(limit, dtype=float) for limit in limits)])
         low, high = np.nanmin(shown), np.nanmax(shown)
         pad = max(0.02, 0.06 * (high - low))
         axes.set(xlim=(low - pad, min(high + pad, 1.02)), ylim=(body, 0), yticks=[], xlabel="AUC")
         axes.spines["left"].set_visible(False)
         figure.legend(
-            handles=[_handle(one) for one in series],
+            handles=[_handle(mark) for mark in series],
             loc="upper left",
             bbox_to_anchor=(MARGIN / width, 1 - 0.04 / figure.get_figheight()),
             ncols=3,
@@ -135,6 +141,6 @@ def _text(align: str) -> dict[str, Any]:
     return {"ha": align, "va": "center", "size": LABEL_SIZE}
 
 
-def _handle(one: Series) -> Line2D:
-    face = one.colour if one.filled else "white"
-    return Line2D([], [], ls="", marker=one.marker, color=one.colour, markerfacecolor=face, label=one.name)
+def _handle(mark: Series) -> Line2D:
+    face = mark.colour if mark.filled else "white"
+    return Line2D([], [], ls="", marker=mark.marker, color=mark.colour, markerfacecolor=face, label=mark.name)

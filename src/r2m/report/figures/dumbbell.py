@@ -28,7 +28,7 @@ PANEL, NUMBERS, GAP, MARGIN = 1.75, 0.82, 0.22, 0.12
 LABEL_SIZE = 8.0
 
 
-def dumbbell(means: pd.DataFrame) -> Figure:
+def draw_dumbbell(means: pd.DataFrame) -> Figure:
     """Draw `means` (dumbbell.csv): a panel per group of test sets, a row per joint or merged model.
 
     The bar of a row runs from weight averaging to the model. A reference that is missing (weight averaging,

@@ -10,9 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from r2m.evaluate.protocols import EvaluationContext, TestSet, describe, group_title, order_test_sets
+from r2m.evaluate.protocols import KINDS, EvaluationContext, TestSet, describe, group_title, order_test_sets
 from r2m.report.figures.style import FAINT, FAMILY_COLOURS, INK, canvas, new_figure, styled, text_width, wrap
-from r2m.report.main_table import KIND_TITLES
 
 CELL_WIDTH, CELL_HEIGHT = 0.36, 0.23
 GAP, MARGIN, FAMILY_HEIGHT = 0.12, 0.12, 0.17
@@ -35,7 +34,7 @@ class _Columns:
     right: float
 
 
-def heatmap(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> Figure:
+def draw_heatmap(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw models (rows, grouped by kind) against test sets (columns, grouped by domain and protocol).
 
     `auc` and `models` are auc.csv and models.csv. The figure grows with both; a cell keeps its size.
@@ -45,7 +44,7 @@ def heatmap(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext)
     values = auc.set_index(["model", "test_set"])["auc"]
     labels = {item.generator: context.generator_label(item.generator) for item in sets}
 
-    row_labels = [*models["label"], *KIND_TITLES.values()]
+    row_labels = [*models["label"], *KINDS.values()]
     origin = MARGIN + max(text_width(label, LABEL_SIZE) for label in row_labels) + 0.08
     columns = _columns(sets, origin, context)
     top = MARGIN + LINE * max(title.count("\n") + 1 for title, _, _ in columns.groups) + 0.1
@@ -63,9 +62,7 @@ def heatmap(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext)
             axes.plot([left, right], [top - 0.05] * 2, color=INK, lw=0.8)
             axes.text(left, top - 0.09, title, size=LABEL_SIZE, va="bottom", linespacing=1.15)
         for kind, y in _headings(models, rows):
-            axes.text(
-                origin - 0.08, y, KIND_TITLES[kind], size=LABEL_SIZE, ha="right", va="center", style="italic"
-            )
+            axes.text(origin - 0.08, y, KINDS[kind], size=LABEL_SIZE, ha="right", va="center", style="italic")
         for (_, model), y in zip(models.iterrows(), rows, strict=True):
             axes.text(
                 origin - 0.08, y + CELL_HEIGHT / 2, model["label"], size=LABEL_SIZE, ha="right", va="center"

@@ -73,7 +73,7 @@ def read_merge_report(path: str | Path) -> dict[str, Any]:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         missing = [key for key in REPORTED if key not in report]
     except (OSError, ValueError, TypeError) as error:
-        raise R2MError(f"{path}: not a report of `r2m merge-variant`: {error!r}") from error
+        raise R2MError(f"{path}: not the report of a merge: {error!r}") from error
     if missing:
         raise R2MError(f"{path}: expected the report of a merge by r2m; missing: {', '.join(missing)}")
     return report
@@ -84,15 +84,15 @@ def read_tuned(path: str | Path) -> set[str]:
     try:
         return set(json.loads(Path(path).read_text(encoding="utf-8"))["tuned"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise R2MError(f"{path}: not the chosen options of `r2m tune`: {error!r}") from error
+        raise R2MError(f"{path}: not the chosen options of a merge: {error!r}") from error
 
 
-def pipeline(
+def draw_pipeline(
     report: Mapping[str, Any], tuned: Collection[str], context: EvaluationContext, title: str = ""
 ) -> Figure:
     """Draw the way from the base and the specialists to the merged detector, a row per specialist.
 
-    `report` is that of `r2m merge-variant`. Options in `tuned` (dotted names) bear a star: chosen on val.
+    `report` is that of the merge. Options in `tuned` (dotted names) bear a star: chosen on val.
     """
     names = _ordered(report["residuals"], context)
     labels = [_label(name, context) for name in names]
@@ -194,8 +194,8 @@ def _rank_lines(report: Mapping[str, Any], tuned: Collection[str]) -> list[str]:
     ((rule, value),) = rank.items()
     star = _star(f"residual.rank.{rule}", tuned)
     named = {"ratio": "ratio", "energy": "energy", "fixed": "fixed rank"}
-    matrices = [one for part in report["residuals"].values() for one in part["matrices"].values()]
-    ranks, full = [one["rank"] for one in matrices], [min(one["shape"]) for one in matrices]
+    matrices = [matrix for part in report["residuals"].values() for matrix in part["matrices"].values()]
+    ranks, full = [matrix["rank"] for matrix in matrices], [min(matrix["shape"]) for matrix in matrices]
     return [
         f"{named[rule]} {value:g}{star}" if rule in named else f"optimal threshold{star}",
         f"rank {_range(ranks)} of {_range(full)}" if matrices else "no matrices",

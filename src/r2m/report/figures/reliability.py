@@ -26,7 +26,7 @@ DASHES = dict(zip(PROTOCOLS, ("-", (0, (3, 1.2)), (0, (1, 1.2))), strict=True))
 LEGEND = "ECE: expected calibration error, in the order of the legend."
 
 
-def reliability(curves: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> Figure:
+def draw_reliability(curves: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw `curves` (reliability.csv): a panel per model of `models` (models.csv), a curve per protocol."""
     protocols = [name for name in PROTOCOLS if (curves["protocol"] == name).any()]
     titles = [wrap(label, TITLE_SIZE, PANEL) for label in models["label"]]
@@ -54,7 +54,7 @@ def reliability(curves: pd.DataFrame, models: pd.DataFrame, context: EvaluationC
             own = curves[curves["model"] == model["model"]]
             parts = {name: own[own["protocol"] == name] for name in protocols}
             errors = " · ".join(
-                f"{expected_calibration_error(one):.2f}".lstrip("0") for one in parts.values()
+                f"{expected_calibration_error(curve):.2f}".lstrip("0") for curve in parts.values()
             )
             page.text(x, y - 0.2, title, size=TITLE_SIZE, va="bottom", linespacing=1.1)
             page.text(x, y - 0.05, f"ECE {errors}", size=NUMBER_SIZE, va="bottom", color=INK)

@@ -48,13 +48,13 @@ class Spectrum:
 
 
 def read_report(path: str | Path) -> dict[str, Any]:
-    """Read the report of `r2m residual`; raises R2MError if its `matrices` lack the spectra."""
+    """Read the report of a residual; raises R2MError if its `matrices` lack the spectra."""
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         matrices = report["matrices"]
         complete = all({"rank", *SPECTRA} <= matrix.keys() for matrix in matrices.values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise R2MError(f"{path}: not a report of `r2m residual`: {error!r}") from error
+        raise R2MError(f"{path}: not the report of a residual: {error!r}") from error
     if not complete or not matrices:
         raise R2MError(f"{path}: expected rank, {' and '.join(SPECTRA)} for every entry of `matrices`")
     return report
@@ -72,12 +72,12 @@ def spectra_by_type(report: Mapping[str, Any]) -> dict[str, Spectrum]:
     for name, matrix in report["matrices"].items():
         grouped.setdefault(layer_type(name), []).append(matrix)
     return {
-        kind: Spectrum(
+        layer: Spectrum(
             _median([matrix[SPECTRA[0]] for matrix in matrices]),
             _median([matrix[SPECTRA[1]] for matrix in matrices]),
             float(np.median([matrix["rank"] for matrix in matrices])),
         )
-        for kind, matrices in grouped.items()
+        for layer, matrices in grouped.items()
     }
 
 
@@ -86,14 +86,16 @@ def _median(lists: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     return np.median(np.array([values[:shortest] for values in lists], dtype=np.float64), axis=0)
 
 
-def spectra(reports: Mapping[str, Mapping[str, Any]], context: EvaluationContext, title: str = "") -> Figure:
-    """Draw `reports` (specialist → report of `r2m residual`): two rows of panels per four types of layers.
+def draw_spectra(
+    reports: Mapping[str, Mapping[str, Any]], context: EvaluationContext, title: str = ""
+) -> Figure:
+    """Draw `reports` (specialist → report of its residual): two rows of panels per four types of layers.
 
     Both axes are logarithmic and shared. The dot is the kept rank; what truncation drops is faint.
     """
     curves = {name: spectra_by_type(report) for name, report in reports.items()}
-    kinds = list(dict.fromkeys(kind for types in curves.values() for kind in types))
-    bands = [kinds[start : start + COLUMNS] for start in range(0, len(kinds), COLUMNS)]
+    layers = list(dict.fromkeys(layer for types in curves.values() for layer in types))
+    bands = [layers[start : start + COLUMNS] for start in range(0, len(layers), COLUMNS)]
     looks = _looks(list(reports), context)
     columns = max(map(len, bands))
     width = max(LEFT + columns * (PANEL_WIDTH + GAP_X) - GAP_X + RIGHT, 4.2)
@@ -113,15 +115,15 @@ def spectra(reports: Mapping[str, Mapping[str, Any]], context: EvaluationContext
             page.text(LEFT, 0.12, title, size=9, va="top")
         for band, members in enumerate(bands):
             y = top + band * (band_height + BAND_GAP)
-            for column, kind in enumerate(members):
+            for column, layer in enumerate(members):
                 x = LEFT + column * (PANEL_WIDTH + GAP_X)
-                page.text(x, y - 0.07, kind, size=8.5, va="baseline")
+                page.text(x, y - 0.07, layer, size=8.5, va="baseline")
                 for row, (which, row_title) in enumerate(ROWS.items()):
                     at = y + row * (PANEL_HEIGHT + GAP_Y)
                     axes = add_axes(figure, x, at, PANEL_WIDTH, PANEL_HEIGHT)
                     for name, types in curves.items():
-                        if kind in types:
-                            _draw(axes, types[kind], which, looks[name])
+                        if layer in types:
+                            _draw(axes, types[layer], which, looks[name])
                     _finish(axes, limits, first=column == 0, last=row == 1, title=row_title)
         handles = [
             Line2D([], [], color=looks[name][0], ls=looks[name][1], lw=1.3, label=labels[name])
@@ -153,11 +155,11 @@ def _looks(names: Sequence[str], context: EvaluationContext) -> dict[str, tuple[
 def _limits(curves: Mapping[str, Mapping[str, Spectrum]]) -> tuple[float, float, float]:
     """Greatest index, and the range of values: from the greatest down to what is seen of four decades."""
     each = [spectrum for types in curves.values() for spectrum in types.values()]
-    values = np.concatenate([np.concatenate([one.task_vector, one.residual]) for one in each])
+    values = np.concatenate([np.concatenate([spectrum.task_vector, spectrum.residual]) for spectrum in each])
     high = float(values.max()) if values.size and values.max() > 0 else 1.0
     visible = values[values > high / 10**DECADES]
     low = float(visible.min()) if visible.size else high / 10
-    return max(len(one.task_vector) for one in each), low / 1.3, high * 1.5
+    return max(len(spectrum.task_vector) for spectrum in each), low / 1.3, high * 1.5
 
 
 def _draw(axes: Axes, spectrum: Spectrum, which: str, look: tuple[str, Any]) -> None:

@@ -13,8 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
+from r2m.evaluate.image_kinds import FOREIGN, OWN, TRAINED, UNSEEN
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.files import atomic_path
+from r2m.manifest import REAL
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells every step of subsetting a font at INFO
 
@@ -70,6 +72,9 @@ METHOD_COLOURS = {
 }
 KIND_COLOURS = {"base": FAINT, "joint": "#000000"}
 KIND_MARKERS = {"base": "^", "specialist": "D", "joint": "s", "merge": "o"}
+# Of images, in every figure that parts reals from fakes: Paul Tol's vibrant colours, which no method has.
+IMAGE_COLOURS = {REAL: INK, OWN: "#CC3311", TRAINED: "#009988", FOREIGN: "#EE7733", UNSEEN: "#33BBEE"}
+IMAGE_MARKERS = {REAL: "o", OWN: "s", TRAINED: "D", FOREIGN: "^", UNSEEN: "v"}
 FAMILY_COLOURS = {"FS": "#4477AA", "FR": "#EE6677", "EFS": "#228833", "FE": "#CCBB44"}
 
 

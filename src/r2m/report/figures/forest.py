@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from r2m.evaluate.bootstrap import LEVEL
-from r2m.evaluate.protocols import PROTOCOLS, EvaluationContext
+from r2m.evaluate.protocols import KINDS, PROTOCOLS, EvaluationContext
 from r2m.report.figures.style import (
     FAINT,
     INK,
@@ -20,7 +20,6 @@ from r2m.report.figures.style import (
     styled,
     text_width,
 )
-from r2m.report.main_table import KIND_TITLES
 
 ROW = 0.21
 PANEL, NUMBERS, GAP, MARGIN = 1.75, 1.2, 0.22, 0.12
@@ -28,7 +27,7 @@ LABEL_SIZE = 8.0
 NUMBER_SIZE = 7.0
 
 
-def intervals(means: pd.DataFrame, context: EvaluationContext) -> Figure:
+def draw_forest(means: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw `means` (intervals.csv): a panel per protocol, a row per model, models grouped by kind.
 
     All panels share their x axis. The dashed line is the mean of the reference, where there is one.
@@ -38,7 +37,7 @@ def intervals(means: pd.DataFrame, context: EvaluationContext) -> Figure:
     protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]
     places, headings, lines = _places(models)
     references = set(rows["reference"]) - {""}
-    labels = [*models["label"], *KIND_TITLES.values()]
+    labels = [*models["label"], *KINDS.values()]
 
     left = MARGIN + max(text_width(label, LABEL_SIZE) for label in labels) + 0.12
     top, body = 0.5, ROW * lines + 0.1
@@ -52,7 +51,7 @@ def intervals(means: pd.DataFrame, context: EvaluationContext) -> Figure:
         figure = new_figure(width, top + body + 0.45 + (0.18 if note else 0))
         page = canvas(figure)
         for text, place, style in [
-            *((KIND_TITLES[kind], place, "italic") for kind, place in headings),
+            *((KINDS[kind], place, "italic") for kind, place in headings),
             *zip(models["label"], places, ["normal"] * len(models), strict=True),
         ]:
             y = top + 0.05 + ROW * (place + 0.5)

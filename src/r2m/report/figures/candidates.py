@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from r2m.errors import R2MError
-from r2m.evaluate.protocols import EvaluationContext
 from r2m.report.figures.style import (
     FAINT,
     INK,
@@ -54,13 +53,15 @@ def tuned_options(candidates: pd.DataFrame) -> list[str]:
     return [name for name in columns if name not in other and not name.startswith(PER_GENERATOR)]
 
 
-def tune(candidates: Mapping[str, pd.DataFrame], context: EvaluationContext) -> Figure:
-    """Draw a panel per variant (name → its candidates), all with the same y axis, in the context's order."""
-    order = [*context.variants, *candidates]
+def draw_candidates(candidates: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Figure:
+    """Draw a panel per variant (name → its candidates), on one y axis, in the order of `labels`."""
+    order = [*labels, *candidates]
     variants = {name: candidates[name] for name in sorted(candidates, key=order.index)}
     ticks = {name: _tick_labels(frame) for name, frame in variants.items()}
     widths = {name: max(LEAST_WIDTH, CANDIDATE * len(frame)) for name, frame in variants.items()}
-    titles = {name: wrap(_title(name, context), TITLE_SIZE, widths[name]) for name in variants}
+    titles = {
+        name: wrap(labels.get(name, name).replace("_", " "), TITLE_SIZE, widths[name]) for name in variants
+    }
     names = {name: _axis_title(frame, widths[name]) for name, frame in variants.items()}
     bands = [list(variants)[start : start + COLUMNS] for start in range(0, len(variants), COLUMNS)]
     limits = _limits(variants)
@@ -92,10 +93,6 @@ def tune(candidates: Mapping[str, pd.DataFrame], context: EvaluationContext) -> 
                 x += widths[name] + GAP_X
         _legend(figure, variants, LEFT / width)
     return figure
-
-
-def _title(name: str, context: EvaluationContext) -> str:
-    return context.variant_label(name).replace("_", " ")
 
 
 def _tick_labels(candidates: pd.DataFrame) -> list[str]:

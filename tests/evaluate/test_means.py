@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from r2m.evaluate.delong import comparisons
-from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.intervals import MEAN_COLUMNS, interval_table, mean_intervals
+from r2m.evaluate.evaluation import Evaluation, evaluate, read_scores
+from r2m.evaluate.means import MEAN_COLUMNS, mean_intervals
 from r2m.evaluate.protocols import EvaluationContext, describe, mean_columns
-from r2m.report.main_table import main_table
-from r2m.report.tables import evaluate, read_scores
+from r2m.report.main_table import interval_table, main_table
 
 
 @pytest.fixture
@@ -23,7 +22,8 @@ def test_means_are_those_of_the_main_table(made: Evaluation, context: Evaluation
     table = mean_intervals(made, "r2m")
     assert list(table.columns) == MEAN_COLUMNS
     values = table["auc"].to_numpy().reshape(7, 8)
-    np.testing.assert_allclose(values, main_table([made.auc], made.models, context).values)
+    main = main_table([made.auc], made.models, context)
+    np.testing.assert_allclose(values, main.frame[list(main.titles)[1:]])
     assert table["model"].drop_duplicates().tolist() == made.models["model"].tolist()
     assert (table["low"] <= table["auc"]).all()
     assert (table["auc"] <= table["high"]).all()

@@ -1,0 +1,67 @@
+"""Mean AUCs of models over test sets, with confidence intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from r2m.evaluate.bootstrap import interval
+from r2m.evaluate.evaluation import Evaluation
+from r2m.evaluate.protocols import GROUPS, MODEL_KEYS, PROTOCOLS, EvaluationContext, describe, mean_columns
+
+MEAN_COLUMNS = [
+    *MODEL_KEYS,
+    *("label", "protocol", "part", "n_sets", "auc", "auc_sd", "low", "high"),
+    *("reference", "difference", "difference_low", "difference_high"),
+]
+
+
+def mean_intervals(evaluation: Evaluation, reference: str | None) -> pd.DataFrame:
+    """Every mean of the main table with its interval (MEAN_COLUMNS); auc_sd, over seeds, is missing.
+
+    `difference` is that of the reference minus the model, its interval from the same resamples. Without a
+    reference, and for the reference itself, it is missing.
+    """
+    models, estimates = evaluation.models, evaluation.estimates
+    own = None if reference is None else evaluation.matrix.models.index(reference)
+    parts = []
+    for (protocol, part), places in mean_columns([test_set.item for test_set in evaluation.sets]).items():
+        mean, drawn = estimates[:, places].mean(axis=1), evaluation.resampled[:, :, places].mean(axis=2)
+        low, high = interval(drawn, mean)
+        table = models[[*MODEL_KEYS, "label"]].assign(
+            protocol=protocol, part=part, n_sets=len(places), auc=mean, auc_sd=np.nan, low=low, high=high
+        )
+        table[["reference", "difference", "difference_low", "difference_high"]] = None
+        if own is not None:
+            difference = mean[own] - mean
+            lower, upper = interval(drawn[:, [own]] - drawn, difference)
+            table = table.assign(
+                reference=reference, difference=difference, difference_low=lower, difference_high=upper
+            )
+            table.loc[own, ["reference", "difference", "difference_low", "difference_high"]] = None
+        parts.append(table)
+    order = np.arange(len(parts) * len(models)).reshape(len(parts), len(models)).T.ravel()
+    return pd.concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)[MEAN_COLUMNS]
+
+
+def group_means(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
+    """Mean AUC of every model over each group of test sets, long form, ordered as `models` and GROUPS."""
+    groups = [describe(d, g, context).group for d, g in zip(auc["domain"], auc["generator"], strict=True)]
+    means = auc.assign(group=groups).groupby(["model", "group"])["auc"].agg(["size", "mean"])
+    means = means.reset_index().rename(columns={"size": "n_sets", "mean": "auc"})
+    rows = models[["model", "label", "kind", "method"]].merge(means, on="model")
+    order = rows["model"].map(list(models["model"]).index) * len(GROUPS) + rows["group"].map(
+        list(GROUPS).index
+    )
+    return rows.loc[order.sort_values().index].reset_index(drop=True)
+
+
+def protocol_metrics(auc: pd.DataFrame, models: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Mean AUC per model and protocol, for `dvc metrics`."""
+    means = auc.groupby(["model", "protocol"])["auc"].mean()
+    return {
+        model: {
+            name: round(float(means[model, name]), 6) for name in PROTOCOLS if (model, name) in means.index
+        }
+        for model in models
+    }
