@@ -64,11 +64,18 @@ def base_files(tmp_path_factory) -> dict[str, Path]:
 def trunk_files(tmp_path_factory, image_sets, base_files) -> dict[str, Path]:
     """Image set → cached activations of the small ViT."""
     from detector_samples import VIT
-    from r2m.trunk.activations import write_activations
+    from r2m.trunk.stages import trunk
 
     folder = tmp_path_factory.mktemp("trunks")
     files = {}
     for name, manifest in image_sets.manifests.items():
         files[name] = folder / name / "activations.safetensors"
-        write_activations(manifest, base_files["vit"], VIT, files[name], "cpu", "fp32")
+        trunk(
+            manifest=manifest,
+            base=base_files["vit"],
+            backbone=VIT,
+            device="cpu",
+            precision="fp32",
+            activations=files[name],
+        )
     return files

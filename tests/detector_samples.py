@@ -8,11 +8,16 @@ import pandas as pd
 import torch
 
 from r2m import manifest
+from r2m.data.options import FacesOptions
 from r2m.models import checkpoint
-from r2m.models.backbone import Detector, create_backbone, initial_head
+from r2m.models.backbone import Detector, create_backbone
+from r2m.models.config import KEY, config_of
+from r2m.models.heads import initial_head
 from r2m.models.options import BackboneOptions
 from r2m.options import FileSource
 from r2m.seeding import rng
+from r2m.session import Session
+from r2m.trunk.inputs import Inputs
 
 SIZE = 32
 IDENTITIES = {"train": 8, "val": 4, "test": 3}
@@ -83,9 +88,10 @@ def random_weights(
 def write_base(folder: Path, options: BackboneOptions) -> Path:
     """Write base.safetensors and initial_head.safetensors."""
     weights = random_weights(options)
-    metadata = {"base_hash": checkpoint.sha256(weights)}
+    config = config_of(options, FacesOptions(), "fp32")
+    metadata = {"base_hash": checkpoint.digest(weights), KEY: config.model_dump(mode="json")}
     checkpoint.save(folder / "base.safetensors", weights, metadata)
-    head = initial_head(Detector(options).head.in_features, 0)
+    head = initial_head(Detector(options).width, 0)
     checkpoint.save(folder / "initial_head.safetensors", head, metadata)
     return folder / "base.safetensors"
 
@@ -95,3 +101,9 @@ def load_detector(base: Path, options: BackboneOptions) -> Detector:
     head = checkpoint.load(base.parent / "initial_head.safetensors")[0]
     detector.load_tensors(checkpoint.load(base)[0] | head)
     return detector
+
+
+def session_of(detector: Detector, inputs: Inputs) -> Session:
+    """A session in fp32 on the CPU, whose base is what the detector holds."""
+    base = {name: tensor for name, tensor in detector.trainable_state().items() if name[:5] != "head."}
+    return Session(detector, inputs, base, None, torch.device("cpu"), "fp32")

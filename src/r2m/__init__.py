@@ -1,3 +1,67 @@
-"""Real-aware Residual Model Merging (R²M) of deepfake specialists."""
+"""R²M: detectors of forged faces, one per generator, merged in weight space without further training.
 
-__version__ = "0.1.0"
+A detector is a file. It knows its backbone, its input and its labels:
+
+    import r2m
+
+    detector = r2m.load("results/merged/r2m/seed0/model.safetensors")
+    detector.probabilities("face.png")                  # of being fake, of aligned face crops
+    table = r2m.score("crops/", detector)               # path, logit, probability, label
+    merged = r2m.merge_models("ties", base, {"swap": swap, "edit": edit})   # on mappings of tensors
+
+What there is:
+
+    load          a detector from its file
+    score         a folder of images, or a list of them, with a detector
+    merge_models  merge weights by any method (files of any size: `r2m merge` on the command line)
+    methods       the merging methods: name → title, citation and options
+    inspect       what is in weights files: shapes, norms, cosines, provenance
+    finetune      train a specialist from the base, as the workflow does
+
+Mistakes raise `R2MError`, whose text says what was expected.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from r2m.errors import R2MError
+from r2m.version import __version__
+
+if TYPE_CHECKING:
+    from r2m.merge.api import merge as merge_models
+    from r2m.merge.inspection import inspect
+    from r2m.merge.registry import methods
+    from r2m.models.image_detector import load, score
+    from r2m.train.stages import finetune
+
+__all__ = [
+    "R2MError",
+    "__version__",
+    "finetune",
+    "inspect",
+    "load",
+    "merge_models",
+    "methods",
+    "score",
+]
+
+# Imported when they are used, since torch takes seconds. `r2m.merge` is the package, hence `merge_models`.
+_HOMES = {
+    "finetune": "r2m.train.stages:finetune",
+    "inspect": "r2m.merge.inspection:inspect",
+    "load": "r2m.models.image_detector:load",
+    "merge_models": "r2m.merge.api:merge",
+    "methods": "r2m.merge.registry:methods",
+    "score": "r2m.models.image_detector:score",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, function = _HOMES[name].partition(":")
+    return getattr(import_module(module), function)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

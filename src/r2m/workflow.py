@@ -24,9 +24,10 @@ class Workflow:
     @cached_property
     def main(self) -> dict[str, Stage]:
         """The stages of the default run."""
-        phases = (images, training, merging, scoring, reporting)
+        phases = (images, training, merging, scoring)
         stages = [stage for phase in phases for stage in phase.stages(self.plan)]
-        return {stage.name: stage for stage in [*stages, tracking.members(self.plan)]}
+        stages += [*reporting.stages(self.plan, stages), tracking.members(self.plan)]
+        return {stage.name: stage for stage in stages}
 
     @cached_property
     def experiments(self) -> dict[str, Stage]:
@@ -56,7 +57,7 @@ class Workflow:
     @cached_property
     def reporting(self) -> list[Stage]:
         """The stages that readers see the outputs of."""
-        return [self.main[stage.name] for stage in reporting.stages(self.plan)]
+        return [self.main[stage.name] for stage in reporting.stages(self.plan, ())]
 
     @cached_property
     def wildcards(self) -> dict[str, str]:

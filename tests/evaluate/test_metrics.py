@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from r2m.train.threshold import best_threshold
 from scipy.special import expit
 
 from r2m.evaluate.metrics import (
     METRICS,
     Predictions,
-    best_threshold,
     equal_error_rate,
     measure,
     true_positive_rate,

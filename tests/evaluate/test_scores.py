@@ -6,15 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from detector_samples import IDENTITIES, VIT, load_detector
+from detector_samples import IDENTITIES, VIT, load_detector, session_of
 from r2m.errors import R2MError
 from r2m.evaluate.scores import score, write
-from r2m.train.predict import predict
 from r2m.trunk.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = torch.device("cpu")
 NAMES = ("drawn", "sketch", "swap")
 
 
@@ -29,12 +27,12 @@ def detector(base_files):
 
 
 def test_every_val_and_test_image_once(inputs, detector):
-    frame = score(detector, inputs, CPU, "fp32", batch_size=4)
+    frame = score(session_of(detector, inputs), batch_size=4)
     expected = inputs.select(split=["val", "test"])
     assert sorted(frame["image_id"]) == sorted(expected["image_id"])
     assert len(frame) == 2 * (IDENTITIES["val"] + IDENTITIES["test"]) + 6
     by_id = frame.set_index("image_id")["logit"]
-    logits = predict(detector, inputs, expected, CPU, "fp32")
+    logits = session_of(detector, inputs).predict(expected)
     np.testing.assert_allclose(by_id[expected["image_id"]], logits, atol=1e-5)
     assert set(frame["set"]) == set(NAMES)
 
@@ -43,12 +41,12 @@ def test_no_batch_holds_images_of_two_sets(inputs, detector, monkeypatch):
     batches = []
     fetch = inputs.fetch
     monkeypatch.setattr(inputs, "fetch", lambda rows: (batches.append(rows), fetch(rows))[1])
-    score(detector, inputs, CPU, "fp32", 4)
+    score(session_of(detector, inputs), 4)
     assert all(len(rows) <= 4 and len(set(rows["set"])) == 1 for rows in batches)
 
 
 def test_parquet_and_its_metadata(inputs, detector, tmp_path):
-    frame = score(detector, inputs, CPU, "fp32", 64)
+    frame = score(session_of(detector, inputs), 64)
     model = {"model": "ties", "kind": "merge", "method": "ties", "label": "TIES"}
     write(frame, model, tmp_path / "scores.parquet")
     table = pq.read_table(tmp_path / "scores.parquet")
@@ -76,10 +74,10 @@ def test_parquet_and_its_metadata(inputs, detector, tmp_path):
 def test_extreme_logits_have_a_probability(inputs, detector):
     detector.load_tensors({"head.bias": torch.tensor([-800.0])})
     with np.errstate(over="ignore"):
-        assert (score(detector, inputs, CPU, "fp32", 64)["probability"] < 1e-300).all()
+        assert (score(session_of(detector, inputs), 64)["probability"] < 1e-300).all()
 
 
 def test_a_logit_that_is_not_finite(inputs, detector):
     detector.load_tensors({"head.bias": torch.tensor([float("nan")])})
     with pytest.raises(R2MError, match=r"drawn/test00: the model's logit is not finite"):
-        score(detector, inputs, CPU, "fp32", 64)
+        score(session_of(detector, inputs), 64)

@@ -1,22 +1,24 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from detector_samples import CONVNET, VIT, load_detector
+from detector_samples import CONVNET, VIT, load_detector, session_of
 from r2m.errors import R2MError
+from r2m.evaluate.bench import Bench
 from r2m.evaluate.tune import tune
 from r2m.merge import merging, registry
 from r2m.merge.task_vector import apply
+from r2m.merge.tensors import merged_shapes
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.options import combinations, with_dotted
 from r2m.train.pairs import rows_of
-from r2m.train.predict import mean_auc, predict
+from r2m.train.validation import generator_aucs
 from r2m.trunk.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = torch.device("cpu")
 NAMES = ("drawn", "swap", "up")
 GENERATORS = ["swap", "up"]
 VARIANTS = {
@@ -50,10 +52,16 @@ def setting(image_sets, trunk_files, base_files):
         "task_vectors": task_vectors,
         "head": checkpoint.load(base_files["vit"].parent / "initial_head.safetensors")[0],
         "inputs": inputs,
-        "generators": GENERATORS,
-        "device": CPU,
-        "precision": "fp32",
     }
+
+
+def tuned(setting, method, options, candidates):
+    """Tune on a bench with the parts of a setting, as its files would give them."""
+    session = vars(session_of(setting["detector"], setting["inputs"])) | {"base": setting["base"]}
+    shapes = merged_shapes(setting["base"])
+    bench = Bench(**session, shapes=shapes, task_vectors=setting["task_vectors"], heads={}, initial_head={})
+    asked = {"head": setting["head"], "generators": GENERATORS, "statistics": setting.get("statistics")}
+    return tune(bench, method, options, candidates, **asked)
 
 
 def by_hand(setting, method, options, base_file):
@@ -65,8 +73,8 @@ def by_hand(setting, method, options, base_file):
     detector = load_detector(base_file, VIT)
     detector.load_tensors(apply(setting["base"], update))
     fakes, reals = rows_of(setting["inputs"], GENERATORS, "val")
-    logits = [predict(detector, setting["inputs"], rows, CPU, "fp32") for rows in (fakes, reals)]
-    return mean_auc(fakes, logits[0], reals, logits[1])
+    aucs = generator_aucs(session_of(detector, setting["inputs"]), fakes, reals)
+    return np.mean(list(aucs.values()))
 
 
 @pytest.mark.parametrize("method", VARIANTS)
@@ -77,7 +85,7 @@ def test_candidates_equal_merging_by_hand(setting, base_files, method):
             name: {key: tensor.abs() for key, tensor in tensors.items()}
             for name, tensors in setting["task_vectors"].items()
         }
-    chosen, rows = tune(method, variant.options, combinations(variant.tune), **setting)
+    chosen, rows = tuned(setting, method, variant.options, combinations(variant.tune))
     assert len(rows) == len(combinations(variant.tune))
     assert [row["candidate"] for row in rows] == list(range(len(rows)))
     for row, values in zip(rows, combinations(variant.tune), strict=True):
@@ -95,13 +103,13 @@ def test_candidates_equal_merging_by_hand(setting, base_files, method):
 
 def test_only_val_images_are_read(setting):
     variant = VARIANTS["ties"]
-    tune("ties", variant.options, combinations(variant.tune), **setting)
+    tuned(setting, "ties", variant.options, combinations(variant.tune))
     assert set(pd.concat(setting["inputs"].asked)["split"]) == {"val"}
 
 
 def test_of_equals_the_first_is_chosen(setting):
     candidates = [{"scaling": 0.0}, {"scaling": 0.5}, {"scaling": 0.5}, {"scaling": 0.0}]
-    chosen, rows = tune("task_arithmetic", {}, candidates, **setting)
+    chosen, rows = tuned(setting, "task_arithmetic", {}, candidates)
     assert rows[0]["val_auc"] == rows[3]["val_auc"]
     assert rows[1]["val_auc"] == rows[2]["val_auc"]
     assert [row["chosen"] for row in rows].count(True) == 1
@@ -112,17 +120,17 @@ def test_of_equals_the_first_is_chosen(setting):
 
 def test_a_candidate_that_breaks_down_is_not_chosen(setting):
     candidates = [{"scaling": 1e38}, {"scaling": 0.1}]
-    _, rows = tune("task_arithmetic", {}, candidates, **setting)
+    _, rows = tuned(setting, "task_arithmetic", {}, candidates)
     assert rows[1]["chosen"]
     assert pd.isna(rows[0]["val_auc"])
     with pytest.raises(R2MError, match="task_arithmetic: no candidate gives finite logits on the val split"):
-        tune("task_arithmetic", {}, candidates[:1], **setting)
+        tuned(setting, "task_arithmetic", {}, candidates[:1])
 
 
 def test_statistics_of_other_specialists(setting):
     setting["statistics"] = {"swap": {}, "lip": {}}
     with pytest.raises(R2MError, match="statistics: expected those of swap, up, got lip, swap"):
-        tune("fisher", {}, [{}], **setting)
+        tuned(setting, "fisher", {}, [{}])
 
 
 def test_no_trunk(image_sets, base_files, setting):
@@ -135,7 +143,7 @@ def test_no_trunk(image_sets, base_files, setting):
         "task_vectors": {"swap": tau, "up": {key: -t for key, t in tau.items()}},
         "inputs": Inputs(image_sets.paths(*NAMES), [], CONVNET),
     }
-    _, rows = tune("weight_averaging", {}, [{}], **setting)
+    _, rows = tuned(setting, "weight_averaging", {}, [{}])
     assert 0 <= rows[0]["val_auc"] <= 1
     assert rows[0]["chosen"]
 
@@ -143,4 +151,4 @@ def test_no_trunk(image_sets, base_files, setting):
 def test_missing_val_images(setting, image_sets):
     setting["inputs"] = Inputs(image_sets.paths("drawn", "sketch"), [], CONVNET)
     with pytest.raises(R2MError, match="generator swap: no fakes in the split 'val'"):
-        tune("weight_averaging", {}, [{}], **setting)
+        tuned(setting, "weight_averaging", {}, [{}])

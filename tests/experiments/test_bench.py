@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector_samples import VIT, load_detector
+from detector_samples import VIT, load_detector, session_of
 from r2m.errors import R2MError
 from r2m.evaluate.bench import open_bench
 from r2m.evaluate.scores import score
@@ -25,7 +25,7 @@ def test_scores_are_those_of_a_merged_detector(bench, bench_files):
     update, _ = merging.merge(method, task_vectors, options)
     detector = load_detector(bench_files["files"].base, VIT)
     detector.load_tensors(apply(base, update) | merge_heads(heads, "average"))
-    expected = score(detector, bench.inputs, torch.device("cpu"), "fp32")
+    expected = score(session_of(detector, bench.inputs))
     assert found["image_id"].tolist() == expected["image_id"].tolist()
     np.testing.assert_allclose(found["logit"], expected["logit"], atol=1e-5)
 

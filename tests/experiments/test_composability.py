@@ -20,7 +20,7 @@ from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.report.figures.style import KIND_COLOURS, METHOD_COLOURS
 from r2m.train.pairs import rows_of
-from r2m.train.predict import mean_auc, predict
+from r2m.train.validation import generator_aucs
 
 ORDERS = [["up", "swap", "third"], ["up", "third", "swap"]]
 GRID = [0.2, 1.0]
@@ -98,10 +98,7 @@ def test_scaling_is_chosen_on_val_of_the_generators_seen(bench, found):
     for scaling in GRID:
         tensors = bench.merged(method, method.options(scaling=scaling), generators)
         bench.detector.load_tensors({**tensors, **bench.head("base")})
-        logits = [
-            predict(bench.detector, bench.inputs, rows, bench.device, "fp32") for rows in (fakes, reals)
-        ]
-        aucs.append(mean_auc(fakes, logits[0], reals, logits[1]))
+        aucs.append(np.mean(list(generator_aucs(bench, fakes, reals).values())))
     best = method.options(scaling=GRID[int(np.argmax(aucs))])
     expected = bench.scores(bench.merged(method, best, generators), bench.head("base"))["logit"]
     chosen = scores.query("subset == @PAIR and model == 'scaled'")["logit"]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from r2m.train.threshold import best_threshold
 from reported import chosen_file, report
 from sklearn.metrics import roc_auc_score
 
@@ -16,7 +17,6 @@ from r2m.data import attacks
 from r2m.errors import R2MError
 from r2m.evaluate import triggers
 from r2m.evaluate.diagnoses import MOST_SETS, diagnoses, sets, verdict
-from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.triggers import attack_rates
 from r2m.experiments import hostile

@@ -3,15 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from experiment_context import CONTEXT
 from pydantic import ValidationError
 from reported import report
 from sklearn.metrics import roc_auc_score
 
-from detector_samples import VIT, load_detector
+from detector_samples import VIT, load_detector, session_of
 from layout import check_layout
-from r2m import manifest
 from r2m.data.perturbations import PERTURBATIONS
 from r2m.errors import R2MError
 from r2m.evaluate.perturbed import mean_aucs, perturbed_rows, perturbed_scores
@@ -19,7 +17,7 @@ from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.scores import score
 from r2m.experiments import robustness
 from r2m.models import checkpoint
-from r2m.session_files import Compute
+from r2m.session_files import Compute, SessionFiles
 from r2m.trunk.inputs import Inputs
 
 LEVELS = {"jpeg": [80, 10], "blur": [[5, 0.5]], "noise": [0.1]}
@@ -36,29 +34,36 @@ def models(bench_files):
 
 
 @pytest.fixture
-def rows(image_sets):
-    frames = [manifest.read(path).assign(set=path.parent.name) for path in image_sets.manifests.values()]
-    return perturbed_rows(frames, "drawn", ["swap", "up"], 1.0, 0)
+def inputs(image_sets):
+    return Inputs(list(image_sets.manifests.values()), [], VIT)
 
 
 @pytest.fixture
-def scores(models, rows, base_files, one_thread):
-    detector = load_detector(base_files["vit"], VIT)
-    return perturbed_scores(detector, models, rows, LEVELS, VIT, torch.device("cpu"), "fp32", 4, 0)
+def session(inputs, base_files, one_thread):
+    return session_of(load_detector(base_files["vit"], VIT), inputs)
 
 
-def test_rows_are_test_images_of_one_domain(image_sets, rows):
+@pytest.fixture
+def rows(inputs):
+    return perturbed_rows(inputs.rows, "drawn", ["swap", "up"], 1.0, 0)
+
+
+@pytest.fixture
+def scores(session, models, rows):
+    return perturbed_scores(session, VIT, models, rows, LEVELS, 4, 0)
+
+
+def test_rows_are_test_images_of_one_domain(inputs, rows):
     assert set(rows["split"]) == {"test"}
     assert set(rows["domain"]) == {"drawn"}
     assert rows["generator"].value_counts().to_dict() == {"real": 3, "swap": 3, "up": 3}
-    frames = [manifest.read(path).assign(set=path.parent.name) for path in image_sets.manifests.values()]
-    some = perturbed_rows(frames, "drawn", ["swap"], 0.5, 0)
+    some = perturbed_rows(inputs.rows, "drawn", ["swap"], 0.5, 0)
     assert some["generator"].value_counts().to_dict() == {"real": 2, "swap": 2}
     assert some["identity"].nunique() == 2
     with pytest.raises(R2MError, match="generator swop: no test images in domain drawn; expected one of"):
-        perturbed_rows(frames, "drawn", ["swap", "swop"], 1.0, 0)
+        perturbed_rows(inputs.rows, "drawn", ["swap", "swop"], 1.0, 0)
     with pytest.raises(R2MError, match=r"domain nowhere: no test images .* expected one of drawn"):
-        perturbed_rows(frames, "nowhere", ["swap"], 1.0, 0)
+        perturbed_rows(inputs.rows, "nowhere", ["swap"], 1.0, 0)
 
 
 def test_clean_scores_are_those_of_each_model(image_sets, trunk_files, base_files, models, scores):
@@ -68,7 +73,7 @@ def test_clean_scores_are_those_of_each_model(image_sets, trunk_files, base_file
     for name in models:
         detector = load_detector(base_files["vit"], VIT)
         detector.load_tensors(models[name])
-        expected = score(detector, inputs, torch.device("cpu"), "fp32").set_index("image_id")["logit"]
+        expected = score(session_of(detector, inputs)).set_index("image_id")["logit"]
         found = scores.query("model == @name and perturbation == 'clean'")
         np.testing.assert_allclose(found["logit"], expected.loc[found["image_id"]], atol=5e-3)
 
@@ -82,10 +87,8 @@ def test_scores_of_every_level(scores, rows):
     assert logits.nunique() == len(settings)
 
 
-def test_scores_do_not_depend_on_the_batch(models, rows, base_files, scores):
-    again = perturbed_scores(
-        load_detector(base_files["vit"], VIT), models, rows, LEVELS, VIT, torch.device("cpu"), "fp32", 64, 0
-    )
+def test_scores_do_not_depend_on_the_batch(session, models, rows, scores):
+    again = perturbed_scores(session, VIT, models, rows, LEVELS, 64, 0)
     np.testing.assert_allclose(again["logit"], scores["logit"], atol=1e-3)
 
 
@@ -109,12 +112,10 @@ def test_levels_of_other_images_are_refused(scores, context):
         mean_aucs(broken, context)
 
 
-def test_crops_of_another_size_are_refused(models, rows, base_files):
+def test_crops_of_another_size_are_refused(session, models, rows):
     other = VIT.model_copy(update={"image_size": 48})
     with pytest.raises(R2MError, match=r"is 32×32 px; expected 48×48"):
-        perturbed_scores(
-            load_detector(base_files["vit"], VIT), models, rows, {}, other, torch.device("cpu"), "fp32", 4, 0
-        )
+        perturbed_scores(session, other, models, rows, {}, 4, 0)
 
 
 def test_run_table_and_figure(image_sets, base_files, models, tmp_path):
@@ -123,8 +124,7 @@ def test_run_table_and_figure(image_sets, base_files, models, tmp_path):
         checkpoint.save(files[name], tensors, {})
     out = tmp_path / "scores.parquet"
     robustness.run(
-        manifests=list(image_sets.manifests.values()),
-        base=base_files["vit"],
+        files=SessionFiles(tuple(image_sets.manifests.values()), (), base_files["vit"]),
         models=files,
         domain="drawn",
         generators=["swap", "up"],

@@ -9,12 +9,12 @@ from reported import chosen_file, report
 
 from layout import check_layout
 from r2m.errors import R2MError
-from r2m.evaluate.bench import POOLED
 from r2m.evaluate.image_kinds import image_kind
 from r2m.evaluate.jackknife import interval
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.evaluate.similarity import KEYS, MEAN, MEASURES, OTHERS, spaced, summary
 from r2m.experiments import similarity
+from r2m.session import POOLED
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]
 DRAWN_LAYERS = [*(f"blocks.{index}" for index in range(8, 12)), POOLED]

@@ -175,8 +175,8 @@ def test_provenance(tmp_path, files):
     digests = json.loads(metadata["inputs"])
     assert digests.keys() == {"s0", "s1", "s2"}
     assert all(one["digest"] == digests[name] for name, one in report["inputs"].items())
-    assert metadata["base"] == report["base"]["digest"]
-    assert len({metadata["base"], *digests.values()}) == 4
+    assert metadata["base_hash"] == report["base"]["digest"]
+    assert len({metadata["base_hash"], *digests.values()}) == 4
     assert json.loads((tmp_path / "m.json").read_text()) == report
     torch.save(load_file(files["s1"]), tmp_path / "s1.pt")
     changed = files | {"s1": tmp_path / "s1.pt"}
@@ -188,7 +188,7 @@ def test_provenance(tmp_path, files):
 
 def test_partial_specialists_are_those_whose_metadata_name_this_base(tmp_path, files):
     base = load_file(files["base"])
-    base_hash = checkpoint.sha256(base)
+    base_hash = checkpoint.digest(base)
     names = ["s0", "s1", "s2"]
     for name in names:
         tensors = load_file(files[name])
@@ -425,7 +425,7 @@ def test_a_model_merged_on_another_base_is_refused(tmp_path, files):
     merged = files | {"s2": tmp_path / "m.safetensors"}
     merge_files(asked(merged, tmp_path / "n.safetensors"), Settings())
     moved = merged | {"base": files["s0"]}
-    with pytest.raises(R2MError, match=r"m\.safetensors: its metadata say that it was merged on the base"):
+    with pytest.raises(R2MError, match=r"m\.safetensors: its metadata say that s2 was made from the base"):
         merge_files(asked(moved, tmp_path / "o.safetensors"), Settings())
     assert not (tmp_path / "o.safetensors").exists()
     merge_files(asked(moved, tmp_path / "o.safetensors"), Settings(allow_other_base=True))

@@ -72,7 +72,7 @@ class Workspace:
 
     def save_specialist(self, name, tensors, base_hash=None):
         metadata = {
-            "base_hash": base_hash or checkpoint.sha256(self.base),
+            "base_hash": base_hash or checkpoint.digest(self.base),
             "generator": name,
             "options": {"lr": 3e-5},
         }
@@ -138,7 +138,7 @@ def test_task_vector_files(workspace):
     expected = random_task_vectors(3)["s1"]
     assert tensors.keys() == expected.keys()
     assert all(torch.allclose(tensors[key], expected[key], atol=1e-6) for key in expected)
-    assert metadata["base_hash"] == checkpoint.sha256(workspace.base)
+    assert metadata["base_hash"] == checkpoint.digest(workspace.base)
     assert metadata["generator"] == "swap"
     assert json.loads(metadata["options"]) == {"lr": 3e-5}
     head, _ = checkpoint.load(workspace.folder / "heads" / "swap.safetensors")
@@ -163,7 +163,7 @@ def test_staged_route_equals_the_single_function(workspace, options):
         assert report[key] == pytest.approx(single_report[key], rel=1e-6)
     assert json.loads(metadata["options"]) == chosen.model_dump(exclude_none=True)
     assert metadata["method"] == "r2m"
-    assert metadata["base_hash"] == checkpoint.sha256(workspace.base)
+    assert metadata["base_hash"] == checkpoint.digest(workspace.base)
     assert json.loads(metadata["inputs"]).keys() == set(NAMES)
 
 
@@ -190,7 +190,7 @@ def test_a_method_with_statistics(workspace):
     }
     for name, one in weights.items():
         path = workspace.folder / "statistics" / f"{name}.safetensors"
-        checkpoint.save(path, one, {"base_hash": checkpoint.sha256(workspace.base)})
+        checkpoint.save(path, one, {"base_hash": checkpoint.digest(workspace.base)})
     statistics = named("--statistics", workspace.folder / "statistics")
     tensors, _, _ = workspace.merge(workspace.choose("fisher"), *inputs, *statistics)
     tau = workspace.task_vectors

@@ -53,7 +53,7 @@ def statistics_of(method, base, specialists):
 def save_all(folder, base, tensors, metadata=None):
     paths = {name: folder / f"{name}.safetensors" for name in tensors}
     for name, path in paths.items():
-        checkpoint.save(path, tensors[name], {"base_hash": checkpoint.sha256(base), **(metadata or {})})
+        checkpoint.save(path, tensors[name], {"base_hash": checkpoint.digest(base), **(metadata or {})})
     return paths
 
 

@@ -6,7 +6,8 @@ from detector_samples import CONVNET, SIZE, VIT, load_detector, random_weights
 from r2m.errors import R2MError
 from r2m.merge.task_vector import task_vector
 from r2m.models import backbone
-from r2m.models.backbone import Detector, create_backbone, initial_head, resized_base
+from r2m.models.backbone import Detector, create_backbone, resized_base
+from r2m.models.heads import initial_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -151,8 +152,8 @@ def test_initial_head_depends_on_the_seed_only():
 def test_a_head_of_classes_replaces_that_of_one_output(base_files):
     detector = load_detector(base_files["convnet"], CONVNET)
     images = torch.rand(3, 3, SIZE, SIZE)
-    head = initial_head(detector.head.in_features, 1, outputs=3)
-    assert head["head.weight"].shape == (3, detector.head.in_features)
+    head = initial_head(detector.width, 1, outputs=3)
+    assert head["head.weight"].shape == (3, detector.width)
     detector.load_tensors(head)
     detector.eval()
     outputs = detector.class_logits(images)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r2m import __version__
 from r2m.errors import R2MError
 from r2m.models import checkpoint
+from r2m.version import __version__
 
 
 @pytest.fixture
@@ -70,14 +70,15 @@ def test_bytes_of_a_file(tmp_path):
     assert (tmp_path / "x").read_bytes() == len(header).to_bytes(8, "little") + header + data
 
 
-def test_sha256(tmp_path, tensors):
-    digest = checkpoint.sha256(tensors)
+def test_digest_is_of_the_content(tmp_path, tensors):
+    digest = checkpoint.digest(tensors)
     checkpoint.save(tmp_path / "a", tensors, {})
-    assert checkpoint.sha256(checkpoint.load(tmp_path / "a")[0]) == digest
-    assert checkpoint.sha256(dict(reversed(tensors.items()))) == digest
-    assert checkpoint.sha256({**tensors, "steps": torch.tensor(4)}) != digest
-    assert checkpoint.sha256({**tensors, "steps": torch.tensor([3])}) != digest
-    assert checkpoint.sha256({**tensors, "steps": torch.tensor(3, dtype=torch.int32)}) != digest
+    assert checkpoint.digest(checkpoint.load(tmp_path / "a")[0]) == digest
+    assert checkpoint.digest(dict(reversed(tensors.items()))) == digest
+    assert checkpoint.digest({**tensors, "steps": torch.tensor(4)}) != digest
+    assert checkpoint.digest({**tensors, "steps": torch.tensor([3])}) != digest
+    assert checkpoint.digest({**tensors, "steps": torch.tensor(3, dtype=torch.int32)}) != digest
+    assert digest.startswith("blake3:")
 
 
 def test_failed_save_leaves_nothing(tmp_path):

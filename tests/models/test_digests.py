@@ -4,9 +4,9 @@ import torch
 from safetensors.torch import save_file
 
 from r2m.models import checkpoint, digests
-from r2m.models.digests import TensorDigest, content_digest, digest_of, sha256_of
+from r2m.models.digests import TensorDigest, content_digest, digest_of, weights_digest
 from r2m.models.entries import DTYPES, Entry
-from r2m.models.weights import open_weights
+from r2m.models.weights import WeightsFile, open_weights
 
 
 @pytest.fixture
@@ -64,10 +64,19 @@ def test_digests_of_other_tensors():
 
 
 @pytest.mark.parametrize("piece_bytes", [8, 64, 4 << 20])
-def test_sha256_of_a_file(tmp_path, state, monkeypatch, piece_bytes):
+def test_a_file_and_its_tensors_have_one_digest(tmp_path, state, monkeypatch, piece_bytes):
     monkeypatch.setattr(digests, "PIECE_BYTES", piece_bytes)
     checkpoint.save(tmp_path / "w.safetensors", state, {})
     with open_weights(tmp_path / "w.safetensors") as weights:
-        assert sha256_of(weights) == checkpoint.sha256(state)
-        some = ["scalar", "torch.bfloat16"]
-        assert sha256_of(weights, some) == checkpoint.sha256({name: state[name] for name in some})
+        assert weights_digest(weights) == checkpoint.digest(state)
+
+
+def test_known_digests_are_not_read_again(tmp_path, state, monkeypatch):
+    checkpoint.save(tmp_path / "w.safetensors", state, {})
+    known = {name: digest_of(tensor) for name, tensor in state.items() if name != "scalar"}
+    read = []
+    original = WeightsFile.read
+    monkeypatch.setattr(WeightsFile, "read", lambda *args: (read.append(args[1]), original(*args))[1])
+    with open_weights(tmp_path / "w.safetensors") as weights:
+        assert weights_digest(weights, known) == checkpoint.digest(state)
+    assert read == ["scalar"]

@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from r2m import __version__
 from r2m.errors import R2MError
 from r2m.models import writer as writer_module
 from r2m.models.entries import DTYPES, Entry
 from r2m.models.weights import open_weights
 from r2m.models.writer import WeightsWriter
+from r2m.version import __version__
 
 
 @pytest.fixture

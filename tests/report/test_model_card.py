@@ -17,8 +17,8 @@ from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.evaluate.metrics import METRICS, Metric
 from r2m.models import checkpoint
-from r2m.models.images import normalization
 from r2m.models.precision import autocast
+from r2m.models.preprocess import normalization
 from r2m.report.data_card import CardContext
 from r2m.report.model_card import Sources, training_counts
 from r2m.report.stages import model_card
@@ -111,10 +111,13 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             "tune/ties": 500,
             "residual/r2m/up": 3,
         }
+        measured: dict[str, dict[str, Path]] = {}
         for name, seconds in {**benchmarks, "merge/r2m_task": 1000, "joint": 2000}.items():
             path = tmp_path / "benchmarks" / f"{name}.tsv"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{HEADER}{2 * seconds}\t{10 * seconds}\t{seconds}\n")
+            stage, _, job = name.partition("/")
+            measured.setdefault(stage, {})[job] = path
         receipt = {"package": "P", "version": "1", "sha256": "00", "licence": "research only", "files": {}}
         (tmp_path / "receipt.json").write_text(json.dumps(receipt))
         return Sources(
@@ -128,7 +131,7 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             table=tmp_path / "auc.csv",
             models=tmp_path / "models.csv",
             intervals=tmp_path / "intervals.csv",
-            benchmarks=tmp_path / "benchmarks",
+            benchmarks=measured,
         )
 
     return make_files
@@ -150,13 +153,13 @@ def test_parts_and_their_hashes(files: Sources, tmp_path: Path) -> None:
     assert text.startswith("# Model card: R²M, matrix space\n")
     train = IDENTITIES["train"]
     for name, title, auc in (("swap", "Face swap", "0.910"), ("up", "Upsampler", "0.820")):
-        digest = checkpoint.sha256(checkpoint.load(tmp_path / f"{name}.safetensors")[0])
+        digest = checkpoint.digest(checkpoint.load(tmp_path / f"{name}.safetensors")[0])
         counts = f"{train} fakes of {title}, {train} reals of Drawn"
         assert re.search(rf"\| specialist {title} \(\w+\) \| {counts} \| {auc} \| `{digest}` \|", text)
     assert text.index("specialist Upsampler") < text.index("specialist Face swap"), "as in params.yaml"
-    assert checkpoint.sha256(checkpoint.load(tmp_path / "base.safetensors")[0]) in text
+    assert checkpoint.digest(checkpoint.load(tmp_path / "base.safetensors")[0]) in text
     assert (
-        f"| **merged model** | – | 0.876 | `{checkpoint.sha256(checkpoint.load(files.model)[0])}` |" in text
+        f"| **merged model** | – | 0.876 | `{checkpoint.digest(checkpoint.load(files.model)[0])}` |" in text
     )
     assert hashlib.sha256(files.model.read_bytes()).hexdigest() in text
 
@@ -192,7 +195,7 @@ def test_limits_are_those_of_the_run(files: Sources, tmp_path: Path) -> None:
 
 
 def test_results_from_another_machine(files: Sources, tmp_path: Path) -> None:
-    text = card(replace(files, benchmarks=tmp_path / "nowhere"), tmp_path / "card.md")
+    text = card(replace(files, benchmarks={}), tmp_path / "card.md")
     assert "Not measured: the model was made on another machine than this card." in text
 
 

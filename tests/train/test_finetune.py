@@ -5,22 +5,21 @@ import pandas as pd
 import pytest
 import torch
 
-from detector_samples import BACKBONES, load_detector
+from detector_samples import BACKBONES, load_detector, session_of
 from r2m.errors import R2MError
 from r2m.models import checkpoint
-from r2m.models.backbone import initial_head
+from r2m.models.heads import initial_head
 from r2m.train import finetune as module
 from r2m.train import state
 from r2m.train.finetune import finetune, learning_rate_factor, objective
 from r2m.train.options import FinetuneOptions
-from r2m.train.predict import generator_aucs, mean_auc, predict
 from r2m.train.state import Progress
+from r2m.train.validation import aucs
 from r2m.trunk.inputs import Inputs
 from r2m.trunk.options import AugmentOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = torch.device("cpu")
 OPTIONS = FinetuneOptions(steps=6, pairs=3, lr=1e-3, validate_every=3, checkpoint_every=2)
 
 
@@ -47,17 +46,14 @@ def trainer(image_sets, base_files, trunk_files, tmp_path):
         inputs = Recorder(image_sets.paths(*names), trunks, backbone)
         detector = load_detector(base_files[kind], backbone)
         if classes > 1:
-            detector.load_tensors(initial_head(detector.head.in_features, 0, classes))
+            detector.load_tensors(initial_head(detector.width, 0, classes))
         progress = finetune(
-            detector,
-            inputs,
-            list(generators),
+            session_of(detector, inputs),
+            generators,
             options,
             None if trunks else AugmentOptions(),
             name="swap",
             seed=0,
-            device=CPU,
-            precision="fp32",
             state_path=tmp_path / "state.safetensors",
             fingerprint=fingerprint,
             **kwargs,
@@ -224,6 +220,14 @@ def test_frozen_trunk_does_not_move(trainer, base_files):
         assert torch.equal(tensor, base[name]) != name.startswith(("blocks.4.", "blocks.5.", "norm."))
 
 
+def test_val_auc_is_the_mean_over_generators(image_sets, base_files, trunk_files, monkeypatch):
+    names = ("drawn", "swap", "up")
+    inputs = Inputs(image_sets.paths(*names), [trunk_files[name] for name in names], BACKBONES["vit"])
+    session = session_of(load_detector(base_files["vit"], BACKBONES["vit"]), inputs)
+    monkeypatch.setattr(module, "generator_aucs", lambda *args: {"swap": 0.5, "up": 0.0})
+    assert module._validate(session, ["swap", "up"]) == 0.25
+
+
 def test_augmentation_in_training_only(trainer):
     _, _, inputs = trainer("convnet")
     seeds = {seed for rows, options, seed in inputs.asked if options is not None}
@@ -273,19 +277,19 @@ def test_optimizer_groups(base_files):
 def test_predict_does_not_depend_on_the_batch(image_sets, base_files, trunk_files):
     inputs = Inputs(image_sets.paths("swap"), [trunk_files["swap"]], BACKBONES["vit"])
     detector = load_detector(base_files["vit"], BACKBONES["vit"])
-    logits = predict(detector, inputs, inputs.rows, CPU, "fp32", batch_size=4)
+    session = session_of(detector, inputs)
+    logits = session.predict(inputs.rows, batch_size=4)
     assert logits.shape == (len(inputs.rows),)
     assert logits.dtype == np.float32
-    np.testing.assert_allclose(predict(detector, inputs, inputs.rows, CPU, "fp32", 100), logits, atol=1e-5)
-    assert predict(detector, inputs, inputs.rows.iloc[:0], CPU, "fp32").shape == (0,)
+    np.testing.assert_allclose(session.predict(inputs.rows, 100), logits, atol=1e-5)
+    assert session.predict(inputs.rows.iloc[:0]).shape == (0,)
 
 
 def test_aucs_compare_within_the_domain():
     fakes = pd.DataFrame({"generator": ["a", "a", "b"], "domain": ["x", "x", "y"]})
     reals = pd.DataFrame({"domain": ["x", "y"]})
-    aucs = generator_aucs(fakes, np.array([2.0, 0.0, 3.0]), reals, np.array([1.0, 9.0]))
-    assert aucs == {"a": 0.5, "b": 0.0}
-    assert mean_auc(fakes, np.array([2.0, 0.0, 3.0]), reals, np.array([1.0, 9.0])) == 0.25
-    aucs = generator_aucs(fakes, np.array([np.nan, 0.0, 3.0]), reals, np.array([1.0, 1.0]))
-    assert np.isnan(aucs["a"])
-    assert aucs["b"] == 1
+    found = aucs(fakes, np.array([2.0, 0.0, 3.0]), reals, np.array([1.0, 9.0]))
+    assert found == {"a": 0.5, "b": 0.0}
+    found = aucs(fakes, np.array([np.nan, 0.0, 3.0]), reals, np.array([1.0, 1.0]))
+    assert np.isnan(found["a"])
+    assert found["b"] == 1

@@ -3,15 +3,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from detector_samples import VIT, load_detector
+from detector_samples import VIT, load_detector, session_of
 from r2m.train.pairs import rows_of
-from r2m.train.predict import predict
-from r2m.train.probe import features, fit_head
+from r2m.train.probe import fit_head
 from r2m.trunk.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-CPU = torch.device("cpu")
 
 
 def test_head_separates_and_ignores_the_scale_of_features():
@@ -34,8 +31,9 @@ def test_probe_of_the_base(image_sets, base_files, trunk_files):
     inputs = Inputs(image_sets.paths(*names), [trunk_files[name] for name in names], VIT)
     detector = load_detector(base_files["vit"], VIT)
     fakes, _ = rows_of(inputs, ["swap"], "train")
-    x = features(detector, inputs, fakes, CPU, "fp32", batch_size=3)
+    session = session_of(detector, inputs)
+    x = session.pooled(fakes, batch_size=3)
     assert x.shape == (len(fakes), 64)
-    np.testing.assert_allclose(features(detector, inputs, fakes, CPU, "fp32"), x, atol=1e-5)
+    np.testing.assert_allclose(session.pooled(fakes), x, atol=1e-5)
     weight = detector.head.weight.detach().numpy()[0]
-    np.testing.assert_allclose(predict(detector, inputs, fakes, CPU, "fp32"), x @ weight, atol=1e-4)
+    np.testing.assert_allclose(session.predict(fakes), x @ weight, atol=1e-4)

@@ -8,11 +8,10 @@ from detector_samples import CONVNET, IDENTITIES, VIT, load_detector
 from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
-from r2m.models.images import load_images, normalization
+from r2m.models.preprocess import load_images, normalization
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
-from r2m.trunk import activations
-from r2m.trunk.activations import write_activations
+from r2m.trunk import stages
 from r2m.trunk.inputs import Inputs, groups, images_digest
 from r2m.trunk.options import AugmentOptions
 
@@ -23,6 +22,10 @@ def inputs_of(image_sets, trunk_files, *names, **kwargs):
     return Inputs(image_sets.paths(*names), [trunk_files[name] for name in names], VIT, **kwargs)
 
 
+def write_activations(manifest, base, path):
+    stages.trunk(manifest=manifest, base=base, backbone=VIT, device="cpu", precision="fp32", activations=path)
+
+
 def test_trunk_file(image_sets, trunk_files, base_files):
     tensors, metadata = checkpoint.load(trunk_files["swap"])
     assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {
@@ -30,7 +33,7 @@ def test_trunk_file(image_sets, trunk_files, base_files):
         "sketch/test": (3, 5, 64),
     }
     assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
-    assert metadata["base_hash"] == checkpoint.sha256(checkpoint.load(base_files["vit"])[0])
+    assert metadata["base_hash"] == checkpoint.digest(checkpoint.load(base_files["vit"])[0])
 
 
 def test_cached_activations_are_those_of_the_image(image_sets, trunk_files, base_files):
@@ -64,16 +67,16 @@ def test_only_the_activations_that_are_asked_for_are_read(image_sets, trunk_file
 def test_activations_are_written_a_batch_at_a_time(tmp_path, image_sets, base_files, monkeypatch):
     pieces = []
     write = WeightsWriter.write
-    monkeypatch.setattr(activations, "BATCH", 3)
+    monkeypatch.setattr(stages, "BATCH", 3)
     monkeypatch.setattr(WeightsWriter, "write", lambda *args: (pieces.append(len(args[3])), write(*args))[1])
     path = image_sets.manifests["swap"]
-    write_activations(path, base_files["vit"], VIT, tmp_path / "x", "cpu", "fp32")
+    write_activations(path, base_files["vit"], tmp_path / "x")
     assert max(pieces) == 3
     assert sum(pieces) == len(manifest.read(path))
 
 
 def test_a_trunk_is_written_the_same_twice(tmp_path, image_sets, trunk_files, base_files):
-    write_activations(image_sets.manifests["up"], base_files["vit"], VIT, tmp_path / "x", "cpu", "fp32")
+    write_activations(image_sets.manifests["up"], base_files["vit"], tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == trunk_files["up"].read_bytes()
 
 
@@ -81,8 +84,13 @@ def test_activations_beyond_half_precision(tmp_path, image_sets, base_files):
     weights, _ = checkpoint.load(base_files["vit"])
     checkpoint.save(tmp_path / "base", weights | {"pos_embed": weights["pos_embed"] + 1e6}, {})
     with pytest.raises(R2MError, match="activations of drawn/test exceed half precision"):
-        write_activations(image_sets.manifests["up"], tmp_path / "base", VIT, tmp_path / "x", "cpu", "fp32")
+        write_activations(image_sets.manifests["up"], tmp_path / "base", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_another_head_does_not_make_a_trunk_stale(image_sets, trunk_files):
+    cosine = VIT.model_copy(update={"head": "cosine"})
+    Inputs(image_sets.paths("drawn"), [trunk_files["drawn"]], cosine)
 
 
 def test_select_and_set_column(image_sets):

@@ -16,8 +16,8 @@ from workflow_project import Project
 from r2m import manifest
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
-from r2m.models.images import load_images, normalization
 from r2m.models.options import BackboneOptions
+from r2m.models.preprocess import load_images, normalization
 from r2m.params import load
 
 pytestmark = pytest.mark.slow
@@ -212,7 +212,7 @@ def test_a_method_that_needs_statistics(project: Project) -> None:
         statistics, metadata = checkpoint.load(path)
         specialist, _ = checkpoint.load(project / f"results/specialists/{name}/seed0/model.safetensors")
         assert metadata["count"] == "8"
-        assert metadata["specialist_hash"] == checkpoint.sha256(specialist)
+        assert metadata["specialist_hash"] == checkpoint.digest(specialist)
         assert statistics.keys() == {key for key in specialist if not key.startswith("head.")}
     merged, _ = checkpoint.load(project / "results/merged/fisher/seed0/model.safetensors")
     average, _ = checkpoint.load(project / "results/merged/weight_averaging/seed0/model.safetensors")

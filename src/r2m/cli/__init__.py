@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import click
 
-from r2m import __version__
 from r2m.cli.process import leave, set_up_logging
 from r2m.errors import R2MError
+from r2m.version import __version__
 
 # Heading of the help → its commands, in the order of the help.
 SECTIONS = {

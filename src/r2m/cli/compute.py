@@ -27,7 +27,7 @@ def compute_options(command: Command) -> Command:
 
 
 def bench_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what `r2m.evaluate.bench.open_bench` takes: images, base, task vectors and heads."""
+    """Add what `r2m.cli.bench.bench_of` takes: images, base, task vectors and heads."""
     command = click.option("--initial-head", type=FILE, required=True, help="What all heads started from.")(
         command
     )

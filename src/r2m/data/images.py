@@ -53,13 +53,20 @@ def read_image(path: Path) -> tuple[Image, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
             with Pillow.open(BytesIO(content)) as file:
-                rgb = _rgb(ImageOps.exif_transpose(file))
+                return bgr_of(file), blake3(content).hexdigest()
     except _Unfit as error:
         raise ValueError(str(error)) from error
     except _DAMAGE as error:
         raise ValueError(f"cannot be read: {_why(content, error)}") from error
+
+
+def bgr_of(image: Pillow.Image) -> Image:
+    """Return an open image as `read_image` does; raises ValueError like it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+        rgb = _rgb(ImageOps.exif_transpose(image))
     _check(rgb)
-    return np.ascontiguousarray(rgb[:, :, ::-1]), blake3(content).hexdigest()
+    return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def _rgb(image: Pillow.Image) -> Image:
@@ -91,14 +98,14 @@ def _why(content: bytes, error: Exception) -> str:
 
 
 def _check(image: Image) -> None:
-    """Raise ValueError for what cannot show a face: too few pixels, or no more than two grey levels."""
+    """Raise _Unfit for what cannot show a face: too few pixels, or no more than two grey levels."""
     height, width = image.shape[:2]
     if min(height, width) < LEAST_SIDE:
-        raise ValueError(f"too small: {width}×{height} pixels, expected {LEAST_SIDE} or more each way")
+        raise _Unfit(f"too small: {width}×{height} pixels, expected {LEAST_SIDE} or more each way")
     step = max(1, min(height, width) // 64)
     sample = image[::step, ::step].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
     if len(np.unique(sample)) <= 2:
-        raise ValueError("blank or a mask: no more than two colours")
+        raise _Unfit("blank or a mask: no more than two colours")
 
 
 def write_png(path: Path, image: Image) -> None:

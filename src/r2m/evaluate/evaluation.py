@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import interval, resampled_aucs
-from r2m.evaluate.metrics import METRICS, Predictions, best_threshold, measure
+from r2m.evaluate.metrics import METRICS, Predictions, measure
 from r2m.evaluate.protocols import (
     KINDS,
     MODEL_KEYS,
@@ -25,6 +25,7 @@ from r2m.evaluate.protocols import (
     order_models,
 )
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
+from r2m.train.threshold import best_threshold
 
 UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
 SCORE_COLUMNS = [*UNIT_COLUMNS, "set", "split", "logit"]

@@ -21,24 +21,24 @@ from r2m.evaluate.score_matrix import people, set_rows
 from r2m.evaluate.scores import KEPT
 from r2m.manifest import REAL
 from r2m.merge.tensors import Tensors
-from r2m.models.backbone import HEAD, Detector
+from r2m.models.heads import HEAD
 from r2m.models.options import BackboneOptions
 from r2m.models.precision import autocast
 from r2m.seeding import rng
-from r2m.trunk.fresh import detector_input
+from r2m.session import Session
+from r2m.trunk.inputs import detector_input
 
 CLEAN = "clean"
 
 
 def perturbed_rows(
-    frames: Sequence[pd.DataFrame], domain: str, generators: Sequence[str], share: float, seed: int
+    rows: pd.DataFrame, domain: str, generators: Sequence[str], share: float, seed: int
 ) -> pd.DataFrame:
-    """Return the test images of a domain, reals and the generators' fakes, of a share of its people.
+    """Return the test images of a domain among `rows`: reals and the generators' fakes, of a share of people.
 
     Raises:
         R2MError: no test images of the domain, or of a generator in it.
     """
-    rows = pd.concat(frames, ignore_index=True)
     rows = rows[rows["split"] == "test"]
     if domain not in set(rows["domain"]):
         known = ", ".join(sorted(set(rows["domain"])))
@@ -58,13 +58,11 @@ def perturbed_rows(
 
 
 def perturbed_scores(
-    detector: Detector,
+    session: Session,
+    backbone: BackboneOptions,
     models: Mapping[str, Tensors],
     rows: pd.DataFrame,
     levels: Mapping[str, Sequence[Any]],
-    backbone: BackboneOptions,
-    device: torch.device,
-    precision: str,
     batch_size: int,
     seed: int,
 ) -> pd.DataFrame:
@@ -76,6 +74,7 @@ def perturbed_scores(
     Raises:
         R2MError: tensors that do not fit the detector, images of another size, or a logit that is not finite.
     """
+    detector, device, precision = session.detector, session.device, session.precision
     own = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
     placed = {}
     for name, tensors in models.items():

@@ -1,4 +1,4 @@
-"""Scores of one model for every image, and the Parquet file that keeps them."""
+"""Scores of a model for every image, and the Parquet file that keeps them."""
 
 import json
 import logging
@@ -9,22 +9,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from r2m.errors import R2MError
 from r2m.files import atomic_path
-from r2m.models.backbone import Detector
-from r2m.train.predict import predict
-from r2m.trunk.inputs import Inputs
+from r2m.session import Session
 
 logger = logging.getLogger(__name__)
 
 KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
 
 
-def score(
-    detector: Detector, inputs: Inputs, device: torch.device, precision: str, batch_size: int = 64
-) -> pd.DataFrame:
+def score(session: Session, batch_size: int = 64) -> pd.DataFrame:
     """Return the columns `KEPT`, logit and probability of every val and test image.
 
     They are scored set by set, so that no batch holds images of two sets.
@@ -32,12 +27,12 @@ def score(
     Raises:
         R2MError: a logit is not finite.
     """
-    rows = inputs.select(split=["val", "test"])
+    rows = session.inputs.select(split=["val", "test"])
     parts = []
     for name, part in rows.groupby("set", sort=False):
         counts = part["split"].value_counts()
         logger.info("%s: %d images of val, %d of test", name, counts.get("val", 0), counts.get("test", 0))
-        logits = predict(detector, inputs, part, device, precision, batch_size)
+        logits = session.predict(part, batch_size)
         if not np.isfinite(logits).all():
             image = part["image_id"].iloc[int(np.argmin(np.isfinite(logits)))]
             raise R2MError(f"{image}: the model's logit is not finite")

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from r2m.evaluate.bench import POOLED
 from r2m.evaluate.cka import kernel, linear_cka
 from r2m.evaluate.image_kinds import IMAGE_KINDS, image_kind
 from r2m.evaluate.jackknife import interval, leave_one_out
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.manifest import REAL
+from r2m.session import POOLED
 
 MEASURES = {
     "cosine": "Cosine",

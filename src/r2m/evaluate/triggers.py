@@ -11,10 +11,10 @@ from torch import Tensor
 from r2m.data.attacks import with_trigger
 from r2m.data.images import read_crop
 from r2m.evaluate.bench import Bench
-from r2m.evaluate.metrics import best_threshold
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.models.precision import autocast
-from r2m.trunk.fresh import detector_input
+from r2m.train.threshold import best_threshold
+from r2m.trunk.inputs import detector_input
 
 
 def triggered_inputs(bench: Bench, rows: pd.DataFrame, share: float, backbone: str) -> list[Tensor]:

@@ -5,75 +5,73 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from r2m.errors import R2MError
+from r2m.evaluate.bench import Bench
 from r2m.merge import registry
-from r2m.merge.merging import Shapes, sweep
-from r2m.merge.tensors import TaskVectors
-from r2m.models.backbone import Detector
-from r2m.options import with_dotted
+from r2m.merge.merging import sweep
+from r2m.merge.tensors import TaskVectors, Tensors
+from r2m.options import Section, with_dotted
 from r2m.train.pairs import rows_of
-from r2m.train.predict import generator_aucs, predict
-from r2m.trunk.inputs import Inputs
+from r2m.train.validation import aucs, threshold
 
 logger = logging.getLogger(__name__)
 
 
 def tune(
+    bench: Bench,
     method: str,
     options: Mapping[str, Any],
     candidates: Sequence[Mapping[str, Any]],
     *,
-    detector: Detector,
-    base: Mapping[str, Tensor],
-    task_vectors: TaskVectors,
-    head: Mapping[str, Tensor],
-    inputs: Inputs,
-    generators: list[str],
-    device: torch.device,
-    precision: str,
+    head: Tensors,
+    generators: Sequence[str],
     statistics: TaskVectors | None = None,
-    shapes: Shapes | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the complete options of the best candidate, and one row a candidate.
 
     A candidate maps dotted option names to values. Best is the greatest mean over `generators` of val AUC; of
     equals, the first; one whose logits are not finite is never chosen. Rows hold `candidate`, the options,
-    `val_auc`, `val_auc.<generator>` and `chosen`. `base` holds at least the tensors of the task vectors,
-    `shapes` are those of all tensors of the model (see `merging.merge`).
+    `val_auc`, `val_auc.<generator>`, `chosen`, and the `threshold` of probability that is best on val.
 
     Raises:
         R2MError: no images in the val split, or no candidate gives finite logits.
     """
     chosen_method = registry.get(method)
-    complete = [chosen_method.options.model_validate(with_dotted(options, one)) for one in candidates]
-    fakes, reals = rows_of(inputs, generators, "val")
-    detector.to(device)
-    by_options: dict[Any, dict[str, float]] = {}
-    updates = sweep(chosen_method, task_vectors, complete, base=base, statistics=statistics, shapes=shapes)
-    for one, update in updates:
-        detector.load_tensors({key: base[key] + delta for key, delta in update.items()} | dict(head))
-        fake_logits = predict(detector, inputs, fakes, device, precision)
-        real_logits = predict(detector, inputs, reals, device, precision)
-        by_options[one] = generator_aucs(fakes, fake_logits, reals, real_logits)
-        logger.info("%s: val AUC %s", one.model_dump_json(exclude_none=True), by_options[one])
+    complete = [chosen_method.options.model_validate(with_dotted(options, values)) for values in candidates]
+    fakes, reals = rows_of(bench.inputs, generators, "val")
+    measured: dict[Section, tuple[dict[str, float], float]] = {}
+    updates = sweep(
+        chosen_method,
+        bench.task_vectors,
+        complete,
+        base=bench.base,
+        statistics=statistics,
+        shapes=bench.shapes,
+    )
+    for candidate, update in updates:
+        # A tensor that no task vector holds must be the base's, not an earlier merge's.
+        bench.detector.load_tensors({**bench.updated(update), **head})
+        logits = fakes, bench.predict(fakes), reals, bench.predict(reals)
+        by_generator = aucs(*logits)
+        finite = not any(map(math.isnan, by_generator.values()))
+        measured[candidate] = by_generator, threshold(*logits) if finite else math.nan
+        logger.info("%s: val AUC %s", candidate.model_dump_json(exclude_none=True), by_generator)
     rows = []
-    for i, (values, one) in enumerate(zip(candidates, complete, strict=True)):
-        aucs = by_options[one]
+    for place, (values, candidate) in enumerate(zip(candidates, complete, strict=True)):
+        by_generator, cut = measured[candidate]
         rows.append(
             {
-                "candidate": i,
+                "candidate": place,
                 **values,
-                "val_auc": sum(aucs.values()) / len(aucs),
-                **{f"val_auc.{generator}": auc for generator, auc in aucs.items()},
+                "val_auc": sum(by_generator.values()) / len(by_generator),
+                **{f"val_auc.{generator}": auc for generator, auc in by_generator.items()},
+                "threshold": cut,
                 "chosen": False,
             }
         )
-    finite = [row for row in rows if not math.isnan(row["val_auc"])]
-    if not finite:
+    usable = [row for row in rows if not math.isnan(row["val_auc"])]
+    if not usable:
         raise R2MError(f"{method}: no candidate gives finite logits on the val split")
-    best = max(finite, key=lambda row: row["val_auc"])
+    best = max(usable, key=lambda row: row["val_auc"])
     best["chosen"] = True
     return complete[best["candidate"]].model_dump(mode="json"), rows

@@ -1,6 +1,7 @@
 """A merge whose options are chosen on val by the variant's own grid, in memory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -8,7 +9,6 @@ from torch import Tensor
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.tune import tune
 from r2m.merge import merging, registry
-from r2m.merge.heads import merge_heads
 from r2m.merge.tensors import TaskVectors
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations, with_dotted
@@ -40,44 +40,17 @@ def tuned_merge(
         R2MError: no val images, or no candidate gives finite logits.
     """
     method = registry.get(variant.method or name)
-    head = merge_heads(heads, variant.head, bench.initial_head)
+    bench = replace(bench, task_vectors=task_vectors, heads=heads)
+    head = bench.head(variant.head)
     options = variant.options if method_options is None else method_options
     candidates = combinations(variant.tune)
     chosen = candidates[0]
     if len(candidates) > 1:
-        chosen = _best(bench, method.name, options, candidates, task_vectors, head, generators)
+        _, rows = tune(bench, method.name, options, candidates, head=head, generators=generators)
+        chosen = next(one for one, row in zip(candidates, rows, strict=True) if row["chosen"])
     complete = method.options.model_validate(with_dotted(options, chosen))
     update, _ = merging.merge(method, task_vectors, complete, base=bench.base, shapes=bench.shapes)
     return TunedMerge(update, head, chosen)
-
-
-def _best(
-    bench: Bench,
-    method: str,
-    options: Mapping[str, Any],
-    candidates: Sequence[dict[str, Any]],
-    task_vectors: TaskVectors,
-    head: Mapping[str, Tensor],
-    generators: Sequence[str],
-) -> dict[str, Any]:
-    """Return the candidate with the greatest val AUC."""
-    # A tensor that no task vector holds must be the base's, not the last merge's.
-    bench.detector.load_tensors(bench.updated({}))
-    _, rows = tune(
-        method,
-        options,
-        candidates,
-        detector=bench.detector,
-        base=bench.base,
-        shapes=bench.shapes,
-        task_vectors=task_vectors,
-        head=head,
-        inputs=bench.inputs,
-        generators=list(generators),
-        device=bench.device,
-        precision=bench.precision,
-    )
-    return next(one for one, row in zip(candidates, rows, strict=True) if row["chosen"])
 
 
 def as_text(chosen: Mapping[str, Any]) -> str:

@@ -223,13 +223,11 @@ def run(
     from r2m.evaluate.diagnoses import diagnoses
     from r2m.evaluate.scores import write
     from r2m.merge.stages.inputs import read_chosen, read_same_base
-    from r2m.models import checkpoint
 
     bench = open_bench(files, compute, parts, threads)
     variants = [read_chosen(path) for path in chosen]
-    base_hash = checkpoint.read_metadata(files.base).get("base_hash")
-    task_vectors, _ = read_same_base(replacements.task_vectors, base_hash)
-    heads, _ = read_same_base(replacements.heads, base_hash)
+    task_vectors, _ = read_same_base(replacements.task_vectors, bench.base_hash)
+    heads, _ = read_same_base(replacements.heads, bench.base_hash)
     honest = Specialist(bench.task_vectors[victim], bench.heads[victim])
     known = {
         HONEST: honest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute
+    from r2m.session_files import Compute, SessionFiles
 
 LABELS = {"base": "Base (linear probe)", "joint": "Joint training"}
 STYLES = {"base": ":", "joint": "--"}
@@ -79,10 +80,11 @@ def stages(plan: Plan, options: RobustnessOptions) -> Sequence[Stage]:
 
         models = {"base": PROBE, "joint": plan.model("joint", "joint", seed)}
         models |= {name: plan.model("merge", name, seed) for name in options.variants}
-        whole = plan.files([domain, *plan.generators])
+        # Perturbed images have no cached activations.
+        files = replace(plan.files([domain, *plan.generators]), trunks=())
         return Job(
             "r2m.experiments.robustness:run",
-            {"manifests": list(whole.manifests), "base": whole.base, "models": dict(sorted(models.items()))},
+            {"files": files, "models": dict(sorted(models.items()))},
             stage.paths(seed=seed),
             {
                 "domain": domain,
@@ -101,8 +103,7 @@ def stages(plan: Plan, options: RobustnessOptions) -> Sequence[Stage]:
 
 def run(
     *,
-    manifests: Sequence[Path],
-    base: Path,
+    files: SessionFiles,
     models: Mapping[str, Path],
     domain: str,
     generators: Sequence[str],
@@ -118,33 +119,15 @@ def run(
 
     A model is a head, or tensors that are laid over the base.
     """
-    import torch
-
-    from r2m import manifest
     from r2m.evaluate.perturbed import perturbed_rows, perturbed_scores
     from r2m.evaluate.scores import write
     from r2m.models import checkpoint
-    from r2m.models.backbone import Detector
-    from r2m.models.precision import resolve_device
+    from r2m.session import open_session
 
-    torch.set_num_threads(threads)
-    detector = Detector(compute.backbone)
-    detector.load_tensors(checkpoint.load(base)[0], f"{base}: tensors", complete=True)
+    session = open_session(files, compute, threads)
     tensors = {name: checkpoint.load(path)[0] for name, path in models.items()}
-    frames = [manifest.read(path).assign(set=path.parent.name) for path in manifests]
-    rows = perturbed_rows(frames, domain, generators, people, seed)
-    device = resolve_device(compute.device)
-    found = perturbed_scores(
-        detector.to(device),
-        tensors,
-        rows,
-        levels,
-        compute.backbone,
-        device,
-        compute.precision,
-        batch_size,
-        seed,
-    )
+    rows = perturbed_rows(session.inputs.rows, domain, generators, people, seed)
+    found = perturbed_scores(session, compute.backbone, tensors, rows, levels, batch_size, seed)
     write(found, {"experiment": "robustness", "models": ",".join(models)}, scores)
 
 

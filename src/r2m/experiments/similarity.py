@@ -129,13 +129,13 @@ def table(source: Path, context: EvaluationContext) -> Table:
     Raises:
         R2MError: not the output of this experiment.
     """
-    from r2m.evaluate.bench import POOLED
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.image_kinds import FOREIGN, IMAGE_KINDS, OWN, UNSEEN
     from r2m.evaluate.similarity import BASE, KEYS, MEAN, MEASURES, OTHERS, summary
     from r2m.manifest import REAL
     from r2m.report.table import Table
+    from r2m.session import POOLED
 
     found = read_columns(source, [*KEYS, "left_out", *MEASURES], "similarities")
     found = summary(found, context)

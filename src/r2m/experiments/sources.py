@@ -205,14 +205,13 @@ def run(
     from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
     from r2m.merge.stages.inputs import read_same_base
-    from r2m.models import checkpoint
 
-    base_hash = checkpoint.read_metadata(files.base).get("base_hash")
+    bench = open_bench(files, compute, parts, threads)
     both = {
-        "task_vectors": read_same_base(two.task_vectors, base_hash)[0],
-        "heads": read_same_base(two.heads, base_hash)[0],
+        "task_vectors": read_same_base(two.task_vectors, bench.base_hash)[0],
+        "heads": read_same_base(two.heads, bench.base_hash)[0],
     }
-    found = source_scores(open_bench(files, compute, parts, threads), both, plan)
+    found = source_scores(bench, both, plan)
     notes = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
     write(found, {"experiment": "sources", **notes}, scores)
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import discard, publish_together, temporary_path
 from r2m.merge.blocks import Block, Blocks, Progress
@@ -24,7 +23,7 @@ from r2m.merge.gram import GramCache, grams
 from r2m.merge.gram import total as gram_total
 from r2m.merge.gram_cache import through_cache, written
 from r2m.merge.heads import merge_heads
-from r2m.merge.inputs import Inputs, check_stated_bases, open_inputs, output_dtype
+from r2m.merge.inputs import Inputs, open_inputs, output_dtype
 from r2m.merge.kinds import is_running_statistic, kind
 from r2m.merge.merging import check_count, updater
 from r2m.merge.method import Method
@@ -40,11 +39,12 @@ from r2m.merge.survey import (
     survey,
     total,
 )
-from r2m.models.digests import digest_of, weights_digest
+from r2m.models.digests import weights_digest
 from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
 from r2m.options import Section
+from r2m.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,6 @@ class _Merge:
                 writer.write(key, 0, self.inputs.base.read(key).to(specs[key][0]))
             described, comparison, update_norm, nonfinite = self._merge_tensors(writer)
             digests = self._digests()
-            if not self.settings.allow_other_base:
-                check_stated_bases(self.inputs.specialists, digests["base"])
             report = self._report(digests, described, comparison, update_norm, nonfinite, head)
             with _errors_named(recipe.report_path):
                 text = json.dumps(report, indent=2, allow_nan=False) + "\n"
@@ -274,14 +272,10 @@ class _Merge:
     def _digests(self) -> dict[str, str]:
         """Return the digest of every input's content, reading what no pass has read."""
         files = {"base": self.inputs.base, **self.inputs.specialists}
-        result = {}
-        for index, (name, file) in enumerate(files.items()):
-            digests = self.source.digests(index)
-            for key in file.entries:
-                if key not in digests:
-                    digests[key] = digest_of(file.read(key))
-            result[name] = weights_digest(file, digests)
-        return result
+        return {
+            name: weights_digest(file, self.source.digests(index))
+            for index, (name, file) in enumerate(files.items())
+        }
 
     def _grams(self, blocks: Blocks) -> dict[str, Tensor] | None:
         """Return inner products of task vectors through the cache file, if there is to be one."""
@@ -293,14 +287,12 @@ class _Merge:
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Return the output's provenance."""
-        own = {"base_hash": self.inputs.base_hash} if self.inputs.base_hash is not None else {}
         return {
-            **own,
             "method": self.method.name,
             "options": self.options.model_dump(mode="json", exclude_none=True),
             "head": self.recipe.head or ("average" if self.inputs.head else ""),
             "exclude": self.recipe.exclude,
-            "base": digests["base"],
+            "base_hash": digests["base"],
             "inputs": {name: one for name, one in digests.items() if name != "base"},
         }
 

@@ -1,6 +1,6 @@
 """Rules for the classifier head, which is no part of a task vector."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,10 +9,21 @@ from r2m.errors import R2MError
 from r2m.merge.tensors import Tensors, check
 
 
-def merge_heads(heads: Mapping[str, Tensors], rule: str, initial: Tensors | None = None) -> dict[str, Tensor]:
+def mean_head(heads: Sequence[Tensors]) -> dict[str, Tensor]:
+    """Return the mean of the tensors of one name, in float32, computed in float64."""
+    return {key: torch.stack([head[key].double() for head in heads]).mean(0).float() for key in heads[0]}
+
+
+def merge_heads(
+    heads: Mapping[str, Tensors],
+    rule: str,
+    initial: Tensors | None = None,
+    average: Callable[[Sequence[Tensors]], dict[str, Tensor]] = mean_head,
+) -> dict[str, Tensor]:
     """Return one head from those of the specialists.
 
-    `average` is their mean, `specialist:NAME` one of them, `base` the shared `initial` head.
+    The rule `average` takes what `average` makes of them, `specialist:NAME` one of them, and `base` the
+    shared `initial` head.
 
     Raises:
         R2MError: heads of different shapes or not finite, an unknown rule or specialist, or no initial head.
@@ -35,4 +46,4 @@ def merge_heads(heads: Mapping[str, Tensors], rule: str, initial: Tensors | None
     for one, tensors in heads.items():
         if tensors.keys() != keys.keys():
             raise R2MError(f"head of {one!r}: expected the tensors {sorted(keys)}, got {sorted(tensors)}")
-    return {key: torch.stack([head[key].double() for head in heads.values()]).mean(0).float() for key in keys}
+    return dict(sorted(average(list(heads.values())).items()))

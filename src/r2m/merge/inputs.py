@@ -11,7 +11,7 @@ from r2m.errors import R2MError
 from r2m.merge.integers import changed_buffers, describe, refuse_quantized
 from r2m.merge.recipe import Recipe
 from r2m.merge.watch import Watch
-from r2m.models.digests import sha256_of
+from r2m.models.digests import weights_digest
 from r2m.models.specialists import check_names, open_base, open_like
 from r2m.models.weights import Entry, WeightsFile
 
@@ -29,7 +29,6 @@ class Inputs:
     merged: tuple[str, ...]
     head: tuple[str, ...]
     copied: tuple[str, ...]
-    base_hash: str | None
     buffers: dict[str, list[str]]
     watch: Watch
 
@@ -79,7 +78,7 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
         for name, path in sorted(recipe.statistics.items())
     }
     watch = Watch(path for file in (base, *specialists.values(), *statistics.values()) for path in file.files)
-    base_hash = _base_hash(base, specialists, allow_other_base)
+    partial = _all_state_this_base(base, specialists, allow_other_base)
     head = _head(recipe.head_prefix, base, specialists)
     names = {key for file in (base, *specialists.values()) for key in file.entries}
     excluded = _excluded(recipe.exclude, names.difference(head), head)
@@ -87,7 +86,7 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
     for key, entry in base.entries.items():
         if key in head or key in excluded:
             continue
-        _check_tensor(key, entry, base, specialists, partial=base_hash is not None)
+        _check_tensor(key, entry, base, specialists, partial=partial)
         if entry.dtype.is_floating_point and entry.numel > 0:
             merged.append(key)
     for specialist in specialists.values():
@@ -98,35 +97,24 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
     for file in (base, *specialists.values()):
         refuse_quantized(file, head)
     buffers = changed_buffers(base, specialists, [key for key in copied if key not in excluded])
-    return Inputs(base, specialists, statistics, tuple(merged), head, copied, base_hash, buffers, watch)
+    return Inputs(base, specialists, statistics, tuple(merged), head, copied, buffers, watch)
 
 
-def _base_hash(
+def _all_state_this_base(
     base: WeightsFile, specialists: Mapping[str, WeightsFile], allow_other_base: bool
-) -> str | None:
-    """Return the base's hash if all specialists' metadata name it, None if any is silent."""
+) -> bool:
+    """Whether all specialists' metadata say that they were made from `base`; none is from another."""
     stated = {name: file.metadata.get("base_hash") for name, file in specialists.items()}
     if not any(stated.values()):
-        return None
-    own = sha256_of(base)
-    for name, one in stated.items():
-        if one is not None and one != own and not allow_other_base:
+        return False
+    own = weights_digest(base)
+    for name, digest in stated.items():
+        if digest is not None and digest != own and not allow_other_base:
             raise R2MError(
-                f"{specialists[name].path}: its metadata say that {name} was made from the base {one[:12]}…,"
-                f" but {base.path} is {own[:12]}…; --allow-other-base merges it all the same"
+                f"{specialists[name].path}: its metadata say that {name} was made from the base"
+                f" {digest[:19]}…, but {base.path} is {own[:19]}…; --allow-other-base merges it all the same"
             )
-    return own if all(one == own for one in stated.values()) else None
-
-
-def check_stated_bases(specialists: Mapping[str, WeightsFile], digest: str) -> None:
-    """Raise R2MError for a specialist that an earlier merge made on a base of another `digest`."""
-    for file in specialists.values():
-        stated = file.metadata.get("base", digest)
-        if stated.startswith("blake3:") and stated != digest:
-            raise R2MError(
-                f"{file.path}: its metadata say that it was merged on the base {stated[:19]}…, but this is"
-                f" {digest[:19]}…; --allow-other-base merges it all the same"
-            )
+    return all(digest == own for digest in stated.values())
 
 
 def _head(prefix: str | None, base: WeightsFile, specialists: Mapping[str, WeightsFile]) -> tuple[str, ...]:

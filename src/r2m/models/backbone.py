@@ -1,24 +1,22 @@
-"""The detector: a timm backbone, split into a frozen trunk and a trainable top, and a one-logit head."""
+"""The detector: a timm backbone, split into a frozen trunk and a trainable top, and a head."""
 
 import difflib
 from collections.abc import Mapping
 from typing import cast
 
 import timm
-import torch
 import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from r2m.errors import R2MError
+from r2m.models.heads import HEAD, fake_logit, head_type
 from r2m.models.options import BackboneOptions
-
-HEAD = "head."
 
 
 class Detector(nn.Module):
-    """Backbone and linear head; the logit is that of "fake".
+    """Backbone and head (`r2m.models.heads`); the logit is that of "fake".
 
     The head has one output, or one a class, the first of them Real: then the logit is that of all fake
     classes together, log Σ exp of theirs minus Real's.
@@ -30,7 +28,9 @@ class Detector(nn.Module):
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
         self.backbone = create_backbone(options)
-        self.head = nn.Linear(_width(self.backbone), 1)
+        self.width = _width(self.backbone)
+        self.head_type = options.head
+        self.head: nn.Module = head_type(options.head)(self.width, 1)
         self.first_trainable: int | None = None
         if options.trainable_blocks != "all":
             self.first_trainable = _first_trainable(self.backbone, options)
@@ -96,10 +96,11 @@ class Detector(nn.Module):
         backbone = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
         head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
         check_fit(backbone, self.backbone, what, complete)
-        rows = len(head.get("weight", self.head.weight))
-        if rows != self.head.out_features:
-            self.head = nn.Linear(self.head.in_features, rows).to(self.head.weight.device)
-        check_fit(head, self.head, "the head's tensors", to="head")
+        weight = cast(Tensor, self.head.weight)
+        outputs = len(head.get("weight", weight))
+        if outputs != len(weight):
+            self.head = head_type(self.head_type)(self.width, outputs).to(weight.device)
+        check_fit(head, self.head, "the head's tensors", complete="weight" in head, to="head")
         self.backbone.load_state_dict(backbone, strict=False)
         self.head.load_state_dict(head, strict=False)
 
@@ -123,20 +124,6 @@ def create_backbone(options: BackboneOptions, image_size: int | None = None) -> 
         raise R2MError(
             f"params.yaml: backbone.image_size: {size} does not fit {options.name}: {error}"
         ) from error
-
-
-def fake_logit(outputs: Tensor) -> Tensor:
-    """Return the logits `(B,)` of being fake from a head's outputs `(B, 1)` or `(B, classes)`, Real first."""
-    if outputs.shape[1] == 1:
-        return outputs.squeeze(1)
-    return outputs[:, 1:].logsumexp(1) - outputs[:, 0]
-
-
-def initial_head(dim: int, seed: int, outputs: int = 1) -> dict[str, Tensor]:
-    """Return the head that training starts from: weight `(outputs, dim)` ~ N(0, 0.02²), bias 0."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.empty(outputs, dim).normal_(0, 0.02, generator=generator)
-    return {"head.weight": weight, "head.bias": torch.zeros(outputs)}
 
 
 def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Checkpoints: safetensors files with provenance metadata, and the weights files that users bring."""
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from operator import itemgetter
@@ -11,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.models.digests import description
-from r2m.models.entries import Entry, raw_bytes
+from r2m.models.digests import content_digest, digest_of
+from r2m.models.entries import Entry
 from r2m.models.names import without_prefixes
 from r2m.models.weights import open_weights
 from r2m.models.writer import WeightsWriter
@@ -55,14 +54,14 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return a hash of names, dtypes, shapes and values, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().to("cpu").contiguous()
-        digest.update(description(name, Entry(tensor.dtype, tuple(tensor.shape))))
-        digest.update(raw_bytes(tensor))
-    return digest.hexdigest()
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the digest that tells these tensors from others, whatever file they came from.
+
+    It is `r2m.models.digests.weights_digest` of a file that holds them: of names, types, shapes and values.
+    """
+    stored = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    entries = {name: Entry(tensor.dtype, tuple(tensor.shape)) for name, tensor in stored.items()}
+    return content_digest(entries, {name: digest_of(tensor) for name, tensor in stored.items()})
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """Digests of weights by content: the same for the same tensors, whatever file, format or shards hold them."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from blake3 import blake3
@@ -51,32 +50,26 @@ def content_digest(entries: Mapping[str, Entry], digests: Mapping[str, str]) -> 
     return f"blake3:{total.hexdigest()}"
 
 
-def weights_digest(weights: WeightsFile, digests: Mapping[str, str]) -> str:
-    """Return the `content_digest` of open weights, the same whatever known prefix the file's names have."""
-    names = weights.digest_names
-    entries = {names[name]: entry for name, entry in weights.entries.items()}
-    return content_digest(entries, {names[name]: one for name, one in digests.items()})
+def weights_digest(weights: WeightsFile, known: Mapping[str, str] | None = None) -> str:
+    """Return the `content_digest` of open weights, the same whatever known prefix the file's names have.
 
-
-def sha256_of(weights: WeightsFile, names: Iterable[str] | None = None) -> str:
-    """Return what `checkpoint.sha256` gives of all tensors, or of those in `names`, read in small pieces.
-
-    Known prefixes that all of the file's names have do not count.
+    Tensors whose `TensorDigest` is not among those `known` are read, in small pieces.
 
     Raises:
-        KeyError: no tensor of one of `names`.
         R2MError: the file cannot be read, or was truncated meanwhile.
     """
-    digest = hashlib.sha256()
-    buffer = torch.empty(PIECE_BYTES, dtype=torch.uint8)
-    called = weights.digest_names
-    for name in sorted(weights.entries if names is None else set(names), key=called.__getitem__):
-        entry = weights.entries[name]
-        digest.update(description(called[name], entry))
-        step = PIECE_BYTES // entry.dtype.itemsize
-        for start in range(0, entry.numel, step):
-            piece = weights.read(name, start, min(start + step, entry.numel), buffer)
-            digest.update(raw_bytes(piece))
+    names = weights.digest_names
+    digests = {name: (known or {}).get(name) or _read_digest(weights, name) for name in weights.entries}
+    entries = {names[name]: entry for name, entry in weights.entries.items()}
+    return content_digest(entries, {names[name]: digest for name, digest in digests.items()})
+
+
+def _read_digest(weights: WeightsFile, name: str) -> str:
+    digest, entry = TensorDigest(), weights.entries[name]
+    buffer = torch.empty(min(PIECE_BYTES, entry.nbytes), dtype=torch.uint8)
+    step = PIECE_BYTES // entry.dtype.itemsize
+    for start in range(0, entry.numel, step):
+        digest.update(weights.read(name, start, min(start + step, entry.numel), buffer))
     return digest.hexdigest()
 
 

@@ -18,3 +18,4 @@ class BackboneOptions(Section):
     trainable_blocks: PositiveInt | Literal["all"] = Field(
         default=4, description="upper blocks that are fine-tuned; what is below runs once an image; or all"
     )
+    head: str = Field(default="linear", description="type of classifier: linear or cosine")

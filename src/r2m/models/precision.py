@@ -1,8 +1,10 @@
-"""Device and arithmetic of a stage: fp32, or bf16 autocast where the hardware has it."""
+"""Where and how precisely a model runs: fp32, or bf16 autocast where the hardware has it."""
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from r2m.errors import R2MError
 
@@ -15,9 +17,9 @@ def resolve_device(name: str) -> torch.device:
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device(next(place for place, there in available.items() if there))
     if not available[name]:
-        there = [kind for kind, there in available.items() if there]
+        there = [place for place, there in available.items() if there]
         raise R2MError(
             f"params.yaml: device: {name!r} is not available here; expected auto or one of {there}"
         )
@@ -34,3 +36,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     )
     enabled = precision == "bf16" or (precision == "auto" and native)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def outputs(
+    function: Callable[[Tensor], Tensor], batches: Iterable[Tensor], device: torch.device, precision: str
+) -> Iterator[Tensor]:
+    """Yield `function` of every batch, computed on `device` without gradients, on the CPU."""
+    for batch in batches:
+        with torch.inference_mode(), autocast(device, precision):
+            result = function(batch.to(device))
+        yield result.cpu()

@@ -15,11 +15,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from r2m import __version__
 from r2m.errors import R2MError
 from r2m.files import discard, publish, temporary_path
 from r2m.models.entries import DTYPES, Entry, raw_bytes
 from r2m.models.names import check_name
+from r2m.version import __version__
 
 # After so many bytes the system is told to begin its work on the disk, so that little is left for the end.
 FLUSH_BYTES = 64 << 20

@@ -41,7 +41,13 @@ def base(plan: Plan) -> Stage:
             "r2m.models.stages:base",
             {},
             {"base": BASE, "head": INITIAL_HEAD},
-            {"weights": path, "backbone": plan.params.backbone, "seed": plan.params.seed},
+            {
+                "weights": path,
+                "backbone": plan.params.backbone,
+                "faces": plan.params.faces,
+                "precision": plan.params.precision,
+                "seed": plan.params.seed,
+            },
             also=there,
         )
 

@@ -1,11 +1,13 @@
 """Stages of the report: figures, contact sheets, cards and pages, and what the report says of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r2m.plan.plan import BASE, BENCHMARKS, FORMATS, PROBE, RESULTS, Plan
 from r2m.plan.stage import Captioned, Job, Stage
 from r2m.report.data_card import CardContext
+
+Benchmarks = dict[str, dict[str, Path]]
 
 DATA_CARD = RESULTS / "data_card.md"
 MODEL_CARD = RESULTS / "model_card.md"
@@ -30,8 +32,9 @@ PAGES = {
 }
 
 
-def stages(plan: Plan) -> list[Stage]:
-    """Return the stages of a plan that readers see the outputs of."""
+def stages(plan: Plan, earlier: Sequence[Stage]) -> list[Stage]:
+    """Return the stages of a plan that readers see the outputs of; they tell what the `earlier` ones took."""
+    benchmarks = benchmark_files(earlier)
     return [
         heatmap(plan),
         dumbbell(plan),
@@ -42,11 +45,22 @@ def stages(plan: Plan) -> list[Stage]:
         tuning(plan),
         contact_sheet(plan),
         data_card(plan),
-        model_card(plan),
+        model_card(plan, benchmarks),
         settings(plan),
-        runtimes(plan),
+        runtimes(plan, benchmarks),
         pages(plan),
     ]
+
+
+def benchmark_files(stages: Sequence[Stage]) -> Benchmarks:
+    """Return the benchmark files of the jobs of some stages, by stage and job."""
+    files: Benchmarks = {}
+    for stage in stages:
+        for wildcards in stage.instances if stage.is_benchmarked else ():
+            path = Path(stage.benchmark.format(**wildcards))
+            name, *job = path.relative_to(BENCHMARKS).with_suffix("").parts
+            files.setdefault(name, {})["/".join(job)] = path
+    return files
 
 
 def figure(
@@ -215,7 +229,7 @@ def data_card(plan: Plan) -> Stage:
     return Stage("data_card", {"out": str(DATA_CARD)}, job, is_benchmarked=False)
 
 
-def model_card(plan: Plan) -> Stage:
+def model_card(plan: Plan, benchmarks: Benchmarks) -> Stage:
     """What the merged detector is, how well it does and how to load it."""
 
     def job() -> Job:
@@ -239,7 +253,7 @@ def model_card(plan: Plan) -> Stage:
             },
             {"out": MODEL_CARD},
             {
-                "benchmarks": BENCHMARKS,
+                "benchmarks": benchmarks,
                 "faces": params.faces,
                 "context": card_context(plan),
                 "device": params.device,
@@ -278,7 +292,7 @@ def params_that_ran(plan: Plan) -> dict[str, Any]:
     return plan.params.model_copy(update={"merge": merge}).model_dump(mode="json", exclude_none=True)
 
 
-def runtimes(plan: Plan) -> Stage:
+def runtimes(plan: Plan, benchmarks: Benchmarks) -> Stage:
     """Time and memory that the stages took."""
 
     def job() -> Job:
@@ -287,7 +301,7 @@ def runtimes(plan: Plan) -> Stage:
             "r2m.report.stages:runtimes",
             {},
             {"out": RUNTIMES},
-            {"benchmarks": BENCHMARKS},
+            {"benchmarks": benchmarks},
             also=plan.all_scores,
         )
 

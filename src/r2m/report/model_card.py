@@ -12,20 +12,21 @@ from typing import Any
 import pandas as pd
 import timm
 
-from r2m import __version__, manifest
+from r2m import manifest
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.evaluate.metrics import METRICS
 from r2m.evaluate.protocols import PROTOCOLS, read_table
 from r2m.merge import registry
 from r2m.models import checkpoint
-from r2m.models.digests import sha256_of
-from r2m.models.images import normalization
+from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
+from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
 from r2m.report.data_card import STAND_INS, CardContext, families_of, read_receipt
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import markdown_table
+from r2m.version import __version__
 
 SHARED_STAGES = ("finetune", "task_vector")
 OWN_STAGES = ("statistics", "tune", "real_component", "residual", "merge")
@@ -60,7 +61,7 @@ def logits(images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the card is made from: `specialists` by name; `benchmarks` is a folder, which may be empty."""
+    """What the card is made from: `specialists` by name; `benchmarks` by stage and job, some of which may be missing."""
 
     model: Path
     report: Path
@@ -72,7 +73,7 @@ class Sources:
     table: Path
     models: Path
     intervals: Path
-    benchmarks: Path
+    benchmarks: Mapping[str, Mapping[str, Path]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Part:
     """A checkpoint: its metadata, the hash of its tensors, and how many tensors and parameters it has."""
 
     metadata: dict[str, str]
-    sha256: str
+    digest: str
     tensors: int
     parameters: int
 
@@ -130,7 +131,7 @@ def read_part(path: Path, *wanted: str) -> Part:
         if missing:
             raise R2MError(f"{path}: expected a checkpoint of the workflow; its metadata lack {missing[0]}")
         count = sum(entry.numel for entry in weights.entries.values())
-        return Part(known, sha256_of(weights), len(weights.entries), count)
+        return Part(known, weights_digest(weights), len(weights.entries), count)
 
 
 def read_metrics(path: Path, variant: str) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def _parts(
     chosen: Mapping[str, Any],
     context: CardContext,
 ) -> list[str]:
-    rows = [(f"base, from `{base.metadata.get('source', sources.base.name)}`", "–", "–", f"`{base.sha256}`")]
+    rows = [(f"base, from `{base.metadata.get('source', sources.base.name)}`", "–", "–", f"`{base.digest}`")]
     for name in sorted(specialists, key=_place(context)):
         part = specialists[name]
         fakes, reals = training_counts(images, json.loads(part.metadata["generators"]))
@@ -180,16 +181,16 @@ def _parts(
         selected = json.loads(part.metadata["selected"])["val_auc"]
         known = context.generators.get(name)
         title = f"specialist {context.generator_label(name)}{f' ({known.family})' if known else ''}"
-        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{part.sha256}`"))
-    rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.sha256}`"))
+        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{part.digest}`"))
+    rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.digest}`"))
     with open(sources.model, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [
-        *markdown_table(["part", "training images", "val AUC", "SHA-256 of the tensors"], rows, "llll"),
+        *markdown_table(["part", "training images", "val AUC", "digest of the tensors"], rows, "llll"),
         "",
         f"The merged model is `{sources.model}`: {merged.tensors} tensors, {merged.parameters / 1e6:.1f}"
         f" million parameters, {sources.model.stat().st_size / 1e6:.1f} MB. SHA-256 of the file: `{digest}`."
-        " The hashes in the table are of names, types, shapes and values, whatever file holds them.",
+        " The digests in the table are of names, types, shapes and values, whatever file holds them.",
         "",
         "Val AUC: of a specialist on its own generators, of the merged model the mean over all trained ones."
         " The test split took part in neither. `results/data_card.md` says what the images are.",
@@ -320,8 +321,8 @@ def _loading(
     ]
 
 
-def _cost(folder: Path, variant: str) -> list[str]:
-    benchmarks = read_benchmarks(folder)
+def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
+    benchmarks = read_benchmarks(files)
     own = benchmarks["job"].map(lambda job: job.split("/")[0] == variant).astype(bool)
     wanted = benchmarks["stage"].isin(SHARED_STAGES) | (benchmarks["stage"].isin(OWN_STAGES) & own)
     if not wanted.any():

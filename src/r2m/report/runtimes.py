@@ -1,49 +1,33 @@
 """What the stages of the workflow took: time and memory, from Snakemake's benchmark files."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from r2m.errors import R2MError
 
-# In the order in which the data passes through them; stages that are not named here follow by name.
-STAGES = (
-    "source",
-    "base",
-    "faces",
-    "forge",
-    "trunk",
-    "finetune",
-    "joint",
-    "joint_multiclass",
-    "probe",
-    "task_vector",
-    "statistics",
-    "tune",
-    "real_component",
-    "residual",
-    "merge",
-    "score",
-)
 # Snakemake's columns: wall-clock and CPU seconds, and the greatest resident memory in MiB.
 MEASURED = {"s": "wall_seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_mib"}
 TOTAL = "all"
 
 
-def read_benchmarks(folder: str | Path) -> pd.DataFrame:
-    """Read all `STAGE/JOB.tsv` and `STAGE.tsv` below a folder: one row per job, NaN where not measured.
+def read_benchmarks(files: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
+    """Read the benchmark files of jobs, given by stage and job: one row per job, NaN where not measured.
 
-    Columns are stage, job (path below the stage, without suffix), wall_seconds, cpu_seconds and peak_mib.
+    Columns are stage, job, wall_seconds, cpu_seconds and peak_mib. Files that are not there are left out: the
+    results of those jobs came from DVC.
 
     Raises:
         R2MError: a file that is no benchmark of Snakemake's.
     """
-    folder = Path(folder)
-    parts = []
-    for path in sorted(folder.rglob("*.tsv")):
-        stage, *job = path.relative_to(folder).with_suffix("").parts
-        parts.append(_read(path).assign(stage=stage, job="/".join(job)))
+    parts = [
+        _read(path).assign(stage=stage, job=job)
+        for stage, jobs in files.items()
+        for job, path in jobs.items()
+        if path.exists()
+    ]
     columns = ["stage", "job", *MEASURED.values()]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
@@ -68,13 +52,11 @@ def _read(path: Path) -> pd.DataFrame:
 def runtime_table(benchmarks: pd.DataFrame) -> pd.DataFrame:
     """Sum the jobs of each stage: columns stage, jobs, cpu_seconds, wall_seconds and peak_mib.
 
-    The peak is that of the greatest job. A last row `all` holds the whole; without jobs there is no row.
+    Stages come in their first order. The peak is that of the greatest job. A last row `all` holds the whole; without jobs there is no row.
     """
-    others = sorted(set(benchmarks["stage"]) - set(STAGES))
-    order = [*STAGES, *others, TOTAL]
     summed = (
         pd.concat([benchmarks, benchmarks.assign(stage=TOTAL)])
-        .groupby("stage")
+        .groupby("stage", sort=False)
         .agg(
             jobs=("job", "size"),
             cpu_seconds=("cpu_seconds", "sum"),
@@ -82,4 +64,4 @@ def runtime_table(benchmarks: pd.DataFrame) -> pd.DataFrame:
             peak_mib=("peak_mib", "max"),
         )
     )
-    return summed.loc[[name for name in order if name in summed.index]].reset_index()
+    return summed.reset_index()

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from r2m import __version__
 from r2m.errors import R2MError
 from r2m.models.precision import autocast, resolve_device
 from r2m.options import as_yaml
 from r2m.report.table import markdown_table
+from r2m.version import __version__
 
 # What results depend on; a change elsewhere in the working tree is none of the run's.
 SOURCES = ("Snakefile", "workflow", "src", "params.yaml", "data/sources.txt")

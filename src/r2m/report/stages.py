@@ -171,7 +171,7 @@ def model_card(
     table: Path,
     models: Path,
     intervals: Path,
-    benchmarks: Path,
+    benchmarks: Mapping[str, Mapping[str, Path]],
     faces: FacesOptions,
     context: CardContext,
     device: str,
@@ -182,7 +182,7 @@ def model_card(
     """Write the card of a merged model that was scored on `device` in `precision`.
 
     `manifests` are those of the training sets, `table`, `models` and `intervals` files of results/tables, and
-    `benchmarks` the folder of Snakemake's benchmark files, which may be empty.
+    `benchmarks` Snakemake's benchmark files by stage and job, some of which may be missing.
 
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
@@ -200,11 +200,11 @@ def settings(*, models: Sequence[Path], params: Mapping[str, Any], out: Path) ->
     write_text(out, compose_settings(models, params))
 
 
-def runtimes(*, benchmarks: Path, out: Path) -> None:
+def runtimes(*, benchmarks: Mapping[str, Mapping[str, Path]], out: Path) -> None:
     """Write the sums of the benchmark files below a folder as CSV; seconds with one decimal, whole MiB."""
     jobs = read_benchmarks(benchmarks)
     if jobs.empty:
-        logger.warning("%s: no benchmark files; the results were made elsewhere", benchmarks)
+        logger.warning("there are no benchmark files; the results were made elsewhere")
     summed = runtime_table(jobs)
     seconds = {name: summed[name].round(1) for name in ("cpu_seconds", "wall_seconds")}
     peak = summed["peak_mib"].round().astype("Int64")

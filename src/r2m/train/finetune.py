@@ -2,8 +2,10 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,34 +13,32 @@ from tqdm import tqdm
 
 from r2m.errors import R2MError
 from r2m.models.backbone import Detector
+from r2m.models.heads import HEAD
 from r2m.models.precision import autocast
 from r2m.seeding import derive
+from r2m.session import Session
 from r2m.train import state
 from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import PairSampler, rows_of
-from r2m.train.predict import mean_auc, predict
 from r2m.train.state import Progress
-from r2m.trunk.inputs import Inputs
+from r2m.train.validation import generator_aucs
 from r2m.trunk.options import AugmentOptions
 
 logger = logging.getLogger(__name__)
 
 
 def finetune(
-    detector: Detector,
-    inputs: Inputs,
-    generators: list[str],
+    session: Session,
+    generators: Sequence[str],
     options: FinetuneOptions,
     augment: AugmentOptions | None,
     *,
     name: str,
     seed: int,
-    device: torch.device,
-    precision: str,
     state_path: Path,
     fingerprint: str,
 ) -> Progress:
-    """Train `detector` in place and return the progress, with the tensors of the best val AUC in `best`.
+    """Train the session's detector and return the progress, with the tensors of the best val AUC in `best`.
 
     A head with one output learns Fake against Real; one with more learns the class of every image, which is 0
     for Real and then the place of its generator in `generators`.
@@ -49,7 +49,7 @@ def finetune(
     Raises:
         R2MError: no images in a split, or a loss that is not finite.
     """
-    detector.to(device)
+    detector, inputs, device = session.detector, session.inputs, session.device
     optimizer = _optimizer(detector, options)
     fakes, reals = rows_of(inputs, generators, "train")
     sampler = PairSampler(fakes, reals, options.pairs, seed, name)
@@ -62,19 +62,19 @@ def finetune(
         batch = inputs.fetch(rows, augment, derive(seed, "augment", name, str(step))).to(device)
         targets = torch.tensor(
             [
-                classes[one] if label else 0
-                for one, label in zip(rows["generator"], rows["label"], strict=True)
+                classes[generator] if label else 0
+                for generator, label in zip(rows["generator"], rows["label"], strict=True)
             ],
             device=device,
         )
-        loss = _step(detector, optimizer, batch, targets, options, step, precision)
+        loss = _step(detector, optimizer, batch, targets, options, step, session.precision)
         if not math.isfinite(loss):
             raise R2MError(f"{name}: the loss is {loss} at step {step + 1}; try a smaller finetune.lr")
         progress.step = step + 1
         progress.losses.append(loss)
         bar.update()
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
-            auc = _validate(detector, inputs, generators, device, precision)
+            auc = _validate(session, generators)
             _record(progress, detector, auc, name)
         if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
             state.save(state_path, fingerprint, progress, detector, optimizer)
@@ -111,7 +111,7 @@ def _optimizer(detector: Detector, options: FinetuneOptions) -> torch.optim.Adam
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name.startswith("head."), parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((name.startswith(HEAD), parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
@@ -155,9 +155,7 @@ def objective(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
-def _validate(
-    detector: Detector, inputs: Inputs, generators: list[str], device: torch.device, precision: str
-) -> float:
-    fakes, reals = rows_of(inputs, generators, "val")
-    fake_logits = predict(detector, inputs, fakes, device, precision)
-    return mean_auc(fakes, fake_logits, reals, predict(detector, inputs, reals, device, precision))
+def _validate(session: Session, generators: Sequence[str]) -> float:
+    """Return the mean over `generators` of val AUC."""
+    aucs = generator_aucs(session, *rows_of(session.inputs, generators, "val"))
+    return float(np.mean(list(aucs.values())))

@@ -1,7 +1,7 @@
 """Which images make up a batch: fakes, each with the real it was made from."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,13 @@ from r2m.trunk.inputs import Inputs
 logger = logging.getLogger(__name__)
 
 
-def rows_of(inputs: Inputs, generators: list[str], split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def rows_of(inputs: Inputs, generators: Sequence[str], split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the fakes of `generators` and the reals of the same domains in one split.
 
     Raises:
         R2MError: a generator has no fakes there, or its domain no reals.
     """
-    fakes = inputs.select(generator=generators, label=1, split=split)
+    fakes = inputs.select(generator=list(generators), label=1, split=split)
     for generator in generators:
         if not (fakes["generator"] == generator).any():
             raise R2MError(f"generator {generator}: no fakes in the split {split!r} of its manifest")

@@ -3,19 +3,24 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from r2m import manifest
 from r2m.errors import R2MError
 from r2m.models import checkpoint
-from r2m.models.images import load_images, normalization
+from r2m.models.backbone import Detector
 from r2m.models.options import BackboneOptions
+from r2m.models.precision import outputs
+from r2m.models.preprocess import load_images, normalization, stacked
 from r2m.models.weights import open_weights
 from r2m.trunk.augment import augment
 from r2m.trunk.options import AugmentOptions
@@ -57,7 +62,7 @@ class Inputs:
             if trunks:
                 expected = {
                     "images": images_digest(frame),
-                    "backbone": json.dumps(backbone.model_dump(), sort_keys=True),
+                    "backbone": json.dumps(trunk_options(backbone), sort_keys=True),
                     "base_hash": base_hash,
                 }
                 self._index(frame, trunks[i], expected)
@@ -82,6 +87,11 @@ class Inputs:
         if options is not None:
             images = augment(images, options, seed)
         return (images - self._mean) / self._std
+
+    def batches(self, rows: pd.DataFrame, size: int) -> Iterator[Tensor]:
+        """Yield the input of `rows`, in their order, `size` of them at a time."""
+        for start in range(0, len(rows), size):
+            yield self.fetch(rows.iloc[start : start + size])
 
     def _index(self, frame: pd.DataFrame, trunk: Path, expected: Mapping[str, str | None]) -> None:
         stored = checkpoint.read_metadata(trunk)
@@ -119,3 +129,28 @@ def images_digest(frame: pd.DataFrame) -> str:
     """Return a digest of the ids, domains and splits of a manifest's rows."""
     text = "\n".join(frame["image_id"] + "\t" + frame["domain"] + "\t" + frame["split"])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def trunk_options(backbone: BackboneOptions) -> dict[str, Any]:
+    """Return the options that activations depend on: all but the head's."""
+    return backbone.model_dump(exclude={"head"})
+
+
+def detector_input(
+    detector: Detector,
+    images: Sequence[NDArray[np.uint8]],
+    backbone: str,
+    device: torch.device,
+    precision: str,
+) -> Tensor:
+    """Return what `detector.forward` takes of BGR images (H, W, 3) of its size, `(B, …)` in fp32.
+
+    That is the normalized images, or with a trunk its activations, rounded to half precision like those that
+    the stage `trunk` keeps. The detector has to be in evaluation mode.
+    """
+    mean, std = normalization(backbone)
+    normalized = ((stacked(images) - mean) / std).to(device)
+    if detector.first_trainable is None:
+        return normalized
+    (activations,) = outputs(detector.trunk, [normalized], device, precision)
+    return activations.half().float().to(device)

@@ -45,7 +45,7 @@ def write_merged(
     """
     chosen = read_chosen(tune)
     base_tensors, _ = checkpoint.load(base)
-    base_hash = checkpoint.sha256(base_tensors)
+    base_hash = checkpoint.digest(base_tensors)
     if isinstance(chosen.options, R2M):
         if real_file is None or not residuals or task_vectors:
             raise R2MError(f"variant {chosen.variant!r}: r2m takes --real and --residual, no --task-vector")
@@ -88,7 +88,7 @@ def _update(
 def _r2m_update(options: R2M, base_hash: str, real_file: Path, files: Mapping[str, Path]) -> Update:
     component, metadata = read_real_component(real_file)
     tensors, residual_metadata = read_same_base({"real": real_file, **files}, base_hash)
-    real_hash = checkpoint.sha256(tensors.pop("real"))
+    real_hash = checkpoint.digest(tensors.pop("real"))
     residual_metadata.pop("real")
     if sorted(files) != sorted(component.names):
         raise R2MError(

@@ -44,7 +44,7 @@ def write_residual(
         "specialist": specialist,
         "options": options.model_dump(exclude_none=True),
         "inputs": inputs,
-        "real_hash": checkpoint.sha256(real.to_tensors(component)),
+        "real_hash": checkpoint.digest(real.to_tensors(component)),
         "report": described,
     }
     checkpoint.save(out, residual.to_tensors(result), provenance)

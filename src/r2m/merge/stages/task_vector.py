@@ -20,7 +20,7 @@ def write_task_vector(base: Path, specialist: Path, out: Path, head: Path) -> No
     """
     base_tensors, _ = checkpoint.load(base)
     tensors, metadata = checkpoint.load(specialist)
-    base_hash = checkpoint.sha256(base_tensors)
+    base_hash = checkpoint.digest(base_tensors)
     if metadata.get("base_hash") != base_hash:
         raise R2MError(
             f"{specialist}: made from base {metadata.get('base_hash')}, but {base} has the hash {base_hash}"
@@ -32,6 +32,6 @@ def write_task_vector(base: Path, specialist: Path, out: Path, head: Path) -> No
     changes = task_vector(base_tensors, backbone)
     if not changes:
         logger.warning("%s: equal to the base, the task vector is empty", specialist)
-    provenance = {**metadata, "specialist_hash": checkpoint.sha256(tensors)}
+    provenance = {**metadata, "specialist_hash": checkpoint.digest(tensors)}
     checkpoint.save(out, changes, provenance)
     checkpoint.save(head, head_tensors, provenance)

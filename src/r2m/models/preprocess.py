@@ -1,4 +1,4 @@
-"""Encoded crops as normalized model input."""
+"""Images as the detector's input: read, resized, normalized."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from r2m.errors import R2MError
@@ -33,5 +34,11 @@ def load_images(paths: Sequence[str | Path], size: int) -> Tensor:
             raise R2MError(f"{path}: cannot be read as an image, though the manifest lists it")
         if image.shape[:2] != (size, size):
             raise R2MError(f"{path}: is {image.shape[1]}×{image.shape[0]} px; expected {size}×{size}")
-        images.append(image[..., ::-1])
-    return torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()).float().div_(255)
+        images.append(image.astype(np.uint8, copy=False))
+    return stacked(images)
+
+
+def stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Return BGR images `(H, W, 3)` of one size as RGB `(B, 3, H, W)` in [0, 1]."""
+    rgb = np.stack([image[..., ::-1] for image in images]).transpose(0, 3, 1, 2)
+    return torch.from_numpy(rgb.copy()).float().div_(255)

@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from detector_samples import CONVNET, VIT, WEIGHTS, random_weights
 from r2m.models.backbone import Detector
-from r2m.models.layers import recorded_layers
+from r2m.models.blocks import recorded_blocks
 from r2m.models.options import BackboneOptions
 
 WHOLE = VIT.model_copy(update={"trainable_blocks": "all"})
@@ -26,7 +26,7 @@ def test_layers_are_the_pooled_outputs_of_the_blocks(options):
     assert isinstance(vit, VisionTransformer)
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     x = images if detector.first_trainable is None else detector.trunk(images)
-    with torch.inference_mode(), recorded_layers(detector) as recorded:
+    with torch.inference_mode(), recorded_blocks(detector) as recorded:
         detector.features(x)
         detector.features(x[:1])
     first = detector.first_trainable or 0
@@ -42,14 +42,14 @@ def test_layers_are_the_pooled_outputs_of_the_blocks(options):
 
 def test_hooks_go_when_the_context_closes():
     detector = detector_of(VIT)
-    with pytest.raises(ZeroDivisionError), recorded_layers(detector) as recorded:
+    with pytest.raises(ZeroDivisionError), recorded_blocks(detector) as recorded:
         raise ZeroDivisionError
-    detector.features(torch.zeros(1, 17, detector.head.in_features))
+    detector.features(torch.zeros(1, 17, detector.width))
     assert not any(recorded.values())
 
 
 def test_convolutional_networks_have_no_layers():
     detector = detector_of(CONVNET)
-    with recorded_layers(detector) as recorded:
+    with recorded_blocks(detector) as recorded:
         assert detector.features(torch.zeros(1, 3, 32, 32)).shape[0] == 1
     assert recorded == {}

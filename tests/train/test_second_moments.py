@@ -6,15 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detector_samples import CONVNET, VIT, load_detector
+from detector_samples import CONVNET, VIT, load_detector, session_of
 from r2m.errors import R2MError
 from r2m.models.options import BackboneOptions
-from r2m.train.statistics import KINDS, compute, draw
+from r2m.train.second_moments import STATISTICS, compute, draw
 from r2m.trunk.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = torch.device("cpu")
 GENERATORS = ["swap", "up"]
 WHOLE_VIT = BackboneOptions(**VIT.model_dump() | {"trainable_blocks": "all"})
 
@@ -36,7 +35,7 @@ def whole_vit(image_sets, base_files):
 
 def statistics(kind, detector, inputs, images=6):
     rows = draw(inputs, GENERATORS, images, 0, "a")
-    return compute(kind, detector, inputs, rows, CPU, "fp32"), rows
+    return compute(kind, session_of(detector, inputs), rows), rows
 
 
 def naive_fisher(detector, batch):
@@ -86,7 +85,7 @@ def test_fisher_of_a_convolutional_network(image_sets, base_files):
 @pytest.mark.parametrize(("setting", "first"), [("vit", 4), ("whole_vit", 0)])
 def test_regmean_equals_products_of_plain_inputs(setting, first, request, monkeypatch):
     detector, inputs = request.getfixturevalue(setting)
-    monkeypatch.setattr("r2m.train.statistics.BATCH", 4)  # the last batch is a part of one
+    monkeypatch.setattr("r2m.train.second_moments.BATCH", 4)  # the last batch is a part of one
     found, rows = statistics("regmean", detector, inputs)
     layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     assert list(found) == [f"blocks.{i}.{layer}.weight" for i in range(first, 6) for layer in layers]
@@ -147,7 +146,7 @@ def test_drawn_images_are_balanced_seeded_and_of_the_training_split(vit):
     assert every["label"].value_counts().to_dict() == {0: 8, 1: 8}, "as many fakes as there are reals"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STATISTICS)
 def test_a_specialist_that_broke_down_is_refused(vit, kind):
     detector, inputs = vit
     detector.backbone.blocks[4].norm1.weight.data[0] = math.nan

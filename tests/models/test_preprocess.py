@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from r2m.errors import R2MError
-from r2m.models.images import load_images, normalization
+from r2m.models.preprocess import load_images, normalization
 
 
 def test_rgb_in_the_order_of_the_paths(tmp_path):

@@ -2,8 +2,7 @@ import cv2
 import torch
 
 from detector_samples import CONVNET, VIT, load_detector
-from r2m.trunk.fresh import detector_input
-from r2m.trunk.inputs import Inputs
+from r2m.trunk.inputs import Inputs, detector_input
 
 
 def images_of(rows):

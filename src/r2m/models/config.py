@@ -1,0 +1,81 @@
+"""What a checkpoint says of the detector in it, so that it can be used without `params.yaml`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from r2m.data.options import FacesOptions
+from r2m.errors import R2MError
+from r2m.models.options import BackboneOptions
+from r2m.models.preprocess import normalization
+
+KEY = "detector"
+
+
+class DetectorConfig(BaseModel):
+    """The metadata `detector` of a checkpoint, stored as JSON.
+
+    `backbone` is a timm model, `head` a name of `r2m.models.heads`. Crops of `crop_size` pixels, aligned to
+    ArcFace's template at `margin`, are resized to `image_size` and normalized by `mean` and `std` (RGB).
+    `labels` name the classes, Real first; an image is fake where the probability of all others together is
+    at least `threshold`. `precision` (auto, fp32 or bf16) is that of training.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    backbone: str
+    head: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_size: int
+    margin: float
+    precision: str
+    labels: tuple[str, ...] = ("real", "fake")
+    threshold: float = 0.5
+
+
+def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) -> DetectorConfig:
+    """Return the description of the detectors that options make."""
+    mean, std = ((v[0].item(), v[1].item(), v[2].item()) for v in normalization(backbone.name))
+    return DetectorConfig(
+        backbone=backbone.name,
+        head=backbone.head,
+        image_size=backbone.image_size,
+        mean=mean,
+        std=std,
+        crop_size=faces.crop_size,
+        margin=faces.margin,
+        precision=precision,
+    )
+
+
+def read_config(metadata: Mapping[str, str], path: Path) -> DetectorConfig:
+    """Return the description in a checkpoint's metadata.
+
+    Raises:
+        R2MError: there is none, or it lacks a value.
+    """
+    if KEY not in metadata:
+        raise R2MError(
+            f"{path}: its metadata lack {KEY!r}, which tells backbone, input and labels; expected a"
+            " detector that the workflow made, by this version of r2m"
+        )
+    try:
+        return DetectorConfig.model_validate_json(metadata[KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, (KEY, *first["loc"])))
+        raise R2MError(f"{path}: its metadata: {key}: {first['msg']}") from error
+
+
+def inherited(base: Mapping[str, str], path: Path, **changes: Any) -> dict[str, Any]:
+    """Return the metadata that a model has from those of its `base`, with `changes` of `DetectorConfig`.
+
+    A base that no r2m wrote describes no detector: then neither does the model.
+    """
+    if KEY not in base:
+        return {}
+    return {KEY: read_config(base, path).model_copy(update=changes).model_dump(mode="json")}

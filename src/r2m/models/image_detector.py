@@ -1,0 +1,166 @@
+"""Detectors from their files alone, for images wherever they come from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from scipy.special import expit
+from torch import Tensor
+
+from r2m.data.encode import Image, resized
+from r2m.data.images import bgr_of, read_image
+from r2m.data.listing import list_images
+from r2m.errors import R2MError
+from r2m.models import checkpoint
+from r2m.models.backbone import Detector
+from r2m.models.config import DetectorConfig, read_config
+from r2m.models.digests import weights_digest
+from r2m.models.heads import HEAD
+from r2m.models.options import BackboneOptions
+from r2m.models.precision import outputs, resolve_device
+from r2m.models.preprocess import stacked
+from r2m.models.weights import open_weights
+
+BATCH = 64
+
+ImageLike = str | Path | Pillow.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageDetector:
+    """A detector of forged faces, made by `load`.
+
+    It takes aligned face crops, one or many: paths, PIL images, or RGB arrays (H, W, 3) of uint8, or one
+    array of many. They are
+    resized as those that it was trained on. `config` describes it, `metadata` are all that its file says.
+    """
+
+    model: Detector
+    config: DetectorConfig
+    metadata: dict[str, str]
+    device: torch.device
+    precision: str
+
+    def logits(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH) -> NDArray[np.float32]:
+        """Return the logits (n,) of being fake, in the order of the images.
+
+        Raises:
+            R2MError: an image that cannot be read or is none; the path, or its place, is named.
+        """
+        if isinstance(images, str | Path | Pillow.Image):
+            images = [images]
+        elif isinstance(images, np.ndarray):
+            images = list(images) if images.ndim == 4 else [images]
+        batches = outputs(self.model, self._batches(images, batch_size), self.device, self.precision)
+        return np.concatenate([np.zeros(0, np.float32), *(logits.float().numpy() for logits in batches)])
+
+    def probabilities(
+        self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH
+    ) -> NDArray[np.float64]:
+        """Return the probabilities (n,) of being fake; raises like `logits`."""
+        return expit(self.logits(images, batch_size).astype(np.float64))
+
+    def _batches(self, images: Iterable[ImageLike], size: int) -> Iterator[Tensor]:
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
+        side = self.config.image_size
+        crops = (resized(_bgr(image, place), side) for place, image in enumerate(images))
+        while batch := list(islice(crops, size)):
+            yield (stacked(batch) - mean) / std
+
+
+def load(
+    path: str | Path, base: str | Path | None = None, *, device: str = "auto", precision: str | None = None
+) -> ImageDetector:
+    """Return the detector in a checkpoint: a merged model, or a specialist with the `base` it was made from.
+
+    `device` is auto, cpu, cuda or mps; `precision` auto, fp32 or bf16, by default as in training.
+
+    Raises:
+        R2MError: a file that cannot be read or does not describe its detector, a specialist without its base,
+            or another base.
+    """
+    path = Path(path)
+    tensors, metadata = _read(path)
+    config = read_config(metadata, path)
+    options = BackboneOptions(
+        name=config.backbone, image_size=config.image_size, trainable_blocks="all", head=config.head
+    )
+    detector = Detector(options)
+    if HEAD + "weight" not in tensors:
+        raise R2MError(f"{path}: holds no head ({HEAD}weight); expected a specialist or a merged model")
+    lacking = sorted(detector.backbone.state_dict().keys() - tensors.keys())
+    if base is not None:
+        tensors = {**_read_base(Path(base), metadata.get("base_hash"), path), **tensors}
+    elif lacking:
+        raise R2MError(
+            f"{path}: lacks {lacking[0]!r} and {len(lacking) - 1} more tensors of the backbone, which"
+            " training did not change; give its base as well: r2m.load(path, base=...)"
+        )
+    detector.load_tensors(tensors, f"{path}: tensors", complete=True)
+    place = resolve_device(device)
+    return ImageDetector(detector.eval().to(place), config, metadata, place, precision or config.precision)
+
+
+def score(
+    images: str | Path | Sequence[str | Path], detector: ImageDetector, batch_size: int = BATCH
+) -> pd.DataFrame:
+    """Return path, logit, probability of being fake and label of images: all in a folder, or a list of files.
+
+    The label is the detector's for a probability beside its threshold. Images of a folder are those in its
+    sub-folders too, by path.
+
+    Raises:
+        R2MError: a folder without images, or an image that cannot be read.
+    """
+    if isinstance(images, str | Path):
+        folder = Path(images)
+        paths = [folder] if folder.is_file() else [folder / name for name in list_images(folder)]
+    else:
+        paths = [Path(path) for path in images]
+    logits = detector.logits(paths, batch_size)
+    probability = expit(logits.astype(np.float64))
+    real, fake = detector.config.labels[0], _fake_label(detector.config.labels)
+    label = np.where(probability >= detector.config.threshold, fake, real)
+    columns = {"path": list(map(str, paths)), "logit": logits, "probability": probability, "label": label}
+    return pd.DataFrame(columns)
+
+
+def _fake_label(labels: Sequence[str]) -> str:
+    """Return what all classes but the first are together."""
+    return labels[1] if len(labels) == 2 else "fake"
+
+
+def _bgr(image: ImageLike, place: int) -> Image:
+    """Return an image as BGR (H, W, 3)."""
+    try:
+        if isinstance(image, str | Path):
+            return read_image(Path(image))[0]
+        if isinstance(image, Pillow.Image):
+            return bgr_of(image)
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
+            return image[..., ::-1]
+    except (ValueError, OSError) as error:
+        name = image if isinstance(image, str | Path) else f"image {place}"
+        raise R2MError(f"{name}: {error}") from error
+    what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise R2MError(f"image {place}: {what}; expected a path, a PIL image, or RGB of uint8 (H, W, 3)")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with open_weights(path) as weights:
+        metadata = dict(weights.metadata)
+    return checkpoint.load_weights(path), metadata
+
+
+def _read_base(path: Path, base_hash: str | None, made: Path) -> dict[str, Tensor]:
+    with open_weights(path) as weights:
+        digest = weights_digest(weights)
+    if digest != base_hash:
+        raise R2MError(f"{made}: made from base {base_hash}, but {path} is {digest}")
+    return checkpoint.load_weights(path)

@@ -1,0 +1,58 @@
+"""How well a detector tells the fakes of each generator from reals, and where it is best cut."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from r2m.session import Session
+from r2m.train.pairs import rows_of
+from r2m.train.threshold import best_threshold
+
+
+def generator_aucs(session: Session, fakes: pd.DataFrame, reals: pd.DataFrame) -> dict[str, float]:
+    """Return generator → `aucs` of the session's detector on rows of its images."""
+    return aucs(fakes, session.predict(fakes), reals, session.predict(reals))
+
+
+def val_threshold(session: Session, generators: Sequence[str]) -> float:
+    """Return the `threshold` of the session's detector on the val split; raises R2MError without images."""
+    fakes, reals = rows_of(session.inputs, generators, "val")
+    return threshold(fakes, session.predict(fakes), reals, session.predict(reals))
+
+
+def aucs(
+    fakes: pd.DataFrame, fake_logits: np.ndarray, reals: pd.DataFrame, real_logits: np.ndarray
+) -> dict[str, float]:
+    """Return generator → AUC of its fakes against the reals of the same domains.
+
+    It is NaN where a logit is not finite.
+    """
+    result = {}
+    for generator, real, fake in _sets(fakes, fake_logits, reals, real_logits):
+        logits = np.concatenate([fake, real])
+        labels = np.concatenate([np.ones(len(fake)), np.zeros(len(real))])
+        finite = bool(np.isfinite(logits).all())
+        result[generator] = float(roc_auc_score(labels, logits)) if finite else math.nan
+    return result
+
+
+def threshold(
+    fakes: pd.DataFrame, fake_logits: np.ndarray, reals: pd.DataFrame, real_logits: np.ndarray
+) -> float:
+    """Return the probability from which on an image is best called fake (`best_threshold`)."""
+    sets = _sets(fakes, fake_logits.astype(float), reals, real_logits.astype(float))
+    return float(expit(best_threshold([(real, fake) for _, real, fake in sets])[0]))
+
+
+def _sets(
+    fakes: pd.DataFrame, fake_logits: np.ndarray, reals: pd.DataFrame, real_logits: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield every generator with the logits of the reals of its fakes' domains, and of its fakes."""
+    for generator in dict.fromkeys(fakes["generator"]):
+        own = (fakes["generator"] == generator).to_numpy()
+        same_domain = reals["domain"].isin(fakes.loc[own, "domain"]).to_numpy()
+        yield generator, real_logits[same_domain], fake_logits[own]

@@ -1,0 +1,152 @@
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import r2m
+from detector_samples import CONVNET, SIZE, VIT, load_detector, session_of
+from r2m.errors import R2MError
+from r2m.models import checkpoint
+from r2m.models.config import KEY, DetectorConfig, inherited, read_config
+from r2m.trunk.inputs import Inputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, base_files):
+    """A detector with all its tensors, described as its base is."""
+    path = tmp_path_factory.mktemp("whole") / "model.safetensors"
+    tensors, metadata = checkpoint.load(base_files["convnet"])
+    head, _ = checkpoint.load(base_files["convnet"].parent / "initial_head.safetensors")
+    checkpoint.save(path, tensors | head, metadata)
+    return path
+
+
+@pytest.fixture(scope="module")
+def specialist(tmp_path_factory, base_files):
+    """The tensors that training changes."""
+    path = tmp_path_factory.mktemp("part") / "model.safetensors"
+    _, metadata = checkpoint.load(base_files["vit"])
+    detector = load_detector(base_files["vit"], VIT)
+    checkpoint.save(path, detector.trainable_state(), metadata)
+    return path
+
+
+@pytest.fixture
+def paths(image_sets):
+    return list(Inputs(image_sets.paths("drawn"), [], CONVNET).rows["path"])[:5]
+
+
+def test_logits_are_those_of_the_session(whole, paths, image_sets, base_files):
+    detector = r2m.load(whole, device="cpu")
+    inputs = Inputs(image_sets.paths("drawn"), [], CONVNET)
+    session = session_of(load_detector(base_files["convnet"], CONVNET), inputs)
+    expected = session.predict(inputs.rows.iloc[:5])
+    np.testing.assert_array_equal(detector.logits(paths), expected)
+    np.testing.assert_allclose(detector.logits(paths, batch_size=2), expected, atol=1e-6)
+    np.testing.assert_allclose(detector.probabilities(paths), 1 / (1 + np.exp(-expected)), rtol=1e-6)
+
+
+def test_images_of_any_kind(whole, paths):
+    detector = r2m.load(whole, device="cpu")
+    expected = detector.logits(paths)
+    arrays = [cv2.imread(path)[..., ::-1] for path in paths]
+    for images in (arrays, np.stack(arrays), [Image.open(path) for path in paths], iter(paths)):
+        np.testing.assert_array_equal(detector.logits(images), expected)
+    for image in (paths[0], arrays[0], Image.open(paths[0])):
+        np.testing.assert_allclose(detector.logits(image), expected[:1], atol=1e-6)
+    assert detector.logits([]).shape == (0,)
+
+
+def test_images_are_resized_as_the_workflow_does(whole, paths):
+    detector = r2m.load(whole, device="cpu")
+    large = cv2.resize(cv2.imread(paths[0]), (3 * SIZE, 3 * SIZE), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(large, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(detector.logits(large[..., ::-1]), detector.logits(small[..., ::-1]))
+
+
+def test_a_specialist_needs_its_base(specialist, base_files, image_sets, paths, trunk_files):
+    with pytest.raises(R2MError, match=r"lacks 'blocks\.0.* more tensors of the backbone.*base=\.\.\."):
+        r2m.load(specialist)
+    with pytest.raises(R2MError, match=r"made from base blake3:\w+, but .*convnet.*"):
+        r2m.load(specialist, base_files["convnet"])
+    detector = r2m.load(specialist, base_files["vit"], device="cpu")
+    inputs = Inputs(image_sets.paths("drawn"), [trunk_files["drawn"]], VIT)
+    session = session_of(load_detector(base_files["vit"], VIT), inputs)
+    np.testing.assert_allclose(detector.logits(paths), session.predict(inputs.rows.iloc[:5]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("absent.png", r"absent\.png: cannot be read"),
+        (np.zeros((8, 8, 3)), r"image 0: float64 \(8, 8, 3\); expected a path, a PIL image, or RGB of uint8"),
+        (np.zeros((8, 8), np.uint8), r"image 0: uint8 \(8, 8\); expected"),
+        ([3], r"image 0: int; expected"),
+        (Image.new("RGB", (4, 4)), r"image 0: too small: 4×4 pixels"),
+    ],
+)
+def test_what_is_no_image_is_told(whole, image, message):
+    with pytest.raises(R2MError, match=message):
+        r2m.load(whole, device="cpu").logits(image)
+
+
+def test_score_of_a_folder_and_of_files(whole, tmp_path):
+    for name in ("b.png", "sub/a.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
+    detector = r2m.load(whole, device="cpu")
+    table = r2m.score(tmp_path, detector)
+    assert list(table) == ["path", "logit", "probability", "label"]
+    assert table["path"].tolist() == [str(tmp_path / "b.png"), str(tmp_path / "sub/a.png")]
+    np.testing.assert_allclose(table["probability"], detector.probabilities(list(table["path"])))
+    assert table["label"].tolist() == ["fake" if p >= 0.5 else "real" for p in table["probability"]]
+    listed = r2m.score([tmp_path / "sub/a.png", str(tmp_path / "b.png")], detector)
+    pd.testing.assert_frame_equal(listed.iloc[::-1].reset_index(drop=True), table, check_exact=False)
+    assert len(r2m.score(tmp_path / "b.png", detector)) == 1
+    with pytest.raises(R2MError, match="no such folder of images"):
+        r2m.score(tmp_path / "absent", detector)
+
+
+def test_labels_follow_the_threshold(whole, tmp_path, paths):
+    tensors, metadata = checkpoint.load(whole)
+    probability = r2m.load(whole, device="cpu").probabilities(paths)
+    for threshold, label in ((probability.min(), "fake"), (1.0, "real")):
+        changed = metadata | inherited(metadata, whole, threshold=float(threshold))
+        checkpoint.save(tmp_path / "m", tensors, changed)
+        assert set(r2m.score(paths, r2m.load(tmp_path / "m", device="cpu"))["label"]) == {label}
+
+
+def test_files_that_describe_no_detector(whole, tmp_path):
+    tensors, metadata = checkpoint.load(whole)
+    checkpoint.save(tmp_path / "old", tensors, {})
+    with pytest.raises(R2MError, match="old: its metadata lack 'detector', which tells backbone, input"):
+        r2m.load(tmp_path / "old")
+    config = json.loads(metadata[KEY])
+    del config["margin"]
+    checkpoint.save(tmp_path / "less", tensors, {KEY: config})
+    with pytest.raises(R2MError, match=r"less: its metadata: detector\.margin: Field required"):
+        r2m.load(tmp_path / "less")
+    checkpoint.save(tmp_path / "base", {k: t for k, t in tensors.items() if k[:5] != "head."}, metadata)
+    with pytest.raises(R2MError, match=r"base: holds no head \(head\.weight\)"):
+        r2m.load(tmp_path / "base")
+    with pytest.raises(R2MError, match="absent"):
+        r2m.load(tmp_path / "absent")
+
+
+def test_what_a_model_inherits(whole, tmp_path):
+    _, metadata = checkpoint.load(whole)
+    changed = inherited(metadata, whole, labels=("real", "swap", "up"), threshold=0.3)
+    checkpoint.save(tmp_path / "m", {"a": torch.zeros(1)}, changed)
+    config = read_config(checkpoint.read_metadata(tmp_path / "m"), tmp_path / "m")
+    before = read_config(metadata, whole)
+    assert config == DetectorConfig(
+        **before.model_dump() | {"labels": ("real", "swap", "up"), "threshold": 0.3}
+    )
+    assert inherited({}, whole, threshold=0.3) == {}
