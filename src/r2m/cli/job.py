@@ -14,12 +14,21 @@ from r2m.plan.stage import Job
 
 logger = logging.getLogger(__name__)
 
+PARAMS = click.option(
+    "--params",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="The configuration.",
+)
+
 
 @click.command()
 @click.argument("stage")
 @click.argument("words", nargs=-1, metavar="[WILDCARD=VALUE]...")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-@click.option("--params", "path", type=click.Path(path_type=Path), default=Path("params.yaml"))
+@PARAMS
 def command(stage: str, words: tuple[str, ...], threads: int, path: Path) -> None:
     """Run the jobs of one stage, such as `r2m job finetune swap seed=0`, whatever Snakemake thinks of them.
 

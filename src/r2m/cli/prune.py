@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
+from r2m.cli.job import PARAMS
+
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Remove the files; without it they are only listed.")
-@click.option("--params", "path", type=click.Path(path_type=Path), default=Path("params.yaml"))
+@PARAMS
 def command(yes: bool, path: Path) -> None:
     """List the files below results that params.yaml does not ask for, and remove them if told to."""
     from r2m.params import load

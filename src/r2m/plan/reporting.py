@@ -1,6 +1,7 @@
 """Stages of the report: figures, contact sheets, cards and pages, and what the report says of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from r2m.plan.plan import BASE, BENCHMARKS, FORMATS, PROBE, RESULTS, Plan

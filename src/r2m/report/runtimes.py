@@ -52,7 +52,8 @@ def _read(path: Path) -> pd.DataFrame:
 def runtime_table(benchmarks: pd.DataFrame) -> pd.DataFrame:
     """Sum the jobs of each stage: columns stage, jobs, cpu_seconds, wall_seconds and peak_mib.
 
-    Stages come in their first order. The peak is that of the greatest job. A last row `all` holds the whole; without jobs there is no row.
+    Stages come in their first order. The peak is that of the greatest job. A last row `all` holds the whole;
+    without jobs there is no row.
     """
     summed = (
         pd.concat([benchmarks, benchmarks.assign(stage=TOTAL)])
