@@ -13,6 +13,7 @@ from r2m.train.threshold import best_threshold
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+import r2m
 from detector_samples import VIT
 from r2m.errors import R2MError
 from r2m.evaluate import stages as evaluating
@@ -267,6 +268,11 @@ def test_tune_and_merge_agree(trained, tmp_path):
         for part in (val[val["generator"].isin(["real", name])] for name in NAMES)
     ]
     assert sum(aucs) / 2 == pytest.approx(chosen["val_auc"])
+    detector = r2m.load(tmp_path / "m", device="cpu")
+    assert detector.config.threshold == chosen["threshold"]
+    rows = scores.merge(pd.concat(map(pd.read_parquet, trained.files.manifests))[["image_id", "path"]])
+    table = r2m.score(rows["path"].tolist(), detector)
+    assert table["logit"].to_numpy() == pytest.approx(rows["logit"].to_numpy(), abs=5e-3)
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean"])

@@ -10,10 +10,13 @@ import torch
 from merge_samples import random_task_vectors
 from safetensors.torch import load_file, save_file
 
+from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.merge import api, blocks, engine, recipe, registry
 from r2m.merge.engine import Settings, merge_files
 from r2m.models import checkpoint, writer
+from r2m.models.config import config_of
+from r2m.models.options import BackboneOptions
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 DATA_FREE = [name for name in registry.names() if registry.get(name).statistics is None]
@@ -519,3 +522,19 @@ def test_a_truncated_file(tmp_path, files):
     with pytest.raises(R2MError, match=r"s1\.safetensors: corrupt or not a safetensors file \(truncated"):
         merge_files(asked(files, tmp_path / "m.safetensors"), Settings())
     assert left_over(tmp_path, files) == set()
+
+
+def test_what_the_base_says_of_the_detector_is_kept(tmp_path, files):
+    faces, backbone = FacesOptions(), BackboneOptions(name="test_vit", head="cosine")
+    config = config_of(backbone, faces, "fp32").model_dump(mode="json")
+    base = load_file(files["base"])
+    checkpoint.save(files["base"], base, {"detector": config})
+    merge_files(asked(files, tmp_path / "m.safetensors", head_prefix="head."), Settings())
+    tensors, metadata = checkpoint.load(tmp_path / "m.safetensors")
+    assert json.loads(metadata["detector"]) == config
+    heads = [load_file(path)["head.weight"] for name, path in files.items() if name != "base"]
+    directions = sum(head / head.norm() for head in heads) / len(heads)
+    torch.testing.assert_close(tensors["head.weight"], directions)
+    checkpoint.save(files["base"], base, {})
+    merge_files(asked(files, tmp_path / "n.safetensors"), Settings())
+    assert "detector" not in checkpoint.read_metadata(tmp_path / "n.safetensors")

@@ -39,6 +39,7 @@ from r2m.merge.survey import (
     survey,
     total,
 )
+from r2m.models.config import head_average, inherited
 from r2m.models.digests import weights_digest
 from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
@@ -262,7 +263,9 @@ class _Merge:
             return {key: file.tensor(key) for key in self.inputs.head if key in file.entries}
 
         heads = {name: of(file) for name, file in self.inputs.specialists.items()}
-        merged = merge_heads(heads, self.recipe.head or "average", of(self.inputs.base) or None)
+        base = self.inputs.base
+        average = head_average(base.metadata, base.path)
+        merged = merge_heads(heads, self.recipe.head or "average", of(base) or None, average)
         first = next(iter(heads.values()))
         return {
             key: tensor.to(output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
@@ -286,8 +289,9 @@ class _Merge:
         return found
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:
-        """Return the output's provenance."""
+        """Return the output's provenance, and what its base says of the detector."""
         return {
+            **inherited(self.inputs.base.metadata, self.inputs.base.path),
             "method": self.method.name,
             "options": self.options.model_dump(mode="json", exclude_none=True),
             "head": self.recipe.head or ("average" if self.inputs.head else ""),

@@ -8,6 +8,8 @@ from torch import Tensor
 from r2m.errors import R2MError
 from r2m.merge.tensors import Tensors, check
 
+Average = Callable[[Sequence[Tensors]], dict[str, Tensor]]
+
 
 def mean_head(heads: Sequence[Tensors]) -> dict[str, Tensor]:
     """Return the mean of the tensors of one name, in float32, computed in float64."""
@@ -18,7 +20,7 @@ def merge_heads(
     heads: Mapping[str, Tensors],
     rule: str,
     initial: Tensors | None = None,
-    average: Callable[[Sequence[Tensors]], dict[str, Tensor]] = mean_head,
+    average: Average = mean_head,
 ) -> dict[str, Tensor]:
     """Return one head from those of the specialists.
 

@@ -32,7 +32,7 @@ def convert(path: str | Path) -> dict[str, torch.Tensor]:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # onnx raises protobuf's own classes
         raise R2MError(f"{path}: not a readable ONNX file ({type(error).__name__}: {error})") from error
-    values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     floats = {name.removeprefix("vision_model."): value for name, value in values.items()}
     try:
         matrices = {
@@ -66,16 +66,16 @@ def _rename(floats: dict[str, np.ndarray], matrices: dict[str, np.ndarray]) -> d
     for i in range(depth):
         theirs, ours = f"encoder.layers.{i}", f"blocks.{i}"
         for norm, name in _NORMS.items():
-            for kind in ("weight", "bias"):
-                weights[f"{ours}.{name}.{kind}"] = floats[f"{theirs}.{norm}.{kind}"]
+            for parameter in ("weight", "bias"):
+                weights[f"{ours}.{name}.{parameter}"] = floats[f"{theirs}.{norm}.{parameter}"]
         for linear, name in _LINEARS.items():
             weights[f"{ours}.{name}.weight"] = matrices[f"{theirs}.{linear}"]
             weights[f"{ours}.{name}.bias"] = floats[f"{theirs}.{linear}.bias"]
-        projections = [f"self_attn.{one}_proj" for one in "qkv"]
+        projections = [f"self_attn.{part}_proj" for part in "qkv"]
         weights[f"{ours}.attn.qkv.weight"] = np.concatenate(
-            [matrices[f"{theirs}.{one}"] for one in projections]
+            [matrices[f"{theirs}.{projection}"] for projection in projections]
         )
         weights[f"{ours}.attn.qkv.bias"] = np.concatenate(
-            [floats[f"{theirs}.{one}.bias"] for one in projections]
+            [floats[f"{theirs}.{projection}.bias"] for projection in projections]
         )
     return weights

@@ -1,13 +1,16 @@
 """What a checkpoint says of the detector in it, so that it can be used without `params.yaml`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
+from r2m.models.heads import average_head
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 
@@ -79,3 +82,10 @@ def inherited(base: Mapping[str, str], path: Path, **changes: Any) -> dict[str, 
     if KEY not in base:
         return {}
     return {KEY: read_config(base, path).model_copy(update=changes).model_dump(mode="json")}
+
+
+def head_average(
+    base: Mapping[str, str], path: Path
+) -> Callable[[Sequence[Mapping[str, Tensor]]], dict[str, Tensor]]:
+    """Return what averages heads of the type that the metadata of a `base` name, or linear ones."""
+    return partial(average_head, head=read_config(base, path).head) if KEY in base else average_head

@@ -98,9 +98,12 @@ def mean_tensors(heads: Sequence[Tensors]) -> dict[str, Tensor]:
 
 
 def average_head(heads: Sequence[Tensors], head: str = "linear") -> dict[str, Tensor]:
-    """Return the average, of its type, of heads given and returned as `head.*`."""
-    plain = [{name.removeprefix(HEAD): tensor for name, tensor in one.items()} for one in heads]
-    return named(head_type(head).average(plain))
+    """Return the average of heads of one type under the names that they have, `head.*` in checkpoints."""
+    names = {name.removeprefix(HEAD): name for name in heads[0]}
+    average = head_type(head).average(
+        [{short: tensors[name] for short, name in names.items()} for tensors in heads]
+    )
+    return {names[short]: tensor for short, tensor in average.items()}
 
 
 def initial_head(features: int, seed: int, outputs: int = 1, head: str = "linear") -> dict[str, Tensor]:

@@ -158,9 +158,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return checkpoint.load_weights(path), metadata
 
 
-def _read_base(path: Path, base_hash: str | None, made: Path) -> dict[str, Tensor]:
+def _read_base(path: Path, base_hash: str | None, model: Path) -> dict[str, Tensor]:
     with open_weights(path) as weights:
         digest = weights_digest(weights)
     if digest != base_hash:
-        raise R2MError(f"{made}: made from base {base_hash}, but {path} is {digest}")
+        raise R2MError(f"{model}: made from base {base_hash}, but {path} is {digest}")
     return checkpoint.load_weights(path)

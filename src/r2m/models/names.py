@@ -26,7 +26,7 @@ def check_name(name: Any, path: Path) -> str:
         raise R2MError(f"{path}: a tensor's name is {name!r} ({type(name).__name__}); expected a text")
     if name == RESERVED:
         raise R2MError(f"{path}: tensor {name!r}: safetensors files reserve this name; rename the tensor")
-    if not name or "\0" in name or any("\ud800" <= one <= "\udfff" for one in name):
+    if not name or "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
         raise R2MError(
             f"{path}: tensor {name!r}: safetensors files cannot hold this name; expected a text in UTF-8,"
             " not empty and without NUL"
@@ -43,13 +43,13 @@ def without_prefixes(names: Collection[str]) -> tuple[dict[str, str], list[str]]
     shorter = {name: name for name in names}
     removed: list[str] = []
     while True:
-        prefix = next((one for one in PREFIXES if _is_shared(one, shorter.values())), None)
+        prefix = next((shared for shared in PREFIXES if _is_shared(shared, shorter.values())), None)
         if prefix is None:
             return shorter, removed
         removed.append(prefix)
         taken = {name: short.removeprefix(prefix) for name, short in shorter.items()}
         if len(set(taken.values())) < len(taken):
-            twice = next(one for one in shorter.values() if f"{prefix}{one}" in shorter.values())
+            twice = next(short for short in shorter.values() if f"{prefix}{short}" in shorter.values())
             raise ValueError(f"holds both {twice!r} and {prefix + twice!r}")
         shorter = taken
 
@@ -82,7 +82,7 @@ def correspondence(
     body = {
         name: key
         for name, key in theirs.items()
-        if not any(_is_head(one, head_prefix) for one in (name, key))
+        if not any(_is_head(form, head_prefix) for form in (name, key))
     }
     body = body or theirs
     unchanged = len(body.keys() & set(names))
@@ -127,7 +127,9 @@ def _coinciding(body: Collection[str], names: Collection[str]) -> Counter[tuple[
 def _keys(names: Iterable[str]) -> dict[str, str]:
     """Return name → name without wrappers' segments; the names themselves where two would become one."""
     names = list(names)
-    shorter = {name: ".".join(one for one in name.split(".") if one not in WRAPPERS) for name in names}
+    shorter = {
+        name: ".".join(segment for segment in name.split(".") if segment not in WRAPPERS) for name in names
+    }
     if len(set(shorter.values())) < len(names) or "" in shorter.values():
         return {name: name for name in names}
     return shorter

@@ -68,7 +68,9 @@ def open_pickle(path: Path, notes: list[str], mapped: bool) -> Mapping[str, Load
         tensors = unwrapped(content, path, notes)
     except RecursionError as error:
         raise R2MError(f"{path}: corrupt: a mapping that holds itself") from error
-    return {name: Loaded(_entry(name, one, path), path, one.detach()) for name, one in tensors.items()}
+    return {
+        name: Loaded(_entry(name, tensor, path), path, tensor.detach()) for name, tensor in tensors.items()
+    }
 
 
 def _load(path: Path, mapped: bool) -> Any:
@@ -80,6 +82,8 @@ def _load(path: Path, mapped: bool) -> Any:
 
 def _entry(name: str, tensor: Tensor, path: Path) -> Entry:
     if tensor.dtype not in DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
-        kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}".replace("torch.", "")
-        raise R2MError(f"{path}: tensor {name!r} is {kind}; expected strided, of {', '.join(DTYPE_OF)}")
+        description = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}".replace("torch.", "")
+        raise R2MError(
+            f"{path}: tensor {name!r} is {description}; expected strided, of {', '.join(DTYPE_OF)}"
+        )
     return Entry(tensor.dtype, tuple(tensor.shape))

@@ -100,13 +100,13 @@ def _span(name: str, content: Any, path: Path) -> tuple[Entry, int]:
         raise _corrupt(path, f"tensor {name!r}: shape {shape}, data_offsets {offsets}")
     entry = Entry(DTYPE_OF[code], tuple(shape))
     # Torch counts strides in 64 bits, also those of an empty tensor.
-    if math.prod(max(one, 1) for one in shape) >= 2**63 or entry.nbytes != offsets[1] - offsets[0]:
+    if math.prod(max(length, 1) for length in shape) >= 2**63 or entry.nbytes != offsets[1] - offsets[0]:
         raise _corrupt(path, f"tensor {name!r}: {code} of shape {shape} does not fit the bytes {offsets}")
     return entry, offsets[0]
 
 
 def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(one) is int and one >= 0 for one in values)
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _check_spans(spans: Mapping[str, tuple[Entry, int]], begin: int, size: int, path: Path) -> None:

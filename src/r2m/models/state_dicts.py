@@ -132,7 +132,7 @@ def _is_weights(key: Any, value: Any) -> bool:
     if not isinstance(value, Mapping) or value.keys() >= {"state", "param_groups"}:
         return False
     name = str(key).lower()
-    if any(one in name for one in _STATE_OF_TRAINING) or name.endswith("_extra_state"):
+    if any(word in name for word in _STATE_OF_TRAINING) or name.endswith("_extra_state"):
         return False
     return _holds_tensors(value)
 
@@ -144,8 +144,8 @@ def _holds_tensors(value: Mapping[Any, Any]) -> bool:
 def _is_module(value: Mapping[Any, Any]) -> bool:
     """Whether a mapping nests by modules, so that no name in it is dotted."""
     return all(
-        "." not in str(key) and (_is_module(one) if isinstance(one, Mapping) else True)
-        for key, one in value.items()
+        "." not in str(key) and (_is_module(content) if isinstance(content, Mapping) else True)
+        for key, content in value.items()
     )
 
 
@@ -154,14 +154,14 @@ def _leaves(key: Any, value: Any) -> Iterator[tuple[Any, Any]]:
     if not isinstance(value, Mapping):
         yield key, value
         return
-    for inner, one in value.items():
-        yield from _leaves(f"{key}.{inner}" if isinstance(inner, str) else inner, one)
+    for inner, content in value.items():
+        yield from _leaves(f"{key}.{inner}" if isinstance(inner, str) else inner, content)
 
 
 def _may_be_weights(name: Any, value: Any) -> bool:
     """Whether no tensor, but a sequence of tensors, or of numbers under the name of a parameter."""
     if not isinstance(value, list | tuple):
         return False
-    if any(isinstance(one, Tensor) for one in value):
+    if any(isinstance(content, Tensor) for content in value):
         return True
-    return "." in str(name) and any(isinstance(one, int | float | list | tuple) for one in value)
+    return "." in str(name) and any(isinstance(content, int | float | list | tuple) for content in value)

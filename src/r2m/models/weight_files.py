@@ -66,16 +66,16 @@ def locate(path: Path) -> tuple[Path, list[str]]:
             raise R2MError(f"{path}: no such file")
         return path, []
     files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    safe = [one for one in files if one.name in SAFETENSORS_NAMES or _is_index(one, ".safetensors")]
-    pickles = [one for one in files if one.name in PICKLE_NAMES or _is_index(one, ".bin")]
-    other = [one for one in files if not _SHARD.search(one.name) and not _TRAINING_STATE.match(one.name)]
-    candidates = safe or pickles or _preferred([one for one in other if _holds_weights(one)])
+    safe = [file for file in files if file.name in SAFETENSORS_NAMES or _is_index(file, ".safetensors")]
+    pickles = [file for file in files if file.name in PICKLE_NAMES or _is_index(file, ".bin")]
+    other = [file for file in files if not _SHARD.search(file.name) and not _TRAINING_STATE.match(file.name)]
+    candidates = safe or pickles or _preferred([file for file in other if _holds_weights(file)])
     if len(candidates) != 1:
-        names = ", ".join(one.name for one in candidates)
-        found = f"{names}; name the file" if names else "neither"
-        raise R2MError(f"{path}: expected exactly one index of shards or file of weights, found {found}")
+        names = ", ".join(file.name for file in candidates)
+        there = f"{names}; name the file" if names else "neither"
+        raise R2MError(f"{path}: expected exactly one index of shards or file of weights, found {there}")
     notes = [f"weights taken from the folder's {candidates[0].name}"]
-    left = [one.name for one in pickles if safe]
+    left = [file.name for file in pickles if safe]
     if left:
         notes[0] += f", not from {', '.join(left)}"
     return candidates[0], notes
@@ -130,8 +130,8 @@ def _holds_weights(path: Path) -> bool:
 
 def _preferred(files: list[Path]) -> list[Path]:
     """Return `files` without the pickles of which there is a safetensors file beside them, of one name."""
-    safe = {one.stem for one in files if one.suffix == ".safetensors"}
-    return [one for one in files if one.suffix == ".safetensors" or one.stem not in safe]
+    safe = {file.stem for file in files if file.suffix == ".safetensors"}
+    return [file for file in files if file.suffix == ".safetensors" or file.stem not in safe]
 
 
 def _identify_zip(path: Path) -> Format:

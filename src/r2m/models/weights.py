@@ -181,13 +181,13 @@ def _open_shards(
     sources: dict[str, Source] = {}
     metadata: dict[str, str] = {}
     for shard in sorted(set(shard_of.values())):
-        names = [name for name, one in shard_of.items() if one == shard]
+        names = [name for name, stored_in in shard_of.items() if stored_in == shard]
         stored, texts = _open_shard(path, shard, names, opened)
         sources |= {name: stored[name] for name in names}
         metadata |= texts
         if len(stored) > len(names):
             notes.append(f"{len(stored) - len(names)} tensors of {shard} are not in the index and left out")
-    texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in described.items()}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
     return sources, metadata | texts
 
 

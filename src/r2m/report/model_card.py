@@ -61,7 +61,7 @@ def logits(images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the card is made from: `specialists` by name, `benchmarks` by stage and job, as far as there are."""
+    """What the card is made from: `specialists` by name, `benchmarks` by stage and job, if there are any."""
 
     model: Path
     report: Path

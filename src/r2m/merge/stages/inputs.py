@@ -19,12 +19,13 @@ from r2m.options import Section, complaint
 
 @dataclass(frozen=True)
 class Chosen:
-    """A merge variant with the options that tuning chose for it."""
+    """A merge variant with the options, and the threshold of probability, that tuning chose for it."""
 
     variant: str
     method: Method
     head: str
     options: Section
+    threshold: float | None = None
 
     def r2m(self) -> R2M:
         """Return the options, which must be those of R²M; raises R2MError otherwise."""
@@ -51,7 +52,7 @@ def read_chosen(path: Path) -> Chosen:
         options = method.options.model_validate(fields["options"])
     except ValidationError as error:
         raise R2MError(f"{path}: {complaint(error, 'options')}") from error
-    return Chosen(fields["variant"], method, fields["head"], options)
+    return Chosen(fields["variant"], method, fields["head"], options, content.get("threshold"))
 
 
 def read_same_base(

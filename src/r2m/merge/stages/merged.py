@@ -11,7 +11,7 @@ from r2m.errors import R2MError
 from r2m.files import write_text
 from r2m.merge import merging, residual
 from r2m.merge.aggregate import aggregate
-from r2m.merge.heads import merge_heads
+from r2m.merge.heads import Average, merge_heads
 from r2m.merge.options import R2M
 from r2m.merge.stages.inputs import Chosen, as_json, hashes, read_chosen, read_same_base
 from r2m.merge.stages.real_component import read_real_component
@@ -19,6 +19,7 @@ from r2m.merge.stages.task_vector import HEAD
 from r2m.merge.task_vector import apply
 from r2m.merge.tensors import Tensors, norm
 from r2m.models import checkpoint
+from r2m.models.config import head_average, inherited
 
 Update = tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]
 
@@ -44,7 +45,7 @@ def write_merged(
         R2MError: inputs that the method does not take, or that do not fit together.
     """
     chosen = read_chosen(tune)
-    base_tensors, _ = checkpoint.load(base)
+    base_tensors, base_metadata = checkpoint.load(base)
     base_hash = checkpoint.digest(base_tensors)
     if isinstance(chosen.options, R2M):
         if real_file is None or not residuals or task_vectors:
@@ -62,11 +63,14 @@ def write_merged(
             )
             raise R2MError(f"variant {chosen.variant!r}: {method.name} takes {wanted}")
         update, described, inputs = _update(chosen, base_tensors, base_hash, task_vectors, statistics)
-    head = _head(chosen.head, heads, set(residuals or task_vectors), base_hash, initial_head)
+    average = head_average(base_metadata, base)
+    head = _head(chosen.head, heads, set(residuals or task_vectors), base_hash, initial_head, average)
     options = chosen.options.model_dump(exclude_none=True)
     names = {"variant": chosen.variant, "method": chosen.method.name, "head": chosen.head, "options": options}
     provenance = {**names, "base_hash": base_hash, "inputs": inputs}
-    checkpoint.save(out, {**apply(base_tensors, update), **head}, provenance)
+    cut = {} if chosen.threshold is None else {"threshold": chosen.threshold}
+    detector = inherited(base_metadata, base, **cut)
+    checkpoint.save(out, {**apply(base_tensors, update), **head}, {**provenance, **detector})
     write_text(report, as_json({**provenance, **described}))
 
 
@@ -115,7 +119,12 @@ def _check_options(path: Path, metadata: Mapping[str, str], options: dict[str, A
 
 
 def _head(
-    rule: str, files: Mapping[str, Path], names: set[str], base_hash: str, initial: Path | None
+    rule: str,
+    files: Mapping[str, Path],
+    names: set[str],
+    base_hash: str,
+    initial: Path | None,
+    average: Average,
 ) -> dict[str, Tensor]:
     if set(files) != names:
         raise R2MError(f"--head: expected those of {sorted(names)}, got {sorted(files)}")
@@ -123,4 +132,4 @@ def _head(
     first = checkpoint.load(initial)[0] if initial is not None else None
     if first is not None:
         first = {key: tensor for key, tensor in first.items() if key.startswith(HEAD)}
-    return merge_heads(heads, rule, first)
+    return merge_heads(heads, rule, first, average)
