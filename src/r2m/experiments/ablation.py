@@ -84,8 +84,12 @@ def run(
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
-    found = ablation_scores(open_bench(files, compute, parts, threads), variants, factors)
-    write(found, {"experiment": "ablation", "variants": ",".join(one.variant for one in variants)}, scores)
+    scored = ablation_scores(open_bench(files, compute, parts, threads), variants, factors)
+    write(
+        scored,
+        {"experiment": "ablation", "variants": ",".join(variant.variant for variant in variants)},
+        scores,
+    )
 
 
 class Setting(NamedTuple):

@@ -181,8 +181,8 @@ def run(
         name: read_trained(path, cpu_seconds(benchmarks[name]) if name in benchmarks else math.nan)
         for name, path in models.items()
     }
-    found, taken = composed(open_bench(files, compute, parts, threads), trained, variants, orders)
-    write(found, {"experiment": "composability", "orders": " ".join(map(",".join, orders))}, scores)
+    scored, taken = composed(open_bench(files, compute, parts, threads), trained, variants, orders)
+    write(scored, {"experiment": "composability", "orders": " ".join(map(",".join, orders))}, scores)
     with atomic_path(steps) as temporary:
         taken.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
 

@@ -257,8 +257,8 @@ def run(
     from r2m.models import checkpoint
 
     model = None if joint is None else checkpoint.load(joint)[0]
-    found = family_scores(open_bench(files, compute, parts, threads), plan, model)
-    write(found, {"experiment": "families", "trained": ",".join(plan.generators)}, scores)
+    scored = family_scores(open_bench(files, compute, parts, threads), plan, model)
+    write(scored, {"experiment": "families", "trained": ",".join(plan.generators)}, scores)
 
 
 class Strategy(NamedTuple):

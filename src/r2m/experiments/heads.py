@@ -70,8 +70,10 @@ def run(
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
-    found = head_scores(open_bench(files, compute, parts, threads), variants, generators)
-    write(found, {"experiment": "heads", "variants": ",".join(one.variant for one in variants)}, scores)
+    scored = head_scores(open_bench(files, compute, parts, threads), variants, generators)
+    write(
+        scored, {"experiment": "heads", "variants": ",".join(variant.variant for variant in variants)}, scores
+    )
 
 
 def head_scores(bench: Bench, variants: Sequence[Chosen], generators: Sequence[str]) -> pd.DataFrame:

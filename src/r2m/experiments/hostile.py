@@ -231,16 +231,16 @@ def run(
     honest = Specialist(bench.task_vectors[victim], bench.heads[victim])
     known = {
         HONEST: honest,
-        **{attack: Specialist(one, heads[attack]) for attack, one in task_vectors.items()},
+        **{attack: Specialist(task_vector, heads[attack]) for attack, task_vector in task_vectors.items()},
         **untrained(honest, bench.initial_head, scale, seed),
     }
     known = {kind: known[kind] for kind in KINDS if kind in known}
     hostile = {kind: one.task_vector for kind, one in known.items() if kind != HONEST}
     diagnosed = diagnoses(bench.task_vectors, hostile, victim, seed)
     write(diagnosed, {"experiment": "hostile", "victim": victim}, diagnostics)
-    found = hostile_scores(bench, known, variants, victim, generators, trigger, compute.backbone.name)
-    names = ",".join(one.variant for one in variants)
-    write(found, {"experiment": "hostile", "victim": victim, "variants": names}, scores)
+    scored = hostile_scores(bench, known, variants, victim, generators, trigger, compute.backbone.name)
+    names = ",".join(variant.variant for variant in variants)
+    write(scored, {"experiment": "hostile", "victim": victim, "variants": names}, scores)
 
 
 @dataclass(frozen=True)

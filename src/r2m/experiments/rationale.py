@@ -92,8 +92,12 @@ def run(
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
-    found = shifts(open_bench(files, compute, parts, threads), variants, domain, generators)
-    write(found, {"experiment": "rationale", "variants": ",".join(one.variant for one in variants)}, scores)
+    scored = shifts(open_bench(files, compute, parts, threads), variants, domain, generators)
+    write(
+        scored,
+        {"experiment": "rationale", "variants": ",".join(variant.variant for variant in variants)},
+        scores,
+    )
 
 
 def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Sequence[str]) -> pd.DataFrame:

@@ -28,7 +28,8 @@ def _experiments() -> dict[str, Experiment]:
         for name in modules
         if name not in _OWN
     ]
-    return {one.name: one for one in sorted(declared, key=lambda one: (one.order, one.name))}
+    ordered = sorted(declared, key=lambda experiment: (experiment.order, experiment.name))
+    return {experiment.name: experiment for experiment in ordered}
 
 
 def names() -> tuple[str, ...]:

@@ -55,10 +55,10 @@ if TYPE_CHECKING:
 else:
     _FIELDS: dict[str, Any] = {
         name: (
-            Annotated[list[one.level], AfterValidator(each_once)],
-            Field(default=[], description=one.description),
+            Annotated[list[perturbation.level], AfterValidator(each_once)],
+            Field(default=[], description=perturbation.description),
         )
-        for name, one in PERTURBATIONS.items()
+        for name, perturbation in PERTURBATIONS.items()
     }
     RobustnessOptions = create_model(
         "RobustnessOptions", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS
@@ -127,8 +127,8 @@ def run(
     session = open_session(files, compute, threads)
     tensors = {name: checkpoint.load(path)[0] for name, path in models.items()}
     rows = perturbed_rows(session.inputs.rows, domain, generators, people, seed)
-    found = perturbed_scores(session, compute.backbone, tensors, rows, levels, batch_size, seed)
-    write(found, {"experiment": "robustness", "models": ",".join(models)}, scores)
+    scored = perturbed_scores(session, compute.backbone, tensors, rows, levels, batch_size, seed)
+    write(scored, {"experiment": "robustness", "models": ",".join(models)}, scores)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
@@ -146,7 +146,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
     order = {name: place for place, name in enumerate([*LABELS, *context.variants])}
     settings = means.groupby(["perturbation", "level"], sort=False).ngroup()
     means = means.iloc[np.lexsort((means["model"].map(order), settings))].reset_index(drop=True)
-    titles = {CLEAN: "Clean", **{name: one.title for name, one in PERTURBATIONS.items()}}
+    titles = {CLEAN: "Clean", **{name: perturbation.title for name, perturbation in PERTURBATIONS.items()}}
     means.insert(0, "setting", (means["perturbation"].map(titles) + " " + means["level"]).str.strip())
     means.insert(1, "name", [LABELS.get(one) or context.variant_label(one) for one in means["model"]])
     headings = {"setting": "Perturbation", "name": "Model"}

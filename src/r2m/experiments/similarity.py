@@ -76,8 +76,12 @@ def run(
     from r2m.merge.stages.inputs import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
-    found = similarities(open_bench(files, compute, parts, threads), variants, domain, images)
-    write(found, {"experiment": "similarity", "variants": ",".join(one.variant for one in variants)}, scores)
+    scored = similarities(open_bench(files, compute, parts, threads), variants, domain, images)
+    write(
+        scored,
+        {"experiment": "similarity", "variants": ",".join(variant.variant for variant in variants)},
+        scores,
+    )
 
 
 def similarities(bench: Bench, variants: Sequence[Chosen], domain: str, images: int) -> pd.DataFrame:

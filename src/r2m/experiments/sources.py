@@ -211,9 +211,9 @@ def run(
         "task_vectors": read_same_base(two.task_vectors, bench.base_hash)[0],
         "heads": read_same_base(two.heads, bench.base_hash)[0],
     }
-    found = source_scores(bench, both, plan)
+    scored = source_scores(bench, both, plan)
     notes = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
-    write(found, {"experiment": "sources", **notes}, scores)
+    write(scored, {"experiment": "sources", **notes}, scores)
 
 
 def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPlan) -> pd.DataFrame:
