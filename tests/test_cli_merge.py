@@ -147,6 +147,8 @@ def test_mistakes_on_the_command_line(folder):
     with pytest.raises(R2MError, match="--set scaling: is given twice"):
         invoke(*arguments(folder), "--set", "scaling=1", "--set", "scaling=2")
     assert "'a' is given twice" in invoke(*arguments(folder), "--specialist", "a=x", code=2)
+    for wrong in ("swap", "=x", "swap="):
+        assert "expected NAME=FILE" in invoke(*arguments(folder), "--specialist", wrong, code=2)
     assert not (folder / "m.safetensors").exists()
 
 

@@ -8,8 +8,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.tune import tune
 from r2m.merge import merging, registry
-from r2m.merge.task_vector import apply
-from r2m.merge.tensors import merged_shapes
+from r2m.merge.tensors import apply, merged_shapes
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.options import combinations, with_dotted

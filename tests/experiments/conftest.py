@@ -9,7 +9,7 @@ from r2m.evaluate.bench import Bench, open_bench
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.merge import registry
 from r2m.merge.options import R2M
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.models import checkpoint
 from r2m.session_files import Compute, MergeParts, SessionFiles
 

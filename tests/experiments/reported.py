@@ -6,7 +6,7 @@ from experiment_context import CONTEXT
 
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments import stages
-from r2m.merge.stages.inputs import read_chosen
+from r2m.merge.stages import read_chosen
 
 
 def chosen_file(folder, chosen):

@@ -10,7 +10,7 @@ from r2m.evaluate.bench import open_bench
 from r2m.evaluate.scores import score
 from r2m.merge import merging, registry
 from r2m.merge.heads import merge_heads
-from r2m.merge.task_vector import apply
+from r2m.merge.tensors import apply
 from r2m.models import checkpoint
 
 

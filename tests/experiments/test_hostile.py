@@ -22,7 +22,7 @@ from r2m.evaluate.triggers import attack_rates
 from r2m.experiments import hostile
 from r2m.experiments.hostile import HostileOptions
 from r2m.merge import registry
-from r2m.merge.stages.inputs import Chosen
+from r2m.merge.stages import Chosen
 from r2m.train.pairs import PairSampler, rows_of
 from r2m.trunk.inputs import Inputs
 

@@ -15,7 +15,7 @@ from r2m.evaluate.shifts import COLUMNS, MEASURED, measure, separation, summary
 from r2m.experiments import rationale
 from r2m.merge import merging
 from r2m.merge.options import R2M
-from r2m.merge.parts import parts
+from r2m.merge.passes import parts
 
 
 def test_shifts_are_those_of_merged_features(bench, chosen):

@@ -1,10 +1,11 @@
 """Random task vectors for the tests of this folder."""
 
+from dataclasses import dataclass
+
 import torch
 
-from r2m.merge import real, residual
-from r2m.merge.blocks import Blocks, MemorySource
-from r2m.merge.gram import grams
+from r2m.merge import passes, real_aware
+from r2m.merge.stream import MemorySource, TensorStream
 from r2m.merge.tensors import norm
 
 SHAPES = {
@@ -35,28 +36,54 @@ def flatten(tensors):
     return torch.cat([tensors[key].reshape(-1).double() for key in sorted(tensors)])
 
 
-def blocks_of(task_vectors):
-    return Blocks(MemorySource(task_vectors))
+def stream_of(task_vectors):
+    return TensorStream(MemorySource(task_vectors))
+
+
+@dataclass
+class Component:
+    """A Real component in memory, tensor by tensor."""
+
+    made: passes.RealComponent
+    names: tuple
+    core: dict
+    how: dict
+
+
+def component_of(made):
+    keys = sorted(key.removeprefix("core.") for key in made.store if key.startswith("core."))
+    core, how = {key: made.core(key) for key in keys}, {key: made.how(key) for key in keys}
+    return Component(made, made.names, core, how)
 
 
 def real_component(task_vectors, options):
-    blocks = blocks_of(task_vectors)
-    return real.real_component(blocks, grams(blocks), options)[0]
+    return component_of(passes.real_component(stream_of(task_vectors), options, {}))
+
+
+def in_order(component, task_vectors):
+    return stream_of({name: task_vectors[name] for name in component.names if name in task_vectors})
 
 
 def real_part(component, task_vectors, name, key):
     """The Real part R_j of one tensor, in float64."""
-    blocks, index = component.blocks(task_vectors), component.names.index(name)
-    shared = real.share(blocks, key, component.how[key])
-    return shared.part(index, blocks.whole(key).task_vector(index))
+    stream, index = in_order(component, task_vectors), component.names.index(name)
+    real, _ = passes.share(stream, key, component.how[key])
+    return real.part(index, stream.whole(key).task_vector(index))
 
 
-def residual_block(component, task_vectors, name, key, definition):
+def truncated_residual(component, task_vectors, name, options):
+    """The truncated residual F̂_j of one specialist."""
+    stream = in_order(component, task_vectors)
+    (found,) = passes.residuals(stream, component.made, [options], [{}], only=[name])
+    return found[name]
+
+
+def whole_residual(component, task_vectors, name, key, definition):
     """F_j of one tensor as the merge makes it, in float32."""
-    blocks, index = component.blocks(task_vectors), component.names.index(name)
-    task_vector = blocks.whole(key).task_vector(index)
+    stream, index = in_order(component, task_vectors), component.names.index(name)
+    task_vector = stream.whole(key).task_vector(index)
     length = norm([task_vector]) ** 2
-    shared = real.share(blocks, key, component.how[key], torch.float32)
+    real, _ = passes.share(stream, key, component.how[key], torch.float32)
     core = component.core[key] if definition == "shift" else None
-    rest = residual.residual_(task_vector, shared, index, core)
-    return rest if residual.significant(norm([rest]) ** 2, length) else torch.zeros_like(rest)
+    rest = real_aware.residual_(task_vector, real, index, core)
+    return rest if real_aware.significant(norm([rest]) ** 2, length) else torch.zeros_like(rest)

@@ -6,7 +6,7 @@ import torch
 
 from r2m.errors import R2MError
 from r2m.merge import api
-from r2m.merge.layers import depths
+from r2m.merge.kinds import depths
 
 # Names of blocks in the order of a model's layers, and names that belong to none.
 NAMES = {

@@ -5,8 +5,7 @@ from statistics import median
 import pytest
 import torch
 
-from r2m.merge.diagnostics import COSINE_SPREAD, NORM_SPREAD, THRESHOLD, Diagnosis, diagnose
-from r2m.merge.survey import Survey
+from r2m.merge.diagnostics import COSINE_SPREAD, NORM_SPREAD, THRESHOLD, Diagnosis, Survey, diagnose
 
 
 def z_by_hand(values, spread):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
-from r2m.merge import api, blocks, engine, recipe, registry
+from r2m.merge import api, merging, recipe, registry, stream
 from r2m.merge.engine import Settings, merge_files
 from r2m.models import checkpoint, writer
 from r2m.models.config import config_of
@@ -84,8 +84,8 @@ def test_files_and_memory_agree_whatever_the_threads_and_pieces(tmp_path, monkey
     expected = api.merge(method, base, tensors)
     written = []
     for threads, piece in ((1, 2**20), (2, 2**20), (2, 48)):
-        monkeypatch.setattr(blocks, "PIECE_ENTRIES", piece)
-        monkeypatch.setattr(blocks, "LEAST_PIECE", 4)
+        monkeypatch.setattr(stream, "PIECE_ENTRIES", piece)
+        monkeypatch.setattr(stream, "LEAST_PIECE", 4)
         out = tmp_path / f"{threads}-{piece}.safetensors"
         merge_files(asked(files, out, method), Settings(threads=threads))
         merged = load_file(out)
@@ -456,13 +456,13 @@ def test_an_interruption_leaves_nothing(tmp_path, files, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    changed = engine.updater
-    monkeypatch.setattr(engine, "updater", lambda *_: (interrupted, None))
+    changed = merging.updater
+    monkeypatch.setattr(merging, "updater", lambda *_: (interrupted, None))
     for threads in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             merge_files(asked(files, tmp_path / "m.safetensors", method.name), Settings(threads=threads))
         assert left_over(tmp_path, files) == set()
-    monkeypatch.setattr(engine, "updater", changed)
+    monkeypatch.setattr(merging, "updater", changed)
 
 
 def test_statistics_are_asked_for(tmp_path, files):

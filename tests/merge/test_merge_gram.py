@@ -2,15 +2,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merge_samples import blocks_of, flatten, random_task_vectors
+from merge_samples import flatten, random_task_vectors, stream_of
 
 from r2m.errors import R2MError
 from r2m.files import publish
-from r2m.merge import gram_cache
-from r2m.merge.blocks import Blocks, MemorySource
+from r2m.merge import files
 from r2m.merge.gram import GramCache, grams, missing_rows, total
 from r2m.merge.options import R2M, RealOptions
-from r2m.merge.r2m import prepare
+from r2m.merge.passes import prepare
+from r2m.merge.stream import MemorySource, TensorStream
 from r2m.models import checkpoint
 
 NAMES = [f"s{j}" for j in range(5)]
@@ -42,9 +42,9 @@ def exact(task_vectors, key):
 def test_grams_are_inner_products(count, seed, pieces):
     task_vectors = random_task_vectors(count, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("r2m.merge.blocks.PIECE_ENTRIES", pieces[0])
-        patch.setattr("r2m.merge.blocks.LEAST_PIECE", pieces[1])
-        found = grams(blocks_of(task_vectors))
+        patch.setattr("r2m.merge.stream.PIECE_ENTRIES", pieces[0])
+        patch.setattr("r2m.merge.stream.LEAST_PIECE", pieces[1])
+        found = grams(stream_of(task_vectors))
     assert list(found) == sorted(task_vectors["s0"])
     for key, gram in found.items():
         torch.testing.assert_close(gram, exact(task_vectors, key), rtol=1e-12, atol=1e-18)
@@ -69,11 +69,11 @@ def test_with_a_cache_as_without(order, before, after):
     """First some specialists, then others in another order: removed, added, or both."""
     task_vectors = random_task_vectors(5)
     first, second = order[:before], sorted(order)[:after]
-    old = grams(blocks_of(some(task_vectors, first)))
+    old = grams(stream_of(some(task_vectors, first)))
     cache = GramCache("base", (), {}).updated("base", first, old)
     chosen = some(task_vectors, second)
     source = Counting(chosen)
-    found = grams(Blocks(source), cache.known("base", second))
+    found = grams(TensorStream(source), cache.known("base", second))
     for key, gram in found.items():
         torch.testing.assert_close(gram, exact(chosen, key), rtol=1e-12, atol=1e-18)
         for i, one in enumerate(second):
@@ -86,8 +86,8 @@ def test_with_a_cache_as_without(order, before, after):
 def test_updating_keeps_what_is_known():
     task_vectors = random_task_vectors(4)
     left, right = ["s0", "s1", "s2"], ["s3", "s1"]
-    cache = GramCache("base", (), {}).updated("base", left, grams(blocks_of(some(task_vectors, left))))
-    new = grams(blocks_of(some(task_vectors, right)))
+    cache = GramCache("base", (), {}).updated("base", left, grams(stream_of(some(task_vectors, left))))
+    new = grams(stream_of(some(task_vectors, right)))
     cache = cache.updated("base", right, new)
     assert cache.specialists == ("s0", "s1", "s2", "s3")
     for key, gram in cache.known("base", ["s0", "s1", "s2", "s3"]).items():
@@ -100,16 +100,16 @@ def test_updating_keeps_what_is_known():
 
 def test_tensors_that_the_cache_lacks():
     task_vectors = random_task_vectors(3)
-    known = grams(blocks_of(task_vectors))
+    known = grams(stream_of(task_vectors))
     gone = known.pop("pos_embed")
     source = Counting(task_vectors)
-    assert torch.equal(grams(Blocks(source), known)["pos_embed"], gone)
+    assert torch.equal(grams(TensorStream(source), known)["pos_embed"], gone)
     assert source.read == {"pos_embed"}
 
 
 def test_another_base_is_another_cache():
     task_vectors = random_task_vectors(2)
-    found = grams(blocks_of(task_vectors))
+    found = grams(stream_of(task_vectors))
     cache = GramCache("base", ("s0", "s1"), found)
     assert cache.known("other", ["s0", "s1"]) == {}
     assert cache.updated("other", ["s1"], {}) == GramCache("other", ("s1",), {})
@@ -117,9 +117,9 @@ def test_another_base_is_another_cache():
 
 def through_cache(path, blocks, identities):
     """Take Grams from the cache file, and add what was new as a merge does when it is done."""
-    found, cache = gram_cache.through_cache(path, blocks, identities)
+    found, cache = files.through_cache(path, blocks, identities)
     if cache is not None:
-        with gram_cache.written(path, cache) as temporary:
+        with files.written_gram_cache(path, cache) as temporary:
             publish(temporary, path)
     return found
 
@@ -127,53 +127,53 @@ def through_cache(path, blocks, identities):
 def test_cache_file(tmp_path):
     path, four = tmp_path / "grams.safetensors", random_task_vectors(4)
     three = some(four, ["s0", "s1", "s2"])
-    first = through_cache(path, blocks_of(three), ["base", "a", "b", "c"])
+    first = through_cache(path, stream_of(three), ["base", "a", "b", "c"])
     before = path.read_bytes()
     again = Counting(three)
-    second = through_cache(path, Blocks(again), ["base", "a", "b", "c"])
+    second = through_cache(path, TensorStream(again), ["base", "a", "b", "c"])
     assert not again.read
     assert path.read_bytes() == before
     assert all(torch.equal(first[key], second[key]) for key in first)
 
-    fourth = through_cache(path, blocks_of(four), ["base", "a", "b", "c", "d"])
+    fourth = through_cache(path, stream_of(four), ["base", "a", "b", "c", "d"])
     left_out = Counting(some(four, ["s3", "s0"]))
-    small = through_cache(path, Blocks(left_out), ["base", "d", "a"])
+    small = through_cache(path, TensorStream(left_out), ["base", "d", "a"])
     assert not left_out.read
     for key in first:
         assert torch.equal(fourth[key][:3, :3], first[key])
         assert torch.equal(small[key], fourth[key][[3, 0]][:, [3, 0]])
-    assert gram_cache.load(path).specialists == ("a", "b", "c", "d")
+    assert files.load_gram_cache(path).specialists == ("a", "b", "c", "d")
 
     # A file that changed has another identity.
     changed = Counting(three)
-    through_cache(path, Blocks(changed), ["base", "a", "b", "c2"])
+    through_cache(path, TensorStream(changed), ["base", "a", "b", "c2"])
     assert changed.read == set(first)
-    through_cache(path, blocks_of(three), ["base 2", "a", "b", "c"])
-    assert gram_cache.load(path).base == "base 2"
+    through_cache(path, stream_of(three), ["base 2", "a", "b", "c"])
+    assert files.load_gram_cache(path).base == "base 2"
 
 
 def test_other_files(tmp_path):
-    path, blocks = tmp_path / "x.safetensors", blocks_of(random_task_vectors(1))
+    path, blocks = tmp_path / "x.safetensors", stream_of(random_task_vectors(1))
     checkpoint.save(path, {"w": torch.ones(2)}, {})
     with pytest.raises(R2MError, match=r"x.safetensors: expected a cache of inner products"):
-        gram_cache.through_cache(path, blocks, ["base", "a"])
+        files.through_cache(path, blocks, ["base", "a"])
     metadata = {"kind": "gram cache", "base": "b", "specialists": ["a"]}
     checkpoint.save(path, {"w": torch.ones(2, 2)}, metadata)
     with pytest.raises(R2MError, match=r"x.safetensors: w is \(2, 2\), expected \(1, 1\) in float64"):
-        gram_cache.through_cache(path, blocks, ["base", "a"])
+        files.through_cache(path, blocks, ["base", "a"])
     path.write_text("no")
     with pytest.raises(R2MError, match=r"x.safetensors"):
-        gram_cache.through_cache(path, blocks, ["base", "a"])
+        files.through_cache(path, blocks, ["base", "a"])
 
 
 @pytest.mark.parametrize("options", [RealOptions(), RealOptions(scope="layer"), RealOptions(space="matrix")])
 def test_leaving_one_out_with_known_grams(options):
     """Merges of all but one specialist from the cache of all equal those from nothing."""
     task_vectors = random_task_vectors(4)
-    cache = GramCache("base", tuple(task_vectors), grams(blocks_of(task_vectors)))
+    cache = GramCache("base", tuple(task_vectors), grams(stream_of(task_vectors)))
     for left_out in task_vectors:
         rest = [name for name in task_vectors if name != left_out]
-        blocks = blocks_of(some(task_vectors, rest))
+        blocks = stream_of(some(task_vectors, rest))
         expected = prepare(blocks, R2M(real=options)).report
         blocks.grams = grams(blocks, cache.known("base", rest))
         report = prepare(blocks, R2M(real=options)).report

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from r2m.errors import R2MError
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M, RankOptions, RealOptions, ResidualOptions, ScaleOptions
-from r2m.merge.task_vector import apply, task_vector
+from r2m.merge.tensors import apply, task_vector
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 

@@ -7,8 +7,7 @@ from merge_samples import flatten, random_task_vectors
 from r2m.errors import R2MError
 from r2m.merge.heads import merge_heads
 from r2m.merge.kinds import Kind, kind
-from r2m.merge.task_vector import apply, task_vector
-from r2m.merge.tensors import as_matrix, check, dot, norm, takes_part
+from r2m.merge.tensors import apply, as_matrix, check, dot, norm, takes_part, task_vector
 
 BASE = {
     "w": torch.arange(6.0).reshape(2, 3),

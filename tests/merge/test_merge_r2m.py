@@ -1,17 +1,26 @@
 import itertools
+import json
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merge_samples import blocks_of, flatten, random_task_vectors, real_component, real_part, residual_block
+from merge_samples import (
+    flatten,
+    random_task_vectors,
+    real_component,
+    real_part,
+    stream_of,
+    truncated_residual,
+    whole_residual,
+)
 
 from r2m.errors import R2MError
-from r2m.merge import merging, r2m, registry, residual
-from r2m.merge.aggregate import aggregate, coefficient, matching_factors
+from r2m.merge import linalg, merging, passes, registry
 from r2m.merge.gram import grams
+from r2m.merge.linalg import LowRank
 from r2m.merge.options import R2M, RankOptions, RealOptions, ResidualOptions, ScaleOptions
-from r2m.merge.svd import LowRank
+from r2m.merge.real_aware import coefficient, matching_factors
 from r2m.merge.tensors import as_matrix, norm
 
 REALS = [
@@ -74,8 +83,25 @@ def merge(task_vectors, options, **settings):
     return merging.merge(METHOD, task_vectors, options, **settings)
 
 
-def dense(block, shape):
-    return block.dense().reshape(shape) if isinstance(block, LowRank) else block
+def dense(kept, shape):
+    return kept.dense().reshape(shape) if isinstance(kept, LowRank) else kept
+
+
+def aggregate(core, residuals, norm_match, scale):
+    """The merge of a Real component and truncated residuals that are given."""
+    component = passes.RealComponent(tuple(residuals), {f"core.{key}": one for key, one in core.items()}, {})
+    found = {
+        name: passes.Residual(
+            {key: norm([one]) ** 2 for key, one in tensors.items()},
+            {f"dense.{key}": one for key, one in tensors.items()},
+            "",
+            {},
+        )
+        for name, tensors in residuals.items()
+    }
+    stream = stream_of({"core": core})
+    state = passes.scaled(passes.average(stream, component, found, norm_match, {}), scale)
+    return {key: passes.update(key, state) for key in core}, state.report
 
 
 def naive(task_vectors, options):
@@ -162,7 +188,7 @@ def test_parts_add_up(options, count, seed):
     component = real_component(task_vectors, options.real)
     for name, one in task_vectors.items():
         for key, tensor in one.items():
-            rest = residual_block(component, task_vectors, name, key, "projection")
+            rest = whole_residual(component, task_vectors, name, key, "projection")
             total = real_part(component, task_vectors, name, key) + rest
             assert torch.allclose(total, tensor.double(), rtol=1e-6, atol=2e-6 * tensor.abs().max().item())
 
@@ -211,11 +237,13 @@ def test_identical_specialists_merge_to_that_specialist(options, count):
 
 def test_full_rank_truncation_changes_nothing(task_vectors):
     component = real_component(task_vectors, RealOptions())
-    kept = residual.fake_residual(component, task_vectors, "s1", ResidualOptions(rank=RankOptions(ratio=1.0)))
-    for key, block in kept.blocks.items():
-        whole = residual_block(component, task_vectors, "s1", key, "projection")
-        assert torch.equal(block, whole)
-    assert all(one.energy == 1 for one in kept.truncations.values())
+    options = ResidualOptions(rank=RankOptions(ratio=1.0))
+    kept = truncated_residual(component, task_vectors, "s1", options)
+    assert kept.squares.keys() == task_vectors["s1"].keys()
+    for key in kept.squares:
+        whole = whole_residual(component, task_vectors, "s1", key, "projection")
+        assert torch.equal(kept.tensor(key), whole)
+    assert all(one["energy"] == 1 for one in kept.report["matrices"].values())
 
 
 @given(every_option, st.integers(2, 4), seeds)
@@ -264,8 +292,8 @@ def test_layer_matching_is_per_tensor():
 
 def test_a_zero_residual_stays_zero():
     core = {"w": torch.ones(2, 2)}
-    blocks = {"a": {"w": torch.zeros(2, 2)}, "b": {"w": torch.eye(2)}}
-    update, report = aggregate(core, blocks, "model", ScaleOptions(absolute=1.0))
+    residuals = {"a": {"w": torch.zeros(2, 2)}, "b": {"w": torch.eye(2)}}
+    update, report = aggregate(core, residuals, "model", ScaleOptions(absolute=1.0))
     # The mean norm counts the zero: n̄ = √2 / 2, so b is halved, and halved again by the mean.
     assert torch.allclose(update["w"], torch.ones(2, 2) + torch.eye(2) / 4)
     assert report["matched_norms"]["a"] == 0
@@ -287,8 +315,8 @@ def test_nothing_changed_at_all():
 
 def test_cancelling_residuals_are_left_out(caplog):
     core = {"w": torch.ones(2, 2)}
-    blocks = {"a": {"w": torch.eye(2)}, "b": {"w": -torch.eye(2)}}
-    update, report = aggregate(core, blocks, "none", ScaleOptions(relative=0.6))
+    residuals = {"a": {"w": torch.eye(2)}, "b": {"w": -torch.eye(2)}}
+    update, report = aggregate(core, residuals, "none", ScaleOptions(relative=0.6))
     assert torch.equal(update["w"], core["w"])
     assert report["lambda"] == 0
     assert "cancel" in caplog.text
@@ -313,50 +341,44 @@ def test_projected_residuals_cancel_along_the_leading_eigenvector(task_vectors):
     values, vectors = torch.linalg.eigh(component.how["pos_embed"].coefficients)
     leading = vectors[:, -1].tolist()
     for key in component.core:
-        rest = [residual_block(component, task_vectors, name, key, "projection") for name in task_vectors]
+        rest = [whole_residual(component, task_vectors, name, key, "projection") for name in task_vectors]
         total = sum(weight * one for weight, one in zip(leading, rest, strict=True))
         assert norm([total]) <= 1e-6 * sum(norm([one]) for one in rest)
     assert values[-1].item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_sweep_equals_single_merges(task_vectors, order):
+def test_sweep_equals_single_merges_to_the_last_bit(task_vectors, order):
     candidates = EVERY[::order][::3]
     seen = []
     for options, update in merging.sweep(METHOD, task_vectors, candidates):
         single, _ = merge(task_vectors, options)
         assert update.keys() == single.keys()
-        error = torch.linalg.norm(flatten(update) - flatten(single))
-        assert error <= 1e-6 * torch.linalg.norm(flatten(single))
+        assert torch.equal(flatten(update), flatten(single))
         seen.append(options)
     assert sorted(map(repr, seen)) == sorted(map(repr, candidates))
 
 
-def test_sweep_of_one_rank_equals_single_merges_to_the_last_bit(task_vectors):
-    candidates = [
-        R2M(scale=ScaleOptions(relative=scale), norm_match=rule)
-        for scale in (0.4, 0.8)
-        for rule in ("model", "layer")
-    ]
-    for options, update in merging.sweep(METHOD, task_vectors, candidates):
-        assert torch.equal(flatten(update), flatten(merge(task_vectors, options)[0]))
-
-
-def test_sweep_decomposes_once(task_vectors, monkeypatch):
+def test_sweep_decomposes_once_a_rank(task_vectors, monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        residual,
-        "decompose",
-        lambda matrix, rank, real=residual.decompose: calls.append(rank) or real(matrix, rank),
-    )
+    products = []
+
+    def counted(name, seen):
+        real = getattr(linalg, name)
+        monkeypatch.setattr(linalg, name, lambda *given: seen.append(name) or real(*given))
+
+    counted("side_gram", products)
+    counted("leading_right_vectors", calls)
     candidates = [
         R2M(residual=ResidualOptions(rank=RankOptions(ratio=ratio)), scale=ScaleOptions(relative=scale))
         for ratio in (0.02, 0.2, 0.5)
         for scale in (0.4, 0.6, 0.8)
     ]
     assert len(list(merging.sweep(METHOD, task_vectors, candidates))) == 9
-    matrices = sum(tensor.ndim in (2, 4) for tensor in task_vectors["s0"].values())
-    assert len(calls) == matrices * len(task_vectors)
+    shapes = [as_matrix(tensor).shape for tensor in task_vectors["s0"].values() if tensor.ndim in (2, 4)]
+    ranks = [len({max(1, round(ratio * min(shape))) for ratio in (0.02, 0.2, 0.5)}) for shape in shapes]
+    assert len(calls) == sum(ranks) * len(task_vectors)
+    assert len(products) == len(shapes) * len(task_vectors)
 
 
 def test_report(task_vectors):
@@ -374,13 +396,15 @@ def test_report(task_vectors):
 
 def test_round_trip_of_a_residual(task_vectors):
     component = real_component(task_vectors, RealOptions())
-    kept = residual.fake_residual(component, task_vectors, "s1", ResidualOptions())
-    again = residual.from_tensors(residual.to_tensors(kept))
-    assert again.keys() == kept.blocks.keys()
-    assert any(isinstance(block, LowRank) for block in again.values())
-    for key, block in kept.blocks.items():
+    kept = truncated_residual(component, task_vectors, "s1", ResidualOptions())
+    tensors = {key.removeprefix("s1/"): tensor for key, tensor in kept.store.items()}
+    again = passes.Residual(json.loads(json.dumps(kept.squares)), tensors, "", {})
+    assert again.squares == kept.squares
+    assert any(isinstance(again.tensor(key), LowRank) for key in kept.squares)
+    for key, square in kept.squares.items():
         shape = component.core[key].shape
-        assert torch.equal(dense(again[key], shape), dense(block, shape))
+        assert torch.equal(dense(again.tensor(key), shape), dense(kept.tensor(key), shape))
+        assert square == pytest.approx(norm([dense(kept.tensor(key), shape)]) ** 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("options", EVERY[::5])
@@ -388,8 +412,8 @@ def test_round_trip_of_a_residual(task_vectors):
 def test_pieces_and_threads_do_not_matter(monkeypatch, options, pieces):
     task_vectors = random_task_vectors(3, seed=8)
     expected, expected_report = merge(task_vectors, options)
-    monkeypatch.setattr("r2m.merge.blocks.PIECE_ENTRIES", pieces[0])
-    monkeypatch.setattr("r2m.merge.blocks.LEAST_PIECE", pieces[1])
+    monkeypatch.setattr("r2m.merge.stream.PIECE_ENTRIES", pieces[0])
+    monkeypatch.setattr("r2m.merge.stream.LEAST_PIECE", pieces[1])
     update, report = merge(task_vectors, options, threads=2)
     error = torch.linalg.norm(flatten(update) - flatten(expected))
     assert error <= 1e-6 * torch.linalg.norm(flatten(expected))
@@ -435,11 +459,11 @@ def test_position_tables_are_no_matrices():
 
 
 def test_known_grams_are_not_computed_again(task_vectors, monkeypatch):
-    blocks = blocks_of(task_vectors)
-    expected = r2m.prepare(blocks, R2M())
-    blocks.grams = grams(blocks)
-    monkeypatch.setattr(r2m, "grams", None)
-    assert r2m.prepare(blocks, R2M()).report == expected.report
+    stream = stream_of(task_vectors)
+    expected = passes.prepare(stream, R2M())
+    stream.grams = grams(stream)
+    monkeypatch.setattr(passes, "grams", None)
+    assert passes.prepare(stream, R2M()).report == expected.report
 
 
 def test_odd_shapes():

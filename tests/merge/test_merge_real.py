@@ -2,12 +2,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merge_samples import blocks_of, flatten, random_task_vectors, real_component, real_part
+from merge_samples import (
+    component_of,
+    flatten,
+    random_task_vectors,
+    real_component,
+    real_part,
+    stream_of,
+    truncated_residual,
+)
 
 from r2m.errors import R2MError
-from r2m.merge import real
+from r2m.merge import passes, real_aware
 from r2m.merge.gram import grams
-from r2m.merge.options import RealOptions
+from r2m.merge.options import RealOptions, ResidualOptions
 from r2m.merge.tensors import as_matrix, check, norm
 
 WEIGHTS = ["none", "frobenius", "frobenius_sqrt_size"]
@@ -41,8 +49,8 @@ def mean(task_vectors):
 
 def weights(task_vectors, rule):
     zeros = check(task_vectors)
-    inner = grams(blocks_of(task_vectors))
-    return {key: real.block_weight(inner[key], zero.numel(), rule) for key, zero in zeros.items()}
+    inner = grams(stream_of(task_vectors))
+    return {key: real_aware.block_weight(inner[key], zero.numel(), rule) for key, zero in zeros.items()}
 
 
 def naive_part(task_vectors, options):
@@ -122,7 +130,7 @@ def test_real_parts_and_residuals_are_orthogonal(options, count, seed):
 def test_matrix_space_is_orthogonal_per_matrix(ratio, count, seed):
     task_vectors = random_task_vectors(count, seed)
     component = real_component(task_vectors, RealOptions(space="matrix", core_ratio=ratio))
-    for key in (key for key, how in component.how.items() if isinstance(how, real.Frame)):
+    for key in (key for key, how in component.how.items() if isinstance(how, real_aware.Frame)):
         for one in task_vectors:
             for other in task_vectors:
                 along = real_part(component, task_vectors, one, key)
@@ -209,17 +217,17 @@ def test_centred_pair_of_equal_norms_has_no_core():
 def test_a_new_specialist_leaves_the_gram_entries():
     four = random_task_vectors(4)
     three = {name: four[name] for name in ("s0", "s1", "s2")}
-    old, new = (grams(blocks_of(given)) for given in (three, four))
+    old, new = (grams(stream_of(given)) for given in (three, four))
     for key in old:
         assert torch.allclose(new[key][:3, :3], old[key], rtol=1e-12)
 
 
 def test_block_weights():
     gram = torch.diag(torch.tensor([9.0, 16.0], dtype=torch.float64))
-    assert real.block_weight(gram, 100, "none") == 1
-    assert real.block_weight(gram, 100, "frobenius") == pytest.approx(0.2)
-    assert real.block_weight(gram, 100, "frobenius_sqrt_size") == pytest.approx(2.0)
-    assert real.block_weight(0 * gram, 100, "frobenius") == 1
+    assert real_aware.block_weight(gram, 100, "none") == 1
+    assert real_aware.block_weight(gram, 100, "frobenius") == pytest.approx(0.2)
+    assert real_aware.block_weight(gram, 100, "frobenius_sqrt_size") == pytest.approx(2.0)
+    assert real_aware.block_weight(0 * gram, 100, "frobenius") == 1
 
 
 @pytest.mark.parametrize("options", EVERY)
@@ -248,7 +256,7 @@ def test_zero_task_vectors(options):
 def test_round_trip_through_tensors(options):
     task_vectors = random_task_vectors(3)
     component = real_component(task_vectors, options)
-    again = real.from_tensors(real.to_tensors(component), component.names)
+    again = component_of(passes.RealComponent(component.names, dict(component.made.store), {}))
     assert again.core.keys() == component.core.keys()
     for name in task_vectors:
         assert torch.equal(
@@ -259,8 +267,8 @@ def test_round_trip_through_tensors(options):
 @pytest.mark.parametrize("options", EVERY)
 def test_description(options):
     task_vectors = random_task_vectors(3)
-    blocks = blocks_of(task_vectors)
-    component, report = real.real_component(blocks, grams(blocks), options)
+    component = real_component(task_vectors, options)
+    report = component.made.report
     flat = torch.stack([flatten(one) for one in task_vectors.values()])
     unit = flat / flat.norm(dim=1, keepdim=True)
     assert torch.allclose(torch.tensor(report["cosines"], dtype=torch.float64), unit @ unit.T)
@@ -283,4 +291,4 @@ def test_mistakes(task_vectors):
     component = real_component(task_vectors, RealOptions())
     two = {name: task_vectors[name] for name in ("s0", "s1")}
     with pytest.raises(R2MError, match=r"\['s0', 's1', 's2'\].*\['s0', 's1'\]"):
-        real_part(component, two, "s0", "pos_embed")
+        truncated_residual(component, two, "s0", ResidualOptions())

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from r2m.errors import R2MError
-from r2m.merge import blocks, registry
-from r2m.merge.blocks import Blocks, MemorySource
+from r2m.merge import registry, stream
 from r2m.merge.merging import merge
 from r2m.merge.methods import dare, model_stock, slerp
+from r2m.merge.stream import MemorySource, TensorStream
 from r2m.seeding import derive
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -294,12 +294,12 @@ def test_pieces_and_threads_change_nothing(name, monkeypatch):
     rows = random_rows(2 if name == "slerp" else 3)
     whole = merged(name, rows)
     method = registry.get(name)
-    monkeypatch.setattr(blocks, "PIECE_ENTRIES", 48)
-    monkeypatch.setattr(blocks, "LEAST_PIECE", 5)
+    monkeypatch.setattr(stream, "PIECE_ENTRIES", 48)
+    monkeypatch.setattr(stream, "LEAST_PIECE", 5)
     np.testing.assert_allclose(merged(name, rows, threads=2), whole, atol=1e-6)
     if method.grain == "elements":
         source = MemorySource(as_task_vectors(rows), as_tensors(random_base()))
-        cut, options = Blocks(source, threads=2), method.options()
+        cut, options = TensorStream(source, threads=2), method.options()
         state = method.prepare(cut, options) if method.prepare else None
         pieces = [
             update.reshape(-1)

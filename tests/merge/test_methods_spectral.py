@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from r2m.errors import R2MError
-from r2m.merge import blocks, registry
+from r2m.merge import registry, stream
 from r2m.merge.merging import merge
 from r2m.merge.methods import iso_cts, knots_ties
 
@@ -254,8 +254,8 @@ def test_pieces_and_threads_do_not_matter(method, monkeypatch):
     task_vectors = random_task_vectors(3)
     expected = run(method, task_vectors)
     assert all(torch.equal(one, expected[key]) for key, one in run(method, task_vectors, threads=2).items())
-    monkeypatch.setattr(blocks, "PIECE_ENTRIES", 28)
-    monkeypatch.setattr(blocks, "LEAST_PIECE", 1)
+    monkeypatch.setattr(stream, "PIECE_ENTRIES", 28)
+    monkeypatch.setattr(stream, "LEAST_PIECE", 1)
     monkeypatch.setattr(knots_ties, "CHUNK", 5)
     assert_close(run(method, task_vectors), expected, tolerance=1e-6)
 

@@ -8,15 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from r2m.errors import R2MError
-from r2m.merge import api, merging, recipe, registry
+from r2m.merge import api, merging, recipe, registry, stages
 from r2m.merge.engine import Settings, merge_files
 from r2m.merge.options import R2M
-from r2m.merge.parts import parts
-from r2m.merge.stages.merged import write_merged
-from r2m.merge.stages.real_component import write_real_component
-from r2m.merge.stages.residual import write_residual
-from r2m.merge.stages.task_vector import write_task_vector
-from r2m.merge.task_vector import task_vector
+from r2m.merge.passes import parts
+from r2m.merge.tensors import task_vector
 from r2m.models import checkpoint
 
 DATA_FREE = [name for name in registry.names() if registry.get(name).statistics is None]
@@ -190,7 +186,9 @@ def test_running_statistics_in_the_stages_of_r2m(tmp_path):
         path = tmp_path / f"{name}.safetensors"
         head = {"head.bias": torch.zeros(1)}
         checkpoint.save(path, one | head, {"base_hash": checkpoint.digest(base)})
-        write_task_vector(tmp_path / "base.safetensors", path, taus[name], heads[name])
+        stages.task_vector(
+            base=tmp_path / "base.safetensors", specialist=path, task_vector=taus[name], head=heads[name]
+        )
     tune, real = tmp_path / "tune.json", tmp_path / "real.safetensors"
     chosen = {
         "variant": "v",
@@ -199,12 +197,21 @@ def test_running_statistics_in_the_stages_of_r2m(tmp_path):
         "options": R2M().model_dump(exclude_none=True),
     }
     tune.write_text(json.dumps(chosen))
-    write_real_component(tune, taus, real, tmp_path / "real.json")
+    made = {"chosen": tune, "task_vectors": taus, "core": real, "threads": 1}
+    stages.real_component(**made, report=tmp_path / "real.json")
     residuals = {name: tmp_path / "residuals" / f"{name}.safetensors" for name in specialists}
     for name, path in residuals.items():
-        write_residual(tune, real, taus, name, path, tmp_path / f"{name}.json")
-    inputs = (tune, tmp_path / "base.safetensors", {}, real, residuals, {}, heads, None)
-    write_merged(*inputs, tmp_path / "m.safetensors", tmp_path / "m.json")
+        stages.residual(**made, specialist=name, residual=path, report=tmp_path / f"{name}.json")
+    stages.merge(
+        **{**made, "task_vectors": {}},
+        base=tmp_path / "base.safetensors",
+        residuals=residuals,
+        statistics={},
+        heads=heads,
+        initial_head=None,
+        model=tmp_path / "m.safetensors",
+        report=tmp_path / "m.json",
+    )
     found, expected = load_file(tmp_path / "m.safetensors"), api.merge("r2m", base, specialists)
     for key, tensor in expected.items():
         torch.testing.assert_close(found[key], tensor, atol=1e-6, rtol=1e-6)

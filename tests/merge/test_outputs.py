@@ -41,14 +41,14 @@ def left(paths):
 
 def meanwhile(monkeypatch, action):
     """Do something in the middle of a merge."""
-    original = engine._Merge._merge_tensors
+    original = engine.merge_weights
 
-    def changed(self, writer):
-        found = original(self, writer)
+    def changed(*given, **options):
+        outcome = original(*given, **options)
         action()
-        return found
+        return outcome
 
-    monkeypatch.setattr(engine._Merge, "_merge_tensors", changed)
+    monkeypatch.setattr(engine, "merge_weights", changed)
 
 
 @pytest.mark.parametrize("name", ["a", "base"])

@@ -7,14 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from r2m.errors import R2MError
-from r2m.merge import api, merging, recipe, registry
+from r2m.merge import api, merging, recipe, registry, stages
 from r2m.merge.engine import Settings, merge_files
-from r2m.merge.stages.merged import write_merged
-from r2m.merge.stages.real_component import write_real_component
-from r2m.merge.stages.residual import write_residual
-from r2m.merge.stages.task_vector import write_task_vector
-from r2m.merge.task_vector import apply, task_vector
-from r2m.merge.tensors import merged_shapes
+from r2m.merge.tensors import apply, merged_shapes, task_vector
 from r2m.models import checkpoint
 
 LAYERS = range(5)
@@ -72,7 +67,9 @@ def from_stages(folder, method, base, specialists, statistics):
     taus = {name: folder / "tau" / f"{name}.safetensors" for name in paths}
     heads = {name: folder / "heads" / f"{name}.safetensors" for name in paths}
     for name, path in paths.items():
-        write_task_vector(folder / "base.safetensors", path, taus[name], heads[name])
+        stages.task_vector(
+            base=folder / "base.safetensors", specialist=path, task_vector=taus[name], head=heads[name]
+        )
     chosen = {"variant": "v", "method": method.name, "head": "average"}
     options = method.options().model_dump(exclude_none=True)
     tune = folder / "tune.json"
@@ -80,14 +77,24 @@ def from_stages(folder, method, base, specialists, statistics):
     real, residuals = None, {}
     if method.name == "r2m":
         real = folder / "real.safetensors"
-        write_real_component(tune, taus, real, folder / "real.json")
+        made = {"chosen": tune, "task_vectors": taus, "core": real, "threads": 1}
+        stages.real_component(**made, report=folder / "real.json")
         residuals = {name: folder / "residuals" / f"{name}.safetensors" for name in paths}
         for name, path in residuals.items():
-            write_residual(tune, real, taus, name, path, folder / f"{name}.json")
+            stages.residual(**made, specialist=name, residual=path, report=folder / f"{name}.json")
     given = {} if statistics is None else save_all(folder / "stage-statistics", base, statistics)
-    write_merged(
-        *(tune, folder / "base.safetensors", {} if real else taus, real, residuals, given, heads, None),
-        *(folder / "staged.safetensors", folder / "staged.json"),
+    stages.merge(
+        chosen=tune,
+        base=folder / "base.safetensors",
+        task_vectors={} if real else taus,
+        core=real,
+        residuals=residuals,
+        statistics=given,
+        heads=heads,
+        initial_head=None,
+        model=folder / "staged.safetensors",
+        report=folder / "staged.json",
+        threads=1,
     )
     merged = load_file(folder / "staged.safetensors")
     del merged["head.weight"]

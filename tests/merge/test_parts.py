@@ -5,7 +5,7 @@ import torch
 
 from r2m.merge import merging, registry
 from r2m.merge.options import R2M
-from r2m.merge.parts import parts
+from r2m.merge.passes import parts
 
 OPTIONS = [
     {},

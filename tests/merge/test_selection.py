@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2m.merge import blocks as blocks_module
 from r2m.merge import selection
-from r2m.merge.blocks import Blocks, MemorySource
+from r2m.merge import stream as stream_module
+from r2m.merge.stream import MemorySource, TensorStream
 
 HARD = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, 3.4e38, -3.4e38, float("inf"), float("-inf"), 2.0**-126]
 
@@ -17,7 +17,7 @@ def stream(rows, cuts=(), threads=1):
     task_vectors = {
         f"s{k}": {f"t{index:03d}": part[k] for index, part in enumerate(parts)} for k in range(len(rows))
     }
-    return Blocks(MemorySource(task_vectors), threads)
+    return TensorStream(MemorySource(task_vectors), threads)
 
 
 def values_of(block):
@@ -74,8 +74,8 @@ def test_one_tensor_of_many_numbers(misled, monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_many_numbers_of_unlike_tensors(threads, monkeypatch):
-    monkeypatch.setattr(blocks_module, "PIECE_ENTRIES", 2**14)
-    monkeypatch.setattr(blocks_module, "LEAST_PIECE", 2**12)
+    monkeypatch.setattr(stream_module, "PIECE_ENTRIES", 2**14)
+    monkeypatch.setattr(stream_module, "LEAST_PIECE", 2**12)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(2, 200_000, generator=generator) * torch.rand(
         200_000, generator=generator
@@ -113,7 +113,7 @@ def test_one_pass_where_the_sample_is_good():
 
     progress = Counting()
     row = torch.randn(1, 2**21, generator=torch.Generator().manual_seed(1)).abs()
-    blocks = Blocks(MemorySource({"s0": {"w": row[0]}}), progress=progress)
+    blocks = TensorStream(MemorySource({"s0": {"w": row[0]}}), progress=progress)
     found = selection.kth_values(blocks, values_of, [int(0.8 * 2**21)])
     assert found.item() == torch.kthvalue(row[0], int(0.8 * 2**21) + 1).values.item()
     assert progress.passes == 1

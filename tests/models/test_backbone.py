@@ -4,7 +4,7 @@ import torch
 
 from detector_samples import CONVNET, SIZE, VIT, load_detector, random_weights
 from r2m.errors import R2MError
-from r2m.merge.task_vector import task_vector
+from r2m.merge.tensors import task_vector
 from r2m.models import backbone
 from r2m.models.backbone import Detector, create_backbone, resized_base
 from r2m.models.heads import initial_head

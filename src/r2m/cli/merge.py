@@ -1,5 +1,7 @@
 """`r2m merge`: merge checkpoints."""
 
+import ctypes
+import platform
 import signal
 import sys
 from contextlib import suppress
@@ -18,6 +20,10 @@ _PATH = click.Path(path_type=Path)
 ALTERNATIVES = ("residual.rank", "scale")
 # Of so many specialists a merge is faster with memory from the heaps, which grow a little with each.
 FEW = 8
+# glibc's M_MMAP_THRESHOLD, and the size from which a piece is mapped by itself.
+_MMAP_THRESHOLD, _MAPPED = -3, 4 << 20
+# Its M_TRIM_THRESHOLD: heaps keep so much of their free end, and the next piece's blocks need no new pages.
+_TRIM_THRESHOLD, _KEPT = -1, 16 << 20
 
 
 @click.command()
@@ -61,7 +67,6 @@ def command(
         --specialist lip=b.safetensors --set keep=0.3 --out merged.safetensors
     """
     from r2m.merge import recipe as recipes
-    from r2m.merge.allocator import map_large_blocks
 
     content = {key: value for key, value in given.items() if value is not None}
     content |= {"specialists": specialist} if specialist else {}
@@ -71,7 +76,7 @@ def command(
     asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
     asked.resolved()
     if len(asked.specialists) > FEW:
-        map_large_blocks()
+        _map_large_pieces()
 
     import torch
 
@@ -103,6 +108,18 @@ def command(
         click.echo(
             f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
         )
+
+
+def _map_large_pieces() -> None:
+    """Have large stream mapped one by one, so that they go back to the system when they are freed.
+
+    glibc would soon take them from its heaps. That is faster, since the system zeroes mapped pages; but a few
+    numbers that are kept for every specialist split the holes there, and the heaps grow with their number.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _MAPPED)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def _leave(number: int, frame: object) -> None:

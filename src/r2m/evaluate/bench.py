@@ -12,7 +12,7 @@ from r2m.merge import merging
 from r2m.merge.heads import merge_heads
 from r2m.merge.merging import Shapes
 from r2m.merge.method import Method
-from r2m.merge.stages.inputs import read_same_base
+from r2m.merge.stages import read_same_base
 from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes
 from r2m.models import checkpoint
 from r2m.models.heads import average_head

@@ -6,11 +6,9 @@ from math import comb
 
 import pandas as pd
 
-from r2m.merge.blocks import Blocks, MemorySource
-from r2m.merge.diagnostics import FEWEST, THRESHOLD
+from r2m.merge.diagnostics import FEWEST, THRESHOLD, Survey
 from r2m.merge.gram import grams, total
-from r2m.merge.running import trained
-from r2m.merge.survey import Survey
+from r2m.merge.stream import MemorySource, TensorStream, trained
 from r2m.merge.tensors import TaskVectors
 from r2m.seeding import rng
 
@@ -29,7 +27,7 @@ def diagnoses(task_vectors: TaskVectors, replacements: TaskVectors, victim: str,
     # A specialist's name holds no slash.
     every = {**task_vectors, **{f"/{kind}": one for kind, one in replacements.items()}}
     places = {name: place for place, name in enumerate(every)}
-    gram = total(grams(trained(Blocks(MemorySource(every)))), len(every))
+    gram = total(grams(trained(TensorStream(MemorySource(every)))), len(every))
     rows = []
     for kind in (HONEST, *replacements):
         for members in sets(sorted(task_vectors), seed):

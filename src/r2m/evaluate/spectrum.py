@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from r2m.merge import gram
-from r2m.merge.blocks import Blocks, MemorySource
+from r2m.merge.stream import MemorySource, TensorStream
 from r2m.merge.tensors import TaskVectors, dot
 
 
@@ -15,8 +15,8 @@ def eigenvalue_shares(task_vectors: TaskVectors) -> NDArray[np.float64]:
     The first is the share of ‖A‖² that one shared direction holds; K ≥ 2 equal task vectors give 1, 0, ….
     With a single one a zero is added, so that there is a second.
     """
-    blocks = Blocks(MemorySource(task_vectors))
-    whole = gram.total(gram.grams(blocks), len(blocks.names))
+    stream = TensorStream(MemorySource(task_vectors))
+    whole = gram.total(gram.grams(stream), len(stream.names))
     values = torch.linalg.eigvalsh(whole).flip(0).clamp(min=0).numpy()
     total = values.sum()
     shares = values / total if total > 0 else np.zeros_like(values)

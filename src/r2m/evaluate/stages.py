@@ -11,7 +11,7 @@ from r2m.evaluate import scores as score_files
 from r2m.evaluate.bench import open_bench
 from r2m.evaluate.tune import tune as choose
 from r2m.files import atomic_path, write_text
-from r2m.merge.stages.inputs import read_same_base
+from r2m.merge.stages import read_same_base
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.models.heads import HEAD

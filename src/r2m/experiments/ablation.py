@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
-    from r2m.merge.stages.inputs import Chosen
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
@@ -81,7 +81,7 @@ def run(
     """Score every val and test image with R²M as it was chosen, and one change away from that."""
     from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
     scored = ablation_scores(open_bench(files, compute, parts, threads), variants, factors)

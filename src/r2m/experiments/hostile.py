@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
-    from r2m.merge.stages.inputs import Chosen
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
@@ -222,7 +222,7 @@ def run(
     from r2m.evaluate.bench import open_bench
     from r2m.evaluate.diagnoses import diagnoses
     from r2m.evaluate.scores import write
-    from r2m.merge.stages.inputs import read_chosen, read_same_base
+    from r2m.merge.stages import read_chosen, read_same_base
 
     bench = open_bench(files, compute, parts, threads)
     variants = [read_chosen(path) for path in chosen]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.shifts import Features
-    from r2m.merge.stages.inputs import Chosen
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
@@ -89,7 +89,7 @@ def run(
     """Measure how R²M's Real component and residuals shift every test image's features."""
     from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
     scored = shifts(open_bench(files, compute, parts, threads), variants, domain, generators)
@@ -116,7 +116,7 @@ def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Se
 
     from r2m.evaluate.scores import KEPT
     from r2m.evaluate.shifts import BASE, BOTH, CORE, MEASURED, OF, RESIDUAL, measure, separation
-    from r2m.merge.parts import parts as parts_of
+    from r2m.merge.passes import parts as parts_of
     from r2m.train.pairs import rows_of
 
     rows = bench.inputs.select(split="test", domain=domain)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.similarity import Model
-    from r2m.merge.stages.inputs import Chosen
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
@@ -73,7 +73,7 @@ def run(
     """Compare every specialist's features with those of the base, other specialists and merges, by layer."""
     from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
-    from r2m.merge.stages.inputs import read_chosen
+    from r2m.merge.stages import read_chosen
 
     variants = [read_chosen(path) for path in chosen]
     scored = similarities(open_bench(files, compute, parts, threads), variants, domain, images)

@@ -204,7 +204,7 @@ def run(
     """
     from r2m.evaluate.bench import open_bench
     from r2m.evaluate.scores import write
-    from r2m.merge.stages.inputs import read_same_base
+    from r2m.merge.stages import read_same_base
 
     bench = open_bench(files, compute, parts, threads)
     both = {

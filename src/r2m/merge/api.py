@@ -1,25 +1,24 @@
 """Merging from Python: the same methods and options as `r2m merge`, on mappings of tensors."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge import merging
-from r2m.merge.blocks import Blocks, MemorySource
-from r2m.merge.gram import grams
-from r2m.merge.gram import total as gram_total
-from r2m.merge.integers import changed_buffers, describe
-from r2m.merge.kinds import is_running_statistic
+from r2m.merge.merging import check_count, check_statistics, merge_weights
 from r2m.merge.recipe import resolve
-from r2m.merge.running import trained
-from r2m.merge.survey import NO_RESIDUAL, NO_UPDATE, compare, is_finite, running_warning, survey, total
-from r2m.merge.task_vector import apply, task_vector
-from r2m.merge.tensors import TaskVectors, Tensors, merged_shapes, norm
+from r2m.merge.stream import MemorySource, TensorStream
+from r2m.merge.tensors import (
+    TaskVectors,
+    Tensors,
+    buffer_warnings,
+    changed_buffers,
+    merged_shapes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,44 +47,21 @@ def merge(
             that are not finite, among the inputs or in the result's dtype.
     """
     chosen, complete = resolve(method, options or {})
-    merging.check_count(chosen, complete, len(specialists))
+    check_count(chosen, complete, len(specialists))
     model = _Model("base", _tensors("base", base))
     models = {
         f"{name}": _Model(f"specialist {name!r}", _tensors(f"specialist {name!r}", tensors))
         for name, tensors in sorted(specialists.items(), key=lambda item: f"{item[0]}")
     }
     _check(model, models)
-    shapes = merged_shapes(model.tensors)
-    averaged = {key for key in shapes if is_running_statistic(key)}
-    if allow_nonfinite:
-        averaged |= {key for key in shapes if not _all_finite(key, model, *models.values())}
-    base = {key: tensor for key, tensor in model.tensors.items() if key not in averaged}
-    task_vectors = {
-        name: task_vector(base, {key: one.tensors[key] for key in base}) for name, one in models.items()
-    }
-    _warn(base, task_vectors, models, threads)
-    update, described = (
-        merging.merge(chosen, task_vectors, complete, base=base, statistics=statistics, threads=threads)
-        if merged_shapes(base)
-        else ({}, {})
+    check_statistics(models, statistics)
+    source = _Weights(model, models, statistics)
+    merged = _Tensors({key: model.tensors[key] for key in source.shapes})
+    merge_weights(
+        *(chosen, complete, TensorStream(source, threads), source, merged),
+        permitting=None if allow_nonfinite else "allow_nonfinite returns them all the same",
     )
-    if described.get("lambda") == 0:
-        logger.warning("%s", NO_RESIDUAL)
-    if any(task_vectors.values()) and not any(change.any() for change in update.values()):
-        logger.warning("%s", NO_UPDATE)
-    if any(map(is_running_statistic, averaged)):
-        logger.warning("%s", running_warning(sorted(filter(is_running_statistic, averaged))))
-    merged = apply(base, update)
-    for key in averaged:
-        mean = sum(one.tensors[key].double() for one in models.values()) / len(models)
-        merged[key] = torch.as_tensor(mean).to(model.tensors[key].dtype)
-    for key in shapes:
-        if not (allow_nonfinite or is_finite(merged[key])):
-            raise R2MError(
-                f"{key}: merging gives NaN or values beyond {merged[key].dtype} from finite inputs;"
-                " allow_nonfinite returns them all the same"
-            )
-    return {key: merged[key] for key in sorted(merged)}
+    return {key: merged.tensors.get(key, tensor) for key, tensor in sorted(model.tensors.items())}
 
 
 @dataclass(frozen=True)
@@ -131,28 +107,65 @@ def _check(base: _Model, specialists: Mapping[str, _Model]) -> None:
     if not merged_shapes(base.tensors):
         raise R2MError("base: no floating-point tensor is left to merge")
     integers = [key for key, tensor in base.tensors.items() if not tensor.is_floating_point()]
-    for text in describe(changed_buffers(base, specialists, integers)):
+    for text in buffer_warnings(changed_buffers(base, specialists, integers)):
         logger.warning("%s", text)
 
 
-def _warn(base: Tensors, task_vectors: TaskVectors, models: Mapping[str, _Model], threads: int) -> None:
-    """Log what looks wrong with specialists."""
-    names = tuple(task_vectors)
-    blocks = trained(Blocks(MemorySource(task_vectors, base), threads))
-    found = [part for _, parts in blocks.map(survey, "elements") for part in parts]
-    length = norm(base[key] for key in (*blocks.keys, *blocks.unchanged))
-    whole = replace(total(found, len(names)), base=length**2)
+class _Weights(MemorySource):
+    """Base and specialists in memory; task vectors are their differences, made when they are asked for."""
 
-    def are_equal(one: int, other: int) -> bool:
-        left, right = (models[names[index]].tensors for index in (one, other))
-        return all(torch.equal(left[key], right[key]) for key in blocks.keys)
+    is_first_reading = False
 
-    for text in compare(names, whole, are_equal, lambda: gram_total(grams(blocks), len(names))).warnings():
-        logger.warning("%s", text)
+    def __init__(
+        self, base: _Model, specialists: Mapping[str, _Model], statistics: TaskVectors | None
+    ) -> None:
+        self.names = tuple(specialists)
+        self.shapes = dict(sorted(merged_shapes(base.tensors).items()))
+        self.unchanged: frozenset[str] = frozenset()
+        self._models = (base, *specialists.values())
+        self._base = base.tensors
+        self._statistics = statistics
+
+    def task_vector(self, index: int, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of one τ_k."""
+        own = self._models[index + 1].tensors[key].reshape(-1)[start:stop].float()
+        return own - self.base(key, start, stop)
+
+    def original(self, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of θ₀ in their type."""
+        return self._models[0].tensors[key].reshape(-1)[start:stop]
+
+    def average(self, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of the mean θ_k."""
+        rows = (one.tensors[key].reshape(-1)[start:stop].double() for one in self._models[1:])
+        return (torch.as_tensor(sum(rows)) / len(self.names)).float()
+
+    def are_equal(self, one: int, other: int, keys: Collection[str]) -> bool:
+        """Tell whether two specialists have equal tensors `keys`."""
+        left, right = (self._models[index + 1].tensors for index in (one, other))
+        return all(torch.equal(left[key], right[key]) for key in keys)
+
+    def not_finite(self, key: str) -> R2MError:
+        """Return the error for a tensor with NaN or infinite values."""
+        return R2MError(f"{key}: the specialist or the base holds NaN or infinite values")
+
+    def _are_equal(self, key: str, other: str) -> bool:
+        return all(torch.equal(one.tensors[key], one.tensors[other]) for one in self._models)
 
 
-def _all_finite(key: str, *models: _Model) -> bool:
-    return all(is_finite(model.tensors[key]) for model in models)
+class _Tensors:
+    """Merged tensors in memory, of the types and shapes of others."""
+
+    def __init__(self, like: Tensors) -> None:
+        self.tensors = {key: torch.empty(one.shape, dtype=one.dtype) for key, one in like.items()}
+
+    def dtype(self, key: str) -> torch.dtype:
+        """Return the type of a tensor."""
+        return self.tensors[key].dtype
+
+    def write(self, key: str, start: int, tensor: Tensor) -> None:
+        """Copy entries from `start` on."""
+        self.tensors[key].view(-1)[start : start + len(tensor)] = tensor
 
 
 def _tensors(what: str, mapping: Tensors) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,29 +16,22 @@ from torch import Tensor
 
 from r2m.errors import R2MError
 from r2m.files import discard, publish_together, temporary_path
-from r2m.merge.blocks import Block, Blocks, Progress
 from r2m.merge.diagnostics import THRESHOLD
-from r2m.merge.file_source import FileSource
-from r2m.merge.gram import GramCache, grams
-from r2m.merge.gram import total as gram_total
-from r2m.merge.gram_cache import through_cache, written
+from r2m.merge.files import (
+    FileSource,
+    Inputs,
+    open_inputs,
+    output_dtype,
+    through_cache,
+    written_gram_cache,
+)
+from r2m.merge.gram import GramCache
 from r2m.merge.heads import merge_heads
-from r2m.merge.inputs import Inputs, open_inputs, output_dtype
-from r2m.merge.kinds import is_running_statistic, kind
-from r2m.merge.merging import check_count, updater
+from r2m.merge.kinds import kind
+from r2m.merge.merging import Outcome, check_count, merge_weights
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
-from r2m.merge.survey import (
-    NO_RESIDUAL,
-    NO_UPDATE,
-    Comparison,
-    Survey,
-    compare,
-    is_finite,
-    running_warning,
-    survey,
-    total,
-)
+from r2m.merge.stream import Progress, TensorStream
 from r2m.models.config import head_average, inherited
 from r2m.models.digests import weights_digest
 from r2m.models.weight_files import ADAPTER_CONFIG
@@ -101,9 +94,8 @@ class _Merge:
             recipe.out.resolve().parent,
             inputs.statistics,
         )
-        self.blocks = Blocks(self.source, settings.threads, settings.progress)
+        self.stream = TensorStream(self.source, settings.threads, settings.progress)
         self.cache: GramCache | None = None
-        self.notes: list[str] = []
 
     def run(self) -> dict[str, Any]:
         recipe = self.recipe
@@ -124,135 +116,26 @@ class _Merge:
                 writer.write(key, 0, tensor.reshape(-1))
             for key in self.inputs.copied:
                 writer.write(key, 0, self.inputs.base.read(key).to(specs[key][0]))
-            described, comparison, update_norm, nonfinite = self._merge_tensors(writer)
+            outcome = merge_weights(
+                *(self.method, self.options, self.stream, self.source, writer),
+                inner=self._grams,
+                permitting=None
+                if self.settings.allow_nonfinite
+                else "--allow-nonfinite writes them all the same",
+            )
             digests = self._digests()
-            report = self._report(digests, described, comparison, update_norm, nonfinite, head)
+            report = self._report(digests, outcome, head)
             with _errors_named(recipe.report_path):
                 text = json.dumps(report, indent=2, allow_nan=False) + "\n"
                 report_file.write_text(text, encoding="utf-8")
             files = {recipe.report_path: report_file, recipe.out: writer.complete(self._metadata(digests))}
             if recipe.gram_cache is not None and self.cache is not None:
-                files[recipe.gram_cache] = stack.enter_context(written(recipe.gram_cache, self.cache))
+                files[recipe.gram_cache] = stack.enter_context(
+                    written_gram_cache(recipe.gram_cache, self.cache)
+                )
             self.inputs.watch.check()
             _publish(files, recipe.outputs if self.settings.force else [recipe.gram_cache])
         return report
-
-    def _merge_tensors(self, writer: WeightsWriter) -> tuple[dict[str, Any], Comparison, float, list[str]]:
-        """Write every merged tensor.
-
-        Returns the method's report, the specialists beside each other, ‖update‖, and the tensors with values
-        that are not finite.
-        """
-        one_pass = (
-            self.method.grain == "elements"
-            and self.method.prepare is None
-            and not self.settings.allow_nonfinite
-        )
-        surveys: dict[str, Survey] = {}
-        nonfinite: list[str] = []
-        if not one_pass:
-            surveys = self._survey()
-            nonfinite = [key for key, one in surveys.items() if not one.is_finite]
-            self.source.unchanged = frozenset(key for key, one in surveys.items() if not one.changes)
-            for key in nonfinite:
-                logger.warning("%s: NaN or infinite values among the inputs; averaged", key)
-        running = [key for key in self.blocks.keys if is_running_statistic(key)]
-        averaged = {*nonfinite, *running}
-        # Blocks set the unchanged tensors apart that the source knows of by then.
-        finite = self.blocks.only(key for key in self.blocks.keys if key not in averaged)
-        if not one_pass:
-            comparison = self._comparison(finite, surveys)
-        finite.grams = self._grams(finite)
-        update: Callable[[Block], Tensor] = Block.mean
-        state = None
-        if finite.keys or finite.unchanged:
-            update, state = updater(self.method, finite, self.options)
-        self.source.digesting = one_pass
-
-        def work(block: Block) -> tuple[float, Survey | None]:
-            seen = survey(block) if one_pass else None
-            dtype = writer.dtype(block.key)
-            if block.key in averaged:
-                weights = self.source.average(block.key, block.start, block.stop)
-                length = torch.linalg.vector_norm(weights - block.base().reshape(-1)).double().item()
-                merged = weights.to(dtype)
-            elif block.key in self.source.unchanged or (seen is not None and not seen.changes):
-                length = 0.0
-                merged = self.inputs.base.read(block.key, block.start, block.stop).to(dtype)
-            else:
-                change = update(block)
-                length = torch.linalg.vector_norm(change).double().item()
-                merged = change.add_(block.base()).to(dtype)
-            inputs_are_finite = seen is None or seen.is_finite
-            if inputs_are_finite and not (self.settings.allow_nonfinite or is_finite(merged)):
-                raise R2MError(
-                    f"{block.key}: merging gives NaN or values beyond {merged.dtype} from finite inputs;"
-                    " --allow-nonfinite writes them all the same"
-                )
-            writer.write(block.key, block.start, merged.reshape(-1).cpu())
-            return length**2, seen
-
-        squares = []
-        for key, results in self.blocks.map(work, self.method.grain, label="merging"):
-            squares += [square for square, _ in results]
-            seen = [one for _, one in results if one is not None]
-            if seen:
-                surveys[key] = self._checked(key, total(seen, len(self.source.names)))
-        self.source.digesting = False
-        if one_pass:
-            comparison = self._comparison(finite, surveys)
-        update_norm = math.sqrt(math.fsum(x for x in squares if math.isfinite(x)))
-        describe = self.method.describe if state is not None else None
-        described = describe(state) if describe is not None else {}
-        if described.get("lambda") == 0:
-            self._note(NO_RESIDUAL)
-        if update_norm == 0 and any(comparison.norms()):
-            self._note(NO_UPDATE)
-        if running:
-            self._note(running_warning(running))
-        return described, comparison, update_norm, nonfinite
-
-    def _comparison(self, blocks: Blocks, surveys: Mapping[str, Survey]) -> Comparison:
-        """Return the specialists beside each other by the tensors of `blocks`, and log what looks wrong."""
-        names = self.source.names
-        keys = (*blocks.keys, *blocks.unchanged)
-        whole = total([surveys[key] for key in keys], len(names))
-        own = [self.source.digests(index) for index in range(len(names) + 1)]
-
-        def are_equal(one: int, other: int) -> bool:
-            left, right = own[one + 1], own[other + 1]
-            return all(left.get(key, own[0][key]) == right.get(key, own[0][key]) for key in blocks.keys)
-
-        comparison = compare(names, whole, are_equal, lambda: gram_total(grams(blocks), len(names)))
-        for text in comparison.warnings():
-            logger.warning("%s", text)
-        return comparison
-
-    def _note(self, text: str) -> None:
-        """Log a warning, and keep it for the report."""
-        logger.warning("%s", text)
-        self.notes.append(text)
-
-    def _survey(self) -> dict[str, Survey]:
-        """Read everything once: sums of every tensor, and hashes."""
-        self.source.digesting = True
-        found = {
-            key: self._checked(key, total(parts, len(self.source.names)))
-            for key, parts in self.blocks.map(survey, "elements", label="checking")
-        }
-        self.source.digesting = False
-        return found
-
-    def _checked(self, key: str, seen: Survey) -> Survey:
-        """Return `seen`; raise R2MError if values are not finite and may not be so."""
-        if seen.is_finite or self.settings.allow_nonfinite:
-            return seen
-        for file in (self.inputs.base, *self.inputs.specialists.values()):
-            if key in file.entries and not file.tensor(key).isfinite().all():
-                raise R2MError(
-                    f"{file.path}: {key} holds NaN or infinite values; --allow-nonfinite merges all the same"
-                )
-        raise R2MError(f"{key}: a task vector exceeds the range of float32")
 
     def _head(self) -> dict[str, Tensor]:
         """Return the merged head, in the output's dtype."""
@@ -280,12 +163,12 @@ class _Merge:
             for index, (name, file) in enumerate(files.items())
         }
 
-    def _grams(self, blocks: Blocks) -> dict[str, Tensor] | None:
+    def _grams(self, stream: TensorStream) -> dict[str, Tensor] | None:
         """Return inner products of task vectors through the cache file, if there is to be one."""
         if self.recipe.gram_cache is None:
             return None
         identities = list(self._digests().values())
-        found, self.cache = through_cache(self.recipe.gram_cache, blocks, identities)
+        found, self.cache = through_cache(self.recipe.gram_cache, stream, identities)
         return found
 
     def _metadata(self, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -303,13 +186,10 @@ class _Merge:
     def _report(
         self,
         digests: Mapping[str, str],
-        described: dict[str, Any],
-        comparison: Comparison,
-        update_norm: float,
-        nonfinite: list[str],
+        outcome: Outcome,
         head: Mapping[str, Tensor],
     ) -> dict[str, Any]:
-        base = self.inputs.base
+        base, comparison = self.inputs.base, outcome.comparison
         columns = zip(
             self.inputs.specialists.items(),
             *(comparison.norms(), comparison.cosines(), comparison.diagnoses()),
@@ -346,11 +226,11 @@ class _Merge:
             "head_tensors": sorted(head),
             "copied_from_base": list(self.inputs.copied),
             "stands_out_beyond": THRESHOLD,
-            "nonfinite": nonfinite,
+            "nonfinite": outcome.nonfinite,
             "other_integers": self.inputs.buffers,
-            "update_norm": update_norm,
-            "warnings": [*self.inputs.warnings, *comparison.warnings(), *self.notes],
-            "details": described,
+            "update_norm": outcome.update_norm,
+            "warnings": [*self.inputs.warnings, *outcome.warnings],
+            "details": outcome.described,
         }
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.blocks import LEAST_PIECE, PIECE_ENTRIES, in_order
 from r2m.merge.kinds import kind
+from r2m.merge.stream import LEAST_PIECE, PIECE_ENTRIES, in_order
 from r2m.models.specialists import open_base, open_like
 from r2m.models.weights import WeightsFile, named_like, open_weights
 

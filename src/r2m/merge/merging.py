@@ -1,36 +1,55 @@
-"""One merge over blocks: the method where it applies, its rule for other tensors elsewhere."""
+"""One merge of a stream of tensors: the method where it applies, its rule for other tensors elsewhere."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.blocks import Block, Blocks, MemorySource
+from r2m.merge.diagnostics import (
+    NO_RESIDUAL,
+    NO_UPDATE,
+    Comparison,
+    Survey,
+    compare,
+    is_finite,
+    running_warning,
+    survey,
+    total,
+)
+from r2m.merge.gram import grams
+from r2m.merge.gram import total as gram_total
 from r2m.merge.kinds import is_running_statistic
 from r2m.merge.method import Method
-from r2m.merge.running import averages, trained
+from r2m.merge.stream import MemorySource, Piece, Source, TensorStream, averages, trained
+from r2m.merge.stream import average as averaged
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.options import Section
+
+logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def updater(method: Method, blocks: Blocks, options: Any) -> tuple[Callable[[Block], Tensor], Any]:
-    """Return the function that gives a block's update, and the state of the method's passes over the model.
+def updater(method: Method, stream: TensorStream, options: Any) -> tuple[Callable[[Piece], Tensor], Any]:
+    """Return the function that gives a piece's update, and the state of the method's passes over the model.
 
     Raises:
         R2MError: too few or too many specialists for the method.
     """
-    check_count(method, options, len(blocks.names))
-    state = method.prepare(blocks, options) if method.prepare is not None else None
+    check_count(method, options, len(stream.names))
+    state = method.prepare(stream, options) if method.prepare is not None else None
 
-    def update(block: Block) -> Tensor:
-        if method.others == "alike" or block.kind in method.kinds:
-            return method.merge(block, options, state)
+    def update(piece: Piece) -> Tensor:
+        if method.others == "alike" or piece.kind in method.kinds:
+            return method.merge(piece, options, state)
         if method.others == "base":
-            return block.mean().zero_()
-        return block.mean() * (options.scaling if method.others == "scaled_mean" else 1.0)
+            return piece.mean().zero_()
+        return piece.mean() * (options.scaling if method.others == "scaled_mean" else 1.0)
 
     return update, state
 
@@ -56,10 +75,10 @@ def merge(
             statistics of other specialists.
     """
     check_statistics(task_vectors, statistics)
-    blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes), threads)
-    parameters = trained(blocks)
+    stream = TensorStream(MemorySource(task_vectors, base, statistics, shapes), threads)
+    parameters = trained(stream)
     update, state = updater(method, parameters, options)
-    result = {key: updates[0] for key, updates in parameters.map(update)} | averages(blocks)
+    result = {key: updates[0] for key, updates in parameters.map(update)} | averages(stream)
     return dict(sorted(result.items())), method.describe(state) if method.describe is not None else {}
 
 
@@ -78,9 +97,9 @@ def sweep(
     """
     check_statistics(task_vectors, statistics)
     if method.sweep is not None:
-        blocks = Blocks(MemorySource(task_vectors, base, statistics, shapes))
-        running = averages(blocks)
-        for options, update in method.sweep(trained(blocks), candidates):
+        stream = TensorStream(MemorySource(task_vectors, base, statistics, shapes))
+        running = averages(stream)
+        for options, update in method.sweep(trained(stream), candidates):
             yield options, update | running
         return
     groups: dict[Section, list[Any]] = {}
@@ -98,11 +117,11 @@ def _scaled(update: Tensors, factor: float) -> dict[str, Tensor]:
     return {key: one if is_running_statistic(key) else factor * one for key, one in update.items()}
 
 
-def check_statistics(task_vectors: TaskVectors, statistics: TaskVectors | None) -> None:
+def check_statistics(specialists: Collection[str], statistics: TaskVectors | None) -> None:
     """Raise R2MError where there are statistics, but not those of every specialist."""
-    if statistics is not None and set(statistics) != set(task_vectors):
+    if statistics is not None and set(statistics) != set(specialists):
         given = ", ".join(sorted(statistics)) or "none"
-        raise R2MError(f"statistics: expected those of {', '.join(sorted(task_vectors))}, got {given}")
+        raise R2MError(f"statistics: expected those of {', '.join(sorted(specialists))}, got {given}")
 
 
 def check_count(method: Method, options: Any, count: int) -> None:
@@ -113,3 +132,152 @@ def check_count(method: Method, options: Any, count: int) -> None:
         raise R2MError(f"{method.name}: expected {wanted} specialists, got {count}")
     if method.check is not None:
         method.check(options, count)
+
+
+class Weights(Source, Protocol):
+    """A source that knows the weights of base and specialists, and not only their differences.
+
+    `unchanged` is set when it is known; `is_first_reading` while all pieces are read in order to find it.
+    """
+
+    is_first_reading: bool
+
+    def original(self, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of θ₀ in the type that they are stored in, (n,)."""
+
+    def average(self, key: str, start: int, stop: int) -> Tensor:
+        """Return entries of the mean of the θ_k in float32, (n,), which may be NaN or infinite."""
+
+    def are_equal(self, one: int, other: int, keys: Collection[str]) -> bool:
+        """Tell whether two specialists have equal tensors `keys`; asked after the first reading."""
+
+    def not_finite(self, key: str) -> R2MError:
+        """Return the error that names who holds NaN or infinite values in a tensor."""
+
+
+class Sink(Protocol):
+    """Where merged tensors go."""
+
+    def dtype(self, key: str) -> torch.dtype:
+        """Return the type that a tensor is wanted in."""
+
+    def write(self, key: str, start: int, tensor: Tensor) -> None:
+        """Take entries from `start` on, (n,), in that type."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a merge of weights tells: the method's report, the specialists beside each other, ‖update‖.
+
+    `nonfinite` are the tensors with NaN or infinite values among the inputs, `warnings` all that was logged.
+    """
+
+    described: dict[str, Any]
+    comparison: Comparison
+    update_norm: float
+    nonfinite: list[str]
+    warnings: list[str]
+
+
+def merge_weights(
+    method: Method,
+    options: Any,
+    stream: TensorStream,
+    source: Weights,
+    sink: Sink,
+    *,
+    inner: Callable[[TensorStream], dict[str, Tensor] | None] = lambda stream: None,
+    permitting: str | None = None,
+) -> Outcome:
+    """Merge the weights that `stream` has from `source`, tensor by tensor, into `sink`; log what looks wrong.
+
+    Running statistics are averaged, whatever the method. `inner` gives the inner products of the task vectors
+    that are known before. Where values are not finite, `permitting` (of how errors call it) tells how to
+    merge all the same; None does that: tensors that hold some are averaged.
+
+    Raises:
+        R2MError: values that are not finite, among the inputs or in the result's type.
+    """
+    names, notes = source.names, list[str]()
+    one_pass = method.grain == "elements" and method.prepare is None and permitting is not None
+    surveys: dict[str, Survey] = {}
+
+    def note(texts: Iterable[str]) -> None:
+        for text in texts:
+            logger.warning("%s", text)
+            notes.append(text)
+
+    def checked(key: str, parts: Sequence[Survey]) -> Survey:
+        seen = total(parts, len(names))
+        if not seen.is_finite and permitting is not None:
+            raise source.not_finite(key)
+        return seen
+
+    def compared(finite: TensorStream) -> Comparison:
+        whole = total([surveys[key] for key in (*finite.keys, *finite.unchanged)], len(names))
+        found = compare(
+            *(names, whole, lambda one, other: source.are_equal(one, other, finite.keys)),
+            lambda: gram_total(grams(finite), len(names)),
+        )
+        note(found.warnings())
+        return found
+
+    source.is_first_reading = True
+    if not one_pass:
+        surveys = {
+            key: checked(key, parts) for key, parts in stream.map(survey, "elements", label="checking")
+        }
+        source.unchanged = frozenset(key for key, one in surveys.items() if not one.changes)
+        source.is_first_reading = False
+    nonfinite = [key for key, one in surveys.items() if not one.is_finite]
+    for key in nonfinite:
+        logger.warning("%s: NaN or infinite values among the inputs; averaged", key)
+    running = [key for key in stream.keys if is_running_statistic(key) and key not in nonfinite]
+    # A stream sets the unchanged tensors apart that its source knows of by then.
+    finite = stream.only(key for key in stream.keys if key not in {*nonfinite, *running})
+    if not one_pass:
+        comparison = compared(finite)
+    finite.grams = inner(finite)
+    update: Callable[[Piece], Tensor] = averaged
+    state = None
+    if finite.keys or finite.unchanged:
+        update, state = updater(method, finite, options)
+
+    def work(piece: Piece) -> tuple[float, Survey | None]:
+        seen = survey(piece) if one_pass else None
+        key, dtype, place = piece.key, sink.dtype(piece.key), (piece.key, piece.start, piece.stop)
+        length = 0.0
+        if key in nonfinite:
+            weights = source.average(*place)
+            length = torch.linalg.vector_norm(weights - piece.base().reshape(-1)).double().item()
+            merged = weights.to(dtype)
+        elif key in source.unchanged or (seen is not None and not seen.changes):
+            merged = source.original(*place).to(dtype)
+        else:
+            change = (averaged if key in running else update)(piece)
+            length = torch.linalg.vector_norm(change).double().item()
+            merged = change.add_(piece.base()).to(dtype)
+        if permitting is not None and (seen is None or seen.is_finite) and not is_finite(merged):
+            raise R2MError(
+                f"{key}: merging gives NaN or values beyond {merged.dtype} from finite inputs; {permitting}"
+            )
+        sink.write(key, piece.start, merged.reshape(-1).cpu())
+        return length**2, seen
+
+    squares = []
+    for key, results in stream.map(work, method.grain, label="merging"):
+        squares += [square for square, _ in results]
+        if seen := [one for _, one in results if one is not None]:
+            surveys[key] = checked(key, seen)
+    source.is_first_reading = False
+    if one_pass:
+        comparison = compared(finite)
+    update_norm = math.sqrt(math.fsum(x for x in squares if math.isfinite(x)))
+    described = method.describe(state) if method.describe is not None and state is not None else {}
+    if described.get("lambda") == 0:
+        note([NO_RESIDUAL])
+    if update_norm == 0 and any(comparison.norms()):
+        note([NO_UPDATE])
+    if running:
+        note([running_warning(running)])
+    return Outcome(described, comparison, update_norm, nonfinite, notes)

@@ -12,7 +12,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 Grain = Literal["elements", "tensor"]
 Others = Literal["alike", "mean", "scaled_mean", "base"]
@@ -20,14 +20,14 @@ Others = Literal["alike", "mean", "scaled_mean", "base"]
 
 @dataclass(frozen=True)
 class Method:
-    """A merging method: pure functions on blocks, and how tensors are brought to them.
+    """A merging method: pure functions on pieces of tensors, and how tensors are brought to them.
 
-    `merge(block, options, state)` returns the update of one block, θ* = θ₀ + update, in float32, in memory of
+    `merge(piece, options, state)` returns the update of one piece, θ* = θ₀ + update, in float32, in memory of
     its own.
-    `prepare(blocks, options)`, if any, runs first over the whole model and returns that `state` (else None).
+    `prepare(stream, options)`, if any, runs first over the whole model and returns that `state` (else None).
 
-    grain: `elements` if entries are merged independently of each other, so that blocks may be flat pieces of
-        tensors; `tensor` if `merge` needs each tensor whole.
+    grain: `elements` if entries are merged independently of each other, so that pieces may be flat
+        parts of tensors; `tensor` if `merge` needs each tensor whole.
     others: what becomes of a tensor whose kind is not in `kinds`: merged by `merge` as well (`alike`), by the
         mean τ (`mean`), by options.scaling times that (`scaled_mean`), or left as in the base (`base`).
     statistics: what the method needs of the training data, one file a specialist; None for none.
@@ -41,14 +41,14 @@ class Method:
     title: str
     citation: str
     options: type[Section]
-    merge: Callable[[Block, Any, Any], Tensor]
+    merge: Callable[[Piece, Any, Any], Tensor]
     grain: Grain = "tensor"
     others: Others = "alike"
     kinds: frozenset[Kind] = MATRICES
-    prepare: Callable[[Blocks, Any], Any] | None = None
+    prepare: Callable[[TensorStream, Any], Any] | None = None
     check: Callable[[Any, int], None] | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
-    sweep: Callable[[Blocks, Sequence[Any]], Iterator[tuple[Any, dict[str, Tensor]]]] | None = None
+    sweep: Callable[[TensorStream, Sequence[Any]], Iterator[tuple[Any, dict[str, Tensor]]]] | None = None
     is_proportional: bool = False
     statistics: str | None = None
     least_specialists: int = 1

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r2m.merge.blocks import Block, Blocks
 from r2m.merge.method import Grain
+from r2m.merge.stream import Piece, TensorStream
 
 # Keys of -inf and of what lies behind +inf.
 LEAST, END = -0x7F800001, 0x7F800001
@@ -101,16 +101,16 @@ def kth_of(values: Tensor, ranks: Sequence[int]) -> list[float]:
 
 
 def kth_values(
-    blocks: Blocks,
-    values: Callable[[Block], Tensor],
+    stream: TensorStream,
+    values: Callable[[Piece], Tensor],
     ranks: Sequence[int],
     grain: Grain = "elements",
     keys: Iterable[str] | None = None,
     label: str = "ranking",
 ) -> Tensor:
-    """Return the values (K, R) of 0-based `ranks`, ascending, in each of K rows of numbers over all blocks.
+    """Return the values (K, R) of 0-based `ranks`, ascending, in each of K rows of numbers over all tensors.
 
-    `values(block)` gives float32 numbers (K, …) of a block, zeros where no task vector changes anything: so
+    `values(piece)` gives float32 numbers (K, …) of a piece, zeros where no task vector changes anything: so
     unchanged tensors count without being read. `keys` limits the numbers to some tensors. If `values` works
     entry by entry (`grain` `elements`), the first intervals come from a sample, and one pass over the data is
     enough but for ranks in the far tails, which take two, as all do with grain `tensor`.
@@ -119,52 +119,52 @@ def kth_values(
         ValueError: a rank of more numbers than there are.
     """
     if keys is not None:
-        blocks = blocks.only(keys)
-    count = len(blocks.names)
+        stream = stream.only(keys)
+    count = len(stream.names)
     fitting = ALL_BINS_BITS - (count * len(ranks) - 1).bit_length()
     bits = min(MOST_BINS_BITS, max(LEAST_BINS_BITS, fitting))
     if grain == "elements":
-        searches = _guess(blocks, values, ranks, label, bits)
+        searches = _guess(stream, values, ranks, label, bits)
     else:
         searches = [[_Search(rank, bits) for rank in ranks] for _ in range(count)]
     lock = Lock()
 
-    def tally(block: Block) -> None:
-        for row, ofrow in zip(values(block).reshape(count, -1), searches, strict=True):
+    def tally(piece: Piece) -> None:
+        for row, ofrow in zip(values(piece).reshape(count, -1), searches, strict=True):
             numbers = _keys(row.cpu().numpy())
             for search in ofrow:
                 if not search.found:
                     search.count(numbers, lock)
 
     while any(not search.found for ofrow in searches for search in ofrow):
-        for _ in blocks.map(tally, grain, label=label):
+        for _ in stream.map(tally, grain, label=label):
             pass
         for search in (search for ofrow in searches for search in ofrow if not search.found):
-            search.count_zeros(blocks.unchanged_size)
+            search.count_zeros(stream.unchanged_size)
             search.narrow()
     return torch.tensor([[_value(search.low) for search in ofrow] for ofrow in searches])
 
 
 def _guess(
-    blocks: Blocks,
-    values: Callable[[Block], Tensor],
+    stream: TensorStream,
+    values: Callable[[Piece], Tensor],
     ranks: Sequence[int],
     label: str,
     bits: int,
 ) -> list[list[_Search]]:
     """Return searches in the intervals where a sample of every row expects the ranks."""
-    keys = (*blocks.keys, *blocks.unchanged)
-    count, total = len(blocks.names), blocks.total_size
+    keys = (*stream.keys, *stream.unchanged)
+    count, total = len(stream.names), stream.total_size
     length = max(1, min(MOST_RUN, ALL_RUNS // count))
     gap = max(length, total // RUNS)
-    offsets = dict(zip(keys, np.cumsum([0, *map(blocks.size, keys)]).tolist(), strict=False))
+    offsets = dict(zip(keys, np.cumsum([0, *map(stream.size, keys)]).tolist(), strict=False))
 
-    def runs(block: Block) -> list[NDArray[np.float32]]:
-        starts = range(-offsets[block.key] % gap, block.stop, gap)
-        parts = (replace(block, start=start, stop=min(start + length, block.stop)) for start in starts)
+    def runs(piece: Piece) -> list[NDArray[np.float32]]:
+        starts = range(-offsets[piece.key] % gap, piece.stop, gap)
+        parts = (replace(piece, start=start, stop=min(start + length, piece.stop)) for start in starts)
         return [values(part).reshape(count, -1).cpu().numpy().copy() for part in parts]
 
-    sample = [run for _, (some,) in blocks.map(runs, "tensor", keys, label) for run in some]
+    sample = [run for _, (some,) in stream.map(runs, "tensor", keys, label) for run in some]
     starts = np.cumsum([0, *(run.shape[1] for run in sample[:-1])])
     rows = np.concatenate(sample, axis=1)
     return [[_Search(rank, bits, *_interval(row, starts, rank / total)) for rank in ranks] for row in rows]

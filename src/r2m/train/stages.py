@@ -76,7 +76,7 @@ def finetune(
         "seed": seed,
         "precision": compute.precision,
         "images": images_digest(session.inputs.rows),
-        "code": code_digest([__name__]),
+        "code": code_digest([f"{__name__}:finetune"]),
     }
     progress = train(
         session,
@@ -117,7 +117,7 @@ def probe(
         "content": "head",
         "base_hash": session.base_hash,
         "generators": list(generators),
-        "code": code_digest([__name__]),
+        "code": code_digest([f"{__name__}:probe"]),
         **inherited(checkpoint.read_metadata(files.base), files.base, threshold=cut),
     }
     checkpoint.save(head, fitted, provenance)
@@ -165,6 +165,6 @@ def statistics(
         "seed": seed,
         "precision": compute.precision,
         "images": images_digest(rows),
-        "code": code_digest([__name__]),
+        "code": code_digest([f"{__name__}:statistics"]),
     }
     checkpoint.save(statistics, computed, provenance)

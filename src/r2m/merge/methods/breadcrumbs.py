@@ -15,7 +15,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -34,9 +34,9 @@ class Options(Section):
         return self
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · Σ of the task vectors without their tails."""
-    trimmed = (without_tails(one, options.density, options.gamma) for one in block.each_task_vector())
+    trimmed = (without_tails(one, options.density, options.gamma) for one in piece.each_task_vector())
     return reduce(iadd, trimmed).mul_(options.scaling)
 
 

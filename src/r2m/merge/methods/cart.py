@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -26,18 +26,18 @@ class Options(Section):
     scaling: float = 1.0
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return mean τ + scaling · Σ SVD_r(τ_k − mean τ) of a matrix (m, n).
 
     θ_k − θ_avg equals τ_k − mean τ. The paper gives the rank as a share only. It is rounded down here,
     r = int(rank_ratio · min(m, n)), but not to 0: a small head keeps what sets the specialists apart.
     """
-    from r2m.merge.eigen import leading_right_vectors
+    from r2m.merge.linalg import leading_right_vectors
 
-    mean = block.mean()
+    mean = piece.mean()
     total = mean.clone()
-    rank = max(1, int(options.rank_ratio * min(block.shape)))
-    for task_vector in block.each_task_vector():
+    rank = max(1, int(options.rank_ratio * min(piece.shape)))
+    for task_vector in piece.each_task_vector():
         deviation = task_vector.sub_(mean)
         vectors = leading_right_vectors(deviation, rank).vectors.float()
         if deviation.shape[0] >= deviation.shape[1]:

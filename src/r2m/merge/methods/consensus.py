@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -38,12 +38,12 @@ def check(options: Options, count: int) -> None:
         )
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · T, T = Σ τ_k, where at least `min_tasks` masks |τ_k| > mask_scale · |T - τ_k| hold.
 
     The paper's |θ₀ - θ_k| and |θ₀ + T - θ_k| need no base.
     """
-    task_vectors = block.task_vectors()
+    task_vectors = piece.task_vectors()
     total = task_vectors.sum(0)
     rivals = (total - task_vectors).abs_().mul_(options.mask_scale)
     masks = task_vectors.abs().gt_(rivals)

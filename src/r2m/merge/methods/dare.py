@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -27,7 +27,7 @@ class Options(Section):
     seed: int = 0
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · Σ m_k ∘ τ_k / (1 - drop), with m_k zero with probability `drop`.
 
     What is dropped of a specialist's tensor depends on the seed, its name and the tensor's, on nothing else;
@@ -37,13 +37,13 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
 
     from r2m.seeding import derive
 
-    task_vectors = block.task_vectors()
+    task_vectors = piece.task_vectors()
     total = torch.zeros_like(task_vectors[0])
-    for name, task_vector in zip(block.names, task_vectors, strict=True):
+    for name, task_vector in zip(piece.names, task_vectors, strict=True):
         draws = torch.from_numpy(
-            uniform(derive(options.seed, name, block.first_name), block.start, block.stop)
+            uniform(derive(options.seed, name, piece.first_name), piece.start, piece.stop)
         )
-        kept = draws.ge_(options.drop).to(total.device).reshape(block.shape)
+        kept = draws.ge_(options.drop).to(total.device).reshape(piece.shape)
         total.addcmul_(task_vector, kept)
     return total.mul_(options.scaling / (1 - options.drop))
 

@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 
 class Options(Section):
@@ -24,14 +24,14 @@ class Options(Section):
     )
 
 
-def prepare(blocks: Blocks, options: Options) -> None:
+def prepare(stream: TensorStream, options: Options) -> None:
     """Raise R2MError if there are no statistics at all."""
-    from r2m.merge.statistics import require_any
+    from r2m.merge.stream import require_any
 
-    require_any(blocks, "fisher")
+    require_any(stream, "fisher")
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return Σ F_k τ_k / Σ F_k entry by entry, which is the paper's Σ F_k θ_k / Σ F_k without θ₀.
 
     With equal weights of the specialists and no floor under F: where Σ F_k = 0, and for tensors of which
@@ -42,18 +42,18 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.statistics import statistics
+    from r2m.merge.stream import statistics
 
-    task_vectors = block.task_vectors()
-    mean = task_vectors.sum(0) / len(block.names)
-    found = statistics(block, block.shape)
+    task_vectors = piece.task_vectors()
+    mean = task_vectors.sum(0) / len(piece.names)
+    found = statistics(piece, piece.shape)
     if found is None:
         return mean
     weighted = torch.zeros_like(mean, dtype=torch.float64)
     total = torch.zeros_like(weighted)
-    for name, task_vector, weight in zip(block.names, task_vectors, found, strict=True):
+    for name, task_vector, weight in zip(piece.names, task_vectors, found, strict=True):
         if (weight < 0).any():
-            raise R2MError(f"{block.key}: statistics of {name!r}: a mean squared gradient is negative")
+            raise R2MError(f"{piece.key}: statistics of {name!r}: a mean squared gradient is negative")
         weighted.addcmul_(weight, task_vector.double())
         total += weight
     return torch.where(total > 0, weighted / total, mean.double()).float()

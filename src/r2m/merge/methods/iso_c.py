@@ -10,7 +10,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -19,17 +19,17 @@ class Options(Section):
     scaling: float = 1.0
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · σ̄ U Vᵀ of a matrix (m, n): T = Σ τ_k = U Σ Vᵀ, σ̄ the mean of its min(m, n) values.
 
     Directions in which T is zero up to rounding errors count in the mean and stay zero; the authors' code
     gives them arbitrary vectors of length σ̄.
     """
-    from r2m.merge.eigen import polar
+    from r2m.merge.linalg import polar
 
-    total = block.task_vector(0).double()
-    for index in range(1, len(block.names)):
-        total += block.task_vector(index)
+    total = piece.task_vector(0).double()
+    for index in range(1, len(piece.names)):
+        total += piece.task_vector(index)
     factor, values = polar(total)
     return (options.scaling * values.mean() * factor).float()
 

@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -23,7 +23,7 @@ class Options(Section):
     scaling: float = 1.0
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · s̄ U Vᵀ of a matrix (m, n), s̄ the mean of the min(m, n) values joined.
 
     U and V are the orthogonal polar factors of the joined singular vectors: the leading ones U_c of T = Σ τ_k
@@ -32,21 +32,21 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.eigen import leading_triplets, whitened_product
+    from r2m.merge.linalg import leading_triplets, whitened_product
 
-    common, own = sizes(min(block.shape), len(block.names), options.common_ratio)
-    total = block.task_vector(0).double()
-    for index in range(1, len(block.names)):
-        total += block.task_vector(index)
+    common, own = sizes(min(piece.shape), len(piece.names), options.common_ratio)
+    total = piece.task_vector(0).double()
+    for index in range(1, len(piece.names)):
+        total += piece.task_vector(index)
     triplets = [leading_triplets(total, common)]
     frame = triplets[0][0]
-    for task_vector in block.each_task_vector() if own else ():
+    for task_vector in piece.each_task_vector() if own else ():
         outside = task_vector.double()
         scale = torch.linalg.vector_norm(outside).item()
         outside -= frame @ (frame.T @ outside)
         triplets.append(leading_triplets(outside, own, scale))
     left, values, right = (torch.cat(parts, dim=-1) for parts in zip(*triplets, strict=True))
-    mean = values.sum() / min(block.shape)
+    mean = values.sum() / min(piece.shape)
     return (options.scaling * whitened_product(left, mean.expand(len(values)), right)).float()
 
 

@@ -10,7 +10,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 ITERATIONS = 100
 TOLERANCE = 1e-7
@@ -20,18 +20,18 @@ class Options(Section):
     """The Karcher mean has no options."""
 
 
-def prepare(blocks: Blocks, options: Options) -> dict[str, Tensor]:
+def prepare(stream: TensorStream, options: Options) -> dict[str, Tensor]:
     """Return the weights (K,) of every tensor."""
-    from r2m.merge.sphere import weights
+    from r2m.merge.gram import sphere_weights
 
-    return weights(blocks, weigh)
+    return sphere_weights(stream, weigh)
 
 
-def merge(block: Block, options: Options, state: dict[str, Tensor]) -> Tensor:
+def merge(piece: Piece, options: Options, state: dict[str, Tensor]) -> Tensor:
     """Return Σ w_k θ_k - θ₀."""
-    from r2m.merge.sphere import combine
+    from r2m.merge.gram import weighted_update
 
-    return combine(block, state[block.key])
+    return weighted_update(piece, state[piece.key])
 
 
 def weigh(norms: Tensor, versines: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 # Singular values up to this are dropped, as in the authors' code.
 LEAST_VALUE = 1e-5
@@ -41,7 +41,7 @@ class State(NamedTuple):
     """Joint left singular vectors (m, r) of every matrix, all coordinates in them, and their election."""
 
     frames: Mapping[str, Tensor]
-    coordinates: Blocks
+    coordinates: TensorStream
     election: ties.Election | None
     device: torch.device
 
@@ -88,32 +88,32 @@ class Coordinates:
         return torch.stack([self.task_vector(index, key, start, stop) for index in range(len(self.names))])
 
 
-def prepare(blocks: Blocks, options: Options) -> State:
+def prepare(stream: TensorStream, options: Options) -> State:
     """Decompose all matrices, lay frames and coordinates aside, and hold the election of TIES over all."""
     import torch
 
-    frames, chunks = blocks.scratch(), blocks.scratch()
+    frames, chunks = stream.scratch(), stream.scratch()
 
-    def decompose(block: Block) -> tuple[int, torch.device] | None:
-        if block.kind not in MATRICES:
+    def decompose(piece: Piece) -> tuple[int, torch.device] | None:
+        if piece.kind not in MATRICES:
             return None
-        frame = joint_left_vectors(block).float()
-        frames[block.key] = frame
-        for index, task_vector in enumerate(block.each_task_vector()):
-            piece = (frame.T @ task_vector).reshape(-1)
-            for number, chunk in enumerate(piece.split(CHUNK)):
-                chunks[_chunk(block.key, index, number)] = chunk
+        frame = joint_left_vectors(piece).float()
+        frames[piece.key] = frame
+        for index, task_vector in enumerate(piece.each_task_vector()):
+            coordinates = (frame.T @ task_vector).reshape(-1)
+            for number, chunk in enumerate(coordinates.split(CHUNK)):
+                chunks[_chunk(piece.key, index, number)] = chunk
         return frame.shape[1], frame.device
 
-    found = {key: one for key, (one,) in blocks.map(decompose, label="decomposing") if one is not None}
-    shapes = {key: (rank, blocks.source.shapes[key][1]) for key, (rank, _) in found.items() if rank > 0}
-    coordinates = blocks.of(Coordinates(blocks.names, shapes, chunks))
+    found = {key: one for key, (one,) in stream.map(decompose, label="decomposing") if one is not None}
+    shapes = {key: (rank, stream.source.shapes[key][1]) for key, (rank, _) in found.items() if rank > 0}
+    coordinates = stream.of(Coordinates(stream.names, shapes, chunks))
     election = ties.prepare(coordinates, ties.Options(keep=options.keep)) if shapes else None
     device = next((device for _, device in found.values()), torch.device("cpu"))
     return State(frames, coordinates, election, device)
 
 
-def merge(block: Block, options: Options, state: State) -> Tensor:
+def merge(piece: Piece, options: Options, state: State) -> Tensor:
     """Return scaling · U · TIES(Σ V_1ᵀ, …, Σ V_Kᵀ) of a matrix (m, n): [τ_1 … τ_K] = U Σ [V_1ᵀ … V_Kᵀ].
 
     Trim and election are over the coordinates of all matrices together; the trim is of each specialist's.
@@ -121,15 +121,15 @@ def merge(block: Block, options: Options, state: State) -> Tensor:
     """
     import torch
 
-    shape = state.coordinates.source.shapes.get(block.key)
+    shape = state.coordinates.source.shapes.get(piece.key)
     if shape is None or state.election is None:
-        return block.task_vector(0).zero_()
+        return piece.task_vector(0).zero_()
     rule = ties.Options(keep=options.keep, scaling=options.scaling)
-    pieces = [ties.merge(piece, rule, state.election) for piece in state.coordinates.pieces(block.key)]
-    return state.frames[block.key].to(state.device) @ torch.cat(pieces).reshape(shape).to(state.device)
+    pieces = [ties.merge(piece, rule, state.election) for piece in state.coordinates.pieces(piece.key)]
+    return state.frames[piece.key].to(state.device) @ torch.cat(pieces).reshape(shape).to(state.device)
 
 
-def joint_left_vectors(block: Block) -> Tensor:
+def joint_left_vectors(piece: Piece) -> Tensor:
     """Return the left singular vectors U (m, r) of [τ_1 … τ_K] with σ > 1e-5, in float64.
 
     From a Gram matrix, m x m or of the joined side where that is smaller, so singular values are known to
@@ -137,16 +137,16 @@ def joint_left_vectors(block: Block) -> Tensor:
     """
     import torch
 
-    from r2m.merge.eigen import column_gram, eigen
+    from r2m.merge.linalg import column_gram, eigen
 
-    m, n = block.shape
-    if m <= n * len(block.names):
-        total = column_gram(block.task_vector(0).T)
-        for index in range(1, len(block.names)):
-            total += column_gram(block.task_vector(index).T)
+    m, n = piece.shape
+    if m <= n * len(piece.names):
+        total = column_gram(piece.task_vector(0).T)
+        for index in range(1, len(piece.names)):
+            total += column_gram(piece.task_vector(index).T)
         squares, vectors = eigen(total)
         return vectors[:, squares > LEAST_VALUE**2]
-    joined = torch.cat(list(block.each_task_vector()), dim=1)
+    joined = torch.cat(list(piece.each_task_vector()), dim=1)
     squares, vectors = eigen(column_gram(joined))
     kept = squares > LEAST_VALUE**2
     return joined.double() @ vectors[:, kept] / squares[kept].sqrt()

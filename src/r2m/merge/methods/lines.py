@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r2m.merge.layers import depths
+from r2m.merge.kinds import depths
 from r2m.merge.method import Method
 from r2m.options import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 
 class Options(Section):
@@ -21,22 +21,22 @@ class Options(Section):
     beta: float = 0.5
 
 
-def prepare(blocks: Blocks, options: Options) -> dict[str, float]:
+def prepare(stream: TensorStream, options: Options) -> dict[str, float]:
     """Return the depth l / (L - 1) of the tensors in block l of L.
 
     Raises:
         R2MError: no name tells a block, so that all tensors would be scaled alike.
     """
-    return depths(blocks.source.shapes, "lines")
+    return depths(stream.source.shapes, "lines")
 
 
-def merge(block: Block, options: Options, state: dict[str, float]) -> Tensor:
+def merge(piece: Piece, options: Options, state: dict[str, float]) -> Tensor:
     """Return (alpha + beta · l / (L - 1)) · Σ τ_k in block l of L.
 
     It is alpha · Σ τ_k outside the blocks (stem, final norm, head), and where there is only one of them.
     """
-    depth = state.get(block.key, 0.0)
-    return block.task_vectors().sum(0).mul_(options.alpha + options.beta * depth)
+    depth = state.get(piece.key, 0.0)
+    return piece.task_vectors().sum(0).mul_(options.alpha + options.beta * depth)
 
 
 METHOD = Method(

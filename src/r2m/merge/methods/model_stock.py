@@ -10,14 +10,14 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
     """Model stock has no options."""
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return t · (mean τ) with t = K · c / (1 + (K - 1) · c), c the mean cosine of two task vectors.
 
     c comes from the sum of the unit vectors, ‖Σ u_k‖² = m + K (K - 1) c for m vectors that are not zero (a
@@ -26,12 +26,12 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     from r2m.merge.tensors import norm
 
-    count = len(block.names)
-    total = block.task_vector(0)
+    count = len(piece.names)
+    total = piece.task_vector(0)
     size = norm([total])
     units, nonzero = total / (size or 1.0), int(size > 0)
     for index in range(1, count):
-        task_vector = block.task_vector(index)
+        task_vector = piece.task_vector(index)
         total += task_vector
         size = norm([task_vector])
         units += task_vector.div_(size or 1.0)

@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 TAIL = 0.0001
 
@@ -32,27 +32,27 @@ class Bounds(NamedTuple):
     scores: Tensor
 
 
-def prepare(blocks: Blocks, options: Options) -> Bounds:
+def prepare(stream: TensorStream, options: Options) -> Bounds:
     """Find the bounds among all P entries of each specialist.
 
     They are order statistics, not interpolated, of the same 0-based ranks as in the authors' code.
     """
     from r2m.merge.selection import kth_values
 
-    size = blocks.total_size
+    size = stream.total_size
     tails = [int(size * TAIL), max(0, int(size * (1 - TAIL) - 1))]
-    magnitudes = kth_values(blocks, lambda block: block.task_vectors().abs(), tails, label="clamping")
+    magnitudes = kth_values(stream, lambda piece: piece.task_vectors().abs(), tails, label="clamping")
     ranks = [min(size - 1, int(size * (1 - options.ratio))), size - 1]
 
-    def scores(block: Block) -> Tensor:
-        return score(block.task_vectors(), magnitudes)
+    def scores(piece: Piece) -> Tensor:
+        return score(piece.task_vectors(), magnitudes)
 
-    return Bounds(magnitudes, kth_values(blocks, scores, ranks, label="scoring"))
+    return Bounds(magnitudes, kth_values(stream, scores, ranks, label="scoring"))
 
 
-def merge(block: Block, options: Options, state: Bounds) -> Tensor:
+def merge(piece: Piece, options: Options, state: Bounds) -> Tensor:
     """Return scaling · (mean of the clamped τ_k, weighted by scores); 0 where no score has any weight."""
-    task_vectors = block.task_vectors()
+    task_vectors = piece.task_vectors()
     weights = min_max(score(task_vectors, state.magnitudes), state.scores)
     total = weights.sum(0).clamp_(min=1e-12)
     clamped = clamp(task_vectors.abs(), state.magnitudes).mul_(task_vectors.sign())

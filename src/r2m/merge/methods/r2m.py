@@ -1,4 +1,4 @@
-"""Real-aware residual merging, R²M (arXiv 2509.24367); the parts stand in `r2m.merge.r2m`."""
+"""Real-aware residual merging, R²M (arXiv 2509.24367); the equations stand in `r2m.merge.real_aware`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from r2m.merge.options import R2M
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
-    from r2m.merge.r2m import State
+    from r2m.merge.passes import State
+    from r2m.merge.stream import Piece, TensorStream
 
 
-def prepare(blocks: Blocks, options: R2M) -> State:
+def prepare(stream: TensorStream, options: R2M) -> State:
     """Find the Real parts, the truncated residuals and λ."""
-    from r2m.merge import r2m
+    from r2m.merge import passes
 
-    return r2m.prepare(blocks, options)
+    return passes.prepare(stream, options)
 
 
-def merge(block: Block, options: R2M, state: State) -> Tensor:
+def merge(piece: Piece, options: R2M, state: State) -> Tensor:
     """Return τ_core + λ F̃."""
-    from r2m.merge import r2m
+    from r2m.merge import passes
 
-    return r2m.merge(block, state)
+    return passes.update(piece.key, state)
 
 
 def describe(state: State) -> dict[str, Any]:
@@ -35,11 +35,11 @@ def describe(state: State) -> dict[str, Any]:
     return state.report
 
 
-def sweep(blocks: Blocks, candidates: Sequence[R2M]) -> Iterator[tuple[R2M, dict[str, Tensor]]]:
+def sweep(stream: TensorStream, candidates: Sequence[R2M]) -> Iterator[tuple[R2M, dict[str, Tensor]]]:
     """Yield the updates of candidates that share decompositions."""
-    from r2m.merge import r2m
+    from r2m.merge import passes
 
-    return r2m.sweep(blocks, candidates)
+    return passes.sweep(stream, candidates)
 
 
 METHOD = Method(

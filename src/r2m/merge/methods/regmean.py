@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 
 class Options(Section):
@@ -27,14 +27,14 @@ class Options(Section):
     )
 
 
-def prepare(blocks: Blocks, options: Options) -> None:
+def prepare(stream: TensorStream, options: Options) -> None:
     """Raise R2MError if there are no statistics at all."""
-    from r2m.merge.statistics import require_any
+    from r2m.merge.stream import require_any
 
-    require_any(blocks, "regmean")
+    require_any(stream, "regmean")
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return the update (out, in) of a linear layer's weight: (Σ τ_k G_k) (Σ G_k)⁻¹, in float64.
 
     That is the paper's (Σ G_k)⁻¹ Σ G_k W_k, transposed since torch keeps weights as (out, in), without θ₀.
@@ -46,16 +46,16 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.statistics import statistics
+    from r2m.merge.stream import statistics
 
-    mean = block.mean()
+    mean = piece.mean()
     inputs = mean.shape[1]
-    found = statistics(block, (inputs, inputs))
+    found = statistics(piece, (inputs, inputs))
     if found is None:
         return mean
     weighted = torch.zeros_like(mean, dtype=torch.float64)
     total = weighted.new_zeros(inputs, inputs)
-    for task_vector, gram in zip(block.each_task_vector(), found, strict=True):
+    for task_vector, gram in zip(piece.each_task_vector(), found, strict=True):
         softened = gram * options.off_diagonal
         softened.diagonal().copy_(gram.diagonal())
         total += softened
@@ -65,7 +65,7 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(total)
     if failed:
         raise R2MError(
-            f"{block.key}: the sum of the input Grams is singular; expected a smaller off_diagonal"
+            f"{piece.key}: the sum of the input Grams is singular; expected a smaller off_diagonal"
         )
     update = torch.cholesky_solve(weighted.T, factor).T
     return torch.where(dead, mean.double(), update).float()

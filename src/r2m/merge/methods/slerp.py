@@ -14,7 +14,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 # Beyond this cosine two tensors are opposite: no great circle is the shortest, so a straight line is taken.
 OPPOSITE = -0.9995
@@ -28,18 +28,18 @@ class Options(Section):
     )
 
 
-def prepare(blocks: Blocks, options: Options) -> dict[str, Tensor]:
+def prepare(stream: TensorStream, options: Options) -> dict[str, Tensor]:
     """Return the two weights of every tensor."""
-    from r2m.merge.sphere import weights
+    from r2m.merge.gram import sphere_weights
 
-    return weights(blocks, partial(weigh, t=options.t))
+    return sphere_weights(stream, partial(weigh, t=options.t))
 
 
-def merge(block: Block, options: Options, state: dict[str, Tensor]) -> Tensor:
+def merge(piece: Piece, options: Options, state: dict[str, Tensor]) -> Tensor:
     """Return w_1 θ_1 + w_2 θ_2 - θ₀."""
-    from r2m.merge.sphere import combine
+    from r2m.merge.gram import weighted_update
 
-    return combine(block, state[block.key])
+    return weighted_update(piece, state[piece.key])
 
 
 def weigh(norms: Tensor, versines: Tensor, t: float) -> Tensor:

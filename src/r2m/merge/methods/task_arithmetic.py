@@ -10,7 +10,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -19,9 +19,9 @@ class Options(Section):
     scaling: float = 0.3
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · Σ τ_k: a sum, not a mean."""
-    return block.weighted_sum(options.scaling)
+    return piece.weighted_sum(options.scaling)
 
 
 METHOD = Method(

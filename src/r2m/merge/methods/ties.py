@@ -13,7 +13,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 
 class Options(Section):
@@ -33,7 +33,7 @@ class Election(NamedTuple):
     majority: float
 
 
-def prepare(blocks: Blocks, options: Options) -> Election:
+def prepare(stream: TensorStream, options: Options) -> Election:
     """Find every task vector's threshold among all P entries, and the sign that prevails.
 
     int(keep · P) + 1 entries stay, and more where magnitudes tie. The majority needs a pass of its own: it
@@ -43,25 +43,25 @@ def prepare(blocks: Blocks, options: Options) -> Election:
 
     from r2m.merge.selection import kth_values
 
-    size = blocks.total_size
+    size = stream.total_size
     rank = max(0, size - int(options.keep * size) - 1)
-    thresholds = kth_values(blocks, lambda block: block.task_vectors().abs(), [rank], label="trimming")
+    thresholds = kth_values(stream, lambda piece: piece.task_vectors().abs(), [rank], label="trimming")
 
-    def signs(block: Block) -> float:
-        return exact_sum(trim(block, thresholds)).sign_().sum().item()
+    def signs(piece: Piece) -> float:
+        return exact_sum(trim(piece, thresholds)).sign_().sum().item()
 
-    majority = sum(sum(part) for _, part in blocks.map(signs, "elements", label="electing"))
+    majority = sum(sum(part) for _, part in stream.map(signs, "elements", label="electing"))
     return Election(thresholds, majority)
 
 
-def merge(block: Block, options: Options, state: Election) -> Tensor:
+def merge(piece: Piece, options: Options, state: Election) -> Tensor:
     """Return scaling · (mean of the trimmed entries with the elected sign).
 
     Sums are in float64, where float32 numbers cancel exactly, whatever their order. Entries whose sum is zero
     take the sign of the majority; the negative one if there is none, as in the authors' code.
     """
 
-    trimmed = trim(block, state.thresholds)
+    trimmed = trim(piece, state.thresholds)
     total = exact_sum(trimmed)
     positive = total >= 0 if state.majority > 0 else total > 0
     sign = positive.to(trimmed.dtype).mul_(2).sub_(1)
@@ -71,9 +71,9 @@ def merge(block: Block, options: Options, state: Election) -> Tensor:
     return update.div_(number).mul_(options.scaling)
 
 
-def trim(block: Block, thresholds: Tensor) -> Tensor:
+def trim(piece: Piece, thresholds: Tensor) -> Tensor:
     """Return the task vectors (K, …) with the entries below `thresholds` (K, 1) set to zero."""
-    task_vectors = block.task_vectors()
+    task_vectors = piece.task_vectors()
     least = thresholds.to(task_vectors.device).reshape(-1, *[1] * (task_vectors.ndim - 1))
     # A mask of floats, made in place, is ten times faster than one of booleans.
     return task_vectors.abs().ge_(least).mul_(task_vectors)

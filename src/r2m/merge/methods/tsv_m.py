@@ -10,7 +10,7 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
@@ -19,7 +19,7 @@ class Options(Section):
     scaling: float = 1.0
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · U S Vᵀ of a matrix (m, n): r = int(min(m, n) / K) triplets of each τ_k, whitened.
 
     U (m, rK) and V (n, rK) join the singular vectors of all specialists and are replaced by their orthogonal
@@ -30,12 +30,12 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.eigen import leading_triplets, whitened_product
+    from r2m.merge.linalg import leading_triplets, whitened_product
 
-    rank = min(block.shape) // len(block.names)
+    rank = min(piece.shape) // len(piece.names)
     if rank == 0:
-        return block.task_vector(0).zero_()
-    triplets = [leading_triplets(task_vector, rank) for task_vector in block.each_task_vector()]
+        return piece.task_vector(0).zero_()
+    triplets = [leading_triplets(task_vector, rank) for task_vector in piece.each_task_vector()]
     left, values, right = (torch.cat(parts, dim=-1) for parts in zip(*triplets, strict=True))
     return options.scaling * whitened_product(left, values, right).float()
 

@@ -10,16 +10,16 @@ from r2m.options import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block
+    from r2m.merge.stream import Piece
 
 
 class Options(Section):
     """The mean of the specialists has no options."""
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return (1/K) Σ τ_k."""
-    return block.weighted_sum(1 / len(block.names))
+    return piece.weighted_sum(1 / len(piece.names))
 
 
 METHOD = Method(

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeInt
 
-from r2m.merge.kinds import Kind, place
-from r2m.merge.layers import depths
+from r2m.merge.kinds import Kind, depths, place
 from r2m.merge.method import Method
 from r2m.options import Positive, Section
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2m.merge.blocks import Block, Blocks
+    from r2m.merge.stream import Piece, TensorStream
 
 
 class Options(Section):
@@ -24,12 +23,12 @@ class Options(Section):
     lr: Positive = 1e-5
 
 
-def prepare(blocks: Blocks, options: Options) -> None:
+def prepare(stream: TensorStream, options: Options) -> None:
     """Raise R2MError where no tensor belongs to a block of the model: the merge would be the mean."""
-    depths(blocks.source.shapes, "wudi")
+    depths(stream.source.shapes, "wudi")
 
 
-def merge(block: Block, options: Options, state: None) -> Tensor:
+def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return the matrix τ (m, n) that Adam finds from T = Σ τ_k for Σ ‖(τ − τ_k) τ_kᵀ‖² / ‖τ_k‖².
 
     So for the matrices of the model's blocks; other tensors are the mean τ. Task vectors that are zero
@@ -38,14 +37,14 @@ def merge(block: Block, options: Options, state: None) -> Tensor:
     """
     import torch
 
-    from r2m.merge.eigen import column_gram
+    from r2m.merge.linalg import column_gram
 
-    if block.kind is not Kind.MATRIX or place(block.key) is None:
-        return block.mean()
-    total = block.task_vector(0).zero_()
+    if piece.kind is not Kind.MATRIX or place(piece.key) is None:
+        return piece.mean()
+    total = piece.task_vector(0).zero_()
     curvature = total.new_zeros(total.shape[1], total.shape[1])
     target = torch.zeros_like(total)
-    for task_vector in block.each_task_vector():
+    for task_vector in piece.each_task_vector():
         total += task_vector
         squared_norm = torch.linalg.vector_norm(task_vector, dtype=torch.float64).item() ** 2
         if squared_norm > 0:

@@ -1,4 +1,4 @@
-"""Symmetric eigenproblems, and the leading singular vectors of a matrix by way of its Gram matrix.
+"""Symmetric eigenproblems, truncated singular value decompositions, and rules for the rank.
 
 To be imported before threads are limited to one BLAS thread each: the limit reaches the libraries that are
 loaded by then, and this module loads scipy's.
@@ -6,14 +6,18 @@ loaded by then, and this module loads scipy's.
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
-from scipy.linalg import cython_lapack
+from scipy.integrate import quad
+from scipy.linalg import cython_lapack, eigh
+from scipy.optimize import brentq
 from torch import Tensor
+
+from r2m.merge.options import RankOptions
 
 # Above this share of the eigenvectors, all at once (divide and conquer) come sooner than a range of them.
 RANGE_SHARE = 0.35
@@ -57,7 +61,7 @@ def column_gram(matrix: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     return total
 
 
-def gram(matrix: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+def side_gram(matrix: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return the Gram matrix of the shorter side of a matrix (m, n): AᵀA where m ≥ n, else AAᵀ."""
     return column_gram(matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T, dtype)
 
@@ -76,31 +80,37 @@ def leading_eigen(symmetric: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return the greatest eigenvalues (r,) of a symmetric matrix (n, n), descending, and eigenvectors (n, r).
 
     In the precision of the matrix, by LAPACK's `syevr` for an index range. It is called by its address, since
-    ctypes gives the interpreter's lock away, as scipy does not: threads then decompose matrices side by side.
+    ctypes gives the interpreter's lock away, as scipy does not: threads then decompose matrices side by side
+    (`benchmarks/eigen.py`). Where scipy has no such address, its own function serves, with the same bits.
     """
     size = len(symmetric)
-    routine = _syevr(symmetric.dtype) if symmetric.device.type == "cpu" else None
     found = None
-    if routine is not None and 0 < rank <= RANGE_SHARE * size:
-        found = _range_of_eigen(routine, symmetric.numpy(), rank)
+    if symmetric.device.type == "cpu" and 0 < rank <= RANGE_SHARE * size:
+        routine = _syevr(symmetric.dtype)
+        decomposed = _by_scipy if routine is None else partial(_by_address, routine)
+        found = decomposed(symmetric.numpy(), rank)
     if found is None:
         values, vectors = eigen(symmetric)
         return values[:rank], vectors[:, :rank]
-    return torch.from_numpy(found[0]).flip(0), torch.from_numpy(found[1]).T.flip(1)
+    return torch.from_numpy(found[0]).flip(0), torch.from_numpy(found[1]).flip(1)
 
 
-def leading_right_vectors(matrix: Tensor, rank: int) -> LeadingVectors:
+def leading_right_vectors(
+    matrix: Tensor, rank: int, product: Callable[[torch.dtype], Tensor] | None = None
+) -> LeadingVectors:
     """Return the leading singular values of a matrix (m, n) and singular vectors of its shorter side.
 
     A V Vᵀ (U Uᵀ A where m < n) is then the truncation of the matrix to `rank` ≤ min(m, n), and agrees with
     that of an exact decomposition to 1e-5 of ‖A‖. In float32 where the spectrum admits it, else in float64.
+    `product` returns the shorter side's Gram matrix in a precision, where it is known already.
     """
+    product = product or partial(side_gram, matrix)
     if min(matrix.shape) > SMALL and matrix.dtype == torch.float32 and rank > 0:
-        product = gram(matrix, torch.float32)
-        squares, vectors = leading_eigen(product, min(rank + WINDOW, len(product)))
-        if _expected_error(product, squares.double(), rank) < FLOAT32_ERROR:
+        gram = product(torch.float32)
+        squares, vectors = leading_eigen(gram, min(rank + WINDOW, len(gram)))
+        if _expected_error(gram, squares.double(), rank) < FLOAT32_ERROR:
             return _sharpened(matrix, squares.double(), vectors, rank)
-    return exact_right_vectors(matrix, rank)
+    return _exact(product(torch.float64), rank)
 
 
 def exact_right_vectors(matrix: Tensor, rank: int) -> LeadingVectors:
@@ -108,8 +118,7 @@ def exact_right_vectors(matrix: Tensor, rank: int) -> LeadingVectors:
 
     Singular values below 1e-7 of the greatest, about, cannot be told from zero.
     """
-    squares, vectors = leading_eigen(gram(matrix), rank)
-    return LeadingVectors(squares.clamp(min=0).sqrt(), vectors)
+    return _exact(side_gram(matrix), rank)
 
 
 def leading_triplets(matrix: Tensor, rank: int, scale: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,7 +143,7 @@ def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
     In float64. Directions whose singular value is below `ROUNDING` of the greatest are left out, and their
     value is zero: there the factor is arbitrary. The others are exact to 1e-5 where σ > 1e-5 σ₁.
     """
-    root, values = inverse_root(gram(matrix))
+    root, values = inverse_root(side_gram(matrix))
     whole = matrix.double()
     return matmul(root, whole) if matrix.shape[0] < matrix.shape[1] else matmul(whole, root), values
 
@@ -165,6 +174,11 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     if left.device.type != "cpu":
         return left @ right
     return torch.from_numpy(left.numpy() @ right.numpy())
+
+
+def _exact(product: Tensor, rank: int) -> LeadingVectors:
+    squares, vectors = leading_eigen(product, rank)
+    return LeadingVectors(squares.clamp(min=0).sqrt(), vectors)
 
 
 def _expected_error(product: Tensor, squares: Tensor, rank: int) -> float:
@@ -240,10 +254,17 @@ def _syevr(dtype: torch.dtype) -> _Routine | None:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 21)(address)
 
 
-def _range_of_eigen(
-    routine: _Routine, symmetric: np.ndarray, rank: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the greatest eigenvalues, ascending, and eigenvectors as rows; None without convergence."""
+def _by_scipy(symmetric: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the greatest eigenvalues, ascending, and eigenvectors; None without convergence."""
+    size = len(symmetric)
+    try:
+        return eigh(symmetric, subset_by_index=[size - rank, size - 1], driver="evr", check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def _by_address(routine: _Routine, symmetric: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the same as `_by_scipy`."""
     size, dtype = len(symmetric), symmetric.dtype
     matrix = np.array(symmetric, order="C")
     values, vectors = np.empty(size, dtype), np.empty((rank, size), dtype)
@@ -265,8 +286,116 @@ def _range_of_eigen(
     call(work, -1, integers, -1)
     work, integers = np.empty(int(work[0]), dtype), np.empty(int(integers[0]), np.int32)
     call(work, len(work), integers, len(integers))
-    return (values[:rank], vectors) if info.value == 0 and found.value == rank else None
+    return (values[:rank], vectors.T) if info.value == 0 and found.value == rank else None
 
 
 def _int(value: int) -> object:
     return ctypes.byref(ctypes.c_int(value))
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The matrix left · rightᵀ, with `left` (m, r) and `right` (n, r)."""
+
+    left: Tensor
+    right: Tensor
+
+    def dense(self) -> Tensor:
+        """Return the matrix (m, n)."""
+        return self.left @ self.right.T
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """Return all singular values of a matrix (m, n), descending, in float64."""
+    return _roots(torch.linalg.eigvalsh(side_gram(matrix)).flip(0))
+
+
+def decompose(matrix: Tensor, ranks: Collection[int | None]) -> dict[int | None, LeadingVectors]:
+    """Decompose a matrix (m, n) once for every rank: so many leading singular values and vectors, None: all.
+
+    Nothing but Gram matrices is shared, so that each result is the same to the last bit whatever the others
+    are. Vectors are in float32; truncations by them agree with exact ones to 1e-5 of the norm. Where all are
+    asked for, the Gram is decomposed in float64: they agree to 1e-6, and singular values below about 1e-7 of
+    the greatest, which cannot be told from zero, are set to it.
+    """
+    product = cache(partial(side_gram, matrix))
+
+    def decomposed(rank: int | None) -> LeadingVectors:
+        if rank is not None:
+            return leading_right_vectors(matrix, rank, product)
+        squares, vectors = eigen(product(torch.float64))
+        return LeadingVectors(_roots(squares), vectors)
+
+    found = {rank: decomposed(rank) for rank in ranks}
+    return {rank: LeadingVectors(one.values, one.vectors.float()) for rank, one in found.items()}
+
+
+def truncate(matrix: Tensor, vectors: Tensor, rank: int) -> Tensor | LowRank:
+    """Return the best approximation of a matrix (m, n) with `rank` singular triplets.
+
+    `vectors` (min(m, n), ≥ rank) are leading singular vectors of its shorter side. Factors are returned where
+    they are smaller than the matrix; the matrix itself at full rank. It is made by projection, A V Vᵀ or
+    U Uᵀ A, so nothing is divided by small singular values.
+    """
+    m, n = matrix.shape
+    if rank >= min(m, n):
+        return matrix
+    vectors = vectors[:, :rank].contiguous()
+    factors = LowRank(matrix @ vectors, vectors) if m >= n else LowRank(vectors, matrix.T @ vectors)
+    return factors if (m + n) * rank < m * n else factors.dense()
+
+
+def rank_by_shape(shape: tuple[int, ...], rule: RankOptions) -> int | None:
+    """Return the rank that a rule sets for any matrix of `shape` (m, n); None if it depends on the values."""
+    short = min(shape)
+    if rule.ratio is not None:
+        return max(1, round(rule.ratio * short))
+    return min(rule.fixed, short) if rule.fixed is not None else None
+
+
+def choose_rank(values: Tensor, shape: tuple[int, ...], rule: RankOptions) -> int:
+    """Return how many of the singular `values` (min(m, n),) of a matrix of `shape` (m, n) are kept.
+
+    Raises:
+        ValueError: the rule is empty (pydantic admits no such options).
+    """
+    rank = rank_by_shape(shape, rule)
+    if rank is not None:
+        return rank
+    if rule.energy is not None:
+        energy = values.square().cumsum(0)
+        wanted = rule.energy * energy[-1] * (1 - 1e-12)
+        return int((energy < wanted).sum()) + 1 if energy[-1] > 0 else 0
+    if rule.optimal_threshold:
+        threshold = optimal_coefficient(min(shape) / max(shape)) * values.median().item()
+        return int((values > threshold).sum())
+    raise ValueError("empty rank rule")
+
+
+@cache
+def optimal_coefficient(beta: float) -> float:
+    """Return ω(β): the hard threshold in units of the median singular value, for unknown noise, β = m/n ≤ 1.
+
+    Gavish and Donoho, "The optimal hard threshold for singular values is 4/√3", IEEE Trans. Inf. Theory
+    60(8), 2014: ω(β) = λ*(β) / √μ_β, eq. (11) for λ* and μ_β the median of the Marčenko–Pastur distribution.
+    """
+    best = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + math.sqrt(beta**2 + 14 * beta + 1)))
+    return best / math.sqrt(_marchenko_pastur_median(beta))
+
+
+def _marchenko_pastur_median(beta: float) -> float:
+    low, half = (1 - math.sqrt(beta)) ** 2, 2 * math.sqrt(beta)
+
+    # With t = low + 2 half sin²(φ/2) the density has no singular ends, for a square matrix (low = 0) either.
+    def density(phi: float) -> float:
+        sine, cosine = math.sin(phi / 2) ** 2, math.cos(phi / 2) ** 2
+        return 4 * half**2 * sine * cosine / (2 * math.pi * beta * (low + 2 * half * sine))
+
+    phi = brentq(lambda end: quad(density, 0.0, end)[0] - 0.5, 1e-6, math.pi)
+    return low + 2 * half * math.sin(phi / 2) ** 2
+
+
+def _roots(squares: Tensor) -> Tensor:
+    """Square roots of a Gram's descending eigenvalues; those within its rounding become 0."""
+    noise = len(squares) * torch.finfo(torch.float64).eps * squares[0].clamp(min=0)
+    return torch.where(squares > noise, squares, 0.0).sqrt()

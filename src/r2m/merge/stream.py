@@ -1,11 +1,13 @@
 """The stream of a merge: tensors, or flat pieces of them, of the base and of all specialists."""
 
+import ctypes
 import importlib
+import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -14,11 +16,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.kinds import Kind, kind
-from r2m.merge.memory import give_back
+from r2m.merge.kinds import Kind, first_names, is_running_statistic, kind
 from r2m.merge.method import Grain
 from r2m.merge.tensors import TaskVectors, Tensors, check, merged_shapes
-from r2m.merge.tied import first_names
 
 # A piece of base and specialists together stays in the processor's cache: 2²⁰ float32 are 4 MB.
 PIECE_ENTRIES = 2**20
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 class Source(Protocol):
-    """Where blocks come from: flat entries [start, stop) of named tensors, in float32 on one device.
+    """Where pieces come from: flat entries [start, stop) of named tensors, in float32 on one device.
 
     `shapes` are those of all tensors of the model that are merged; `unchanged` names the ones that are known
     to equal the base in every specialist, so that they count without being read.
@@ -62,12 +62,12 @@ class Source(Protocol):
         """Return the first name of a tensor that is the same in all models under several names."""
 
     def scratch(self) -> MutableMapping[str, Tensor]:
-        """Return an empty place for intermediate tensors, on disk where the source is."""
+        """Return an empty place for intermediate tensors of the device, on disk where the source is."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """One tensor of all specialists, or a flat piece [start, stop) of it, read when it is asked for."""
+class Piece:
+    """One tensor of all specialists, or a flat part [start, stop) of it, read when it is asked for."""
 
     source: Source
     key: str
@@ -81,7 +81,7 @@ class Block:
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that this is a block of."""
+        """Shape of the tensor that this is a piece of."""
         return self.source.shapes[self.key]
 
     @property
@@ -91,7 +91,7 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of this block: the tensor's, or (n,) for a piece."""
+        """Shape of this piece: the tensor's, or (n,) for a part of it."""
         return self.tensor_shape if self.is_whole else (self.stop - self.start,)
 
     @property
@@ -105,11 +105,11 @@ class Block:
         return self.source.first_name(self.key)
 
     def base(self) -> Tensor:
-        """Return θ₀ in float32, of this block's shape."""
+        """Return θ₀ in float32, of this piece's shape."""
         return self.source.base(self.key, self.start, self.stop).reshape(self.shape)
 
     def task_vector(self, index: int) -> Tensor:
-        """Return τ of one specialist in float32, of this block's shape; the caller may change it."""
+        """Return τ of one specialist in float32, of this piece's shape; the caller may change it."""
         return self.source.task_vector(index, self.key, self.start, self.stop).reshape(self.shape)
 
     def each_task_vector(self) -> Iterator[Tensor]:
@@ -122,19 +122,19 @@ class Block:
         return stacked.reshape(len(self.names), *self.shape)
 
     def weighted_sum(self, weight: float) -> Tensor:
-        """Return weight · Σ τ_k, of this block's shape, from all τ at once."""
+        """Return weight · Σ τ_k, of this piece's shape, from all τ at once."""
         stacked = self.source.task_vectors(self.key, self.start, self.stop)
         return (torch.full((len(stacked),), weight, device=stacked.device) @ stacked).reshape(self.shape)
 
     def mean(self) -> Tensor:
-        """Return the mean τ, of this block's shape."""
+        """Return the mean τ, of this piece's shape."""
         total = self.task_vector(0)
         for index in range(1, len(self.names)):
             total += self.task_vector(index)
         return total / len(self.names)
 
     def statistic(self, index: int) -> Tensor | None:
-        """Return one specialist's statistics, None if absent: this block's part, or all of another shape."""
+        """Return one specialist's statistics, None if absent: this piece's part, or all of another shape."""
         found = self.source.statistic(index, self.key, self.start, self.stop)
         return found.reshape(self.shape) if found is not None and found.ndim == 1 else found
 
@@ -152,8 +152,8 @@ class Progress(Protocol):
         """The pass is over."""
 
 
-class Blocks:
-    """All blocks of a merge, streamed through functions by several threads.
+class TensorStream:
+    """All tensors of a merge, streamed through functions by several threads.
 
     Every thread computes with one BLAS thread and results come in the order of the tensors, so that they do
     not depend on `threads`. `keys`, by default those of all tensors, limits them to some. Tensors that the
@@ -178,13 +178,13 @@ class Blocks:
         self._threads = threads
         self._progress = progress
 
-    def of(self, source: Source) -> "Blocks":
-        """Return the blocks of another source, streamed in the same way."""
-        return Blocks(source, self._threads, self._progress)
+    def of(self, source: Source) -> "TensorStream":
+        """Return the tensors of another source, streamed in the same way."""
+        return TensorStream(source, self._threads, self._progress)
 
-    def only(self, keys: Iterable[str]) -> "Blocks":
+    def only(self, keys: Iterable[str]) -> "TensorStream":
         """Return some of the tensors, streamed in the same way."""
-        return Blocks(self.source, self._threads, self._progress, keys)
+        return TensorStream(self.source, self._threads, self._progress, keys)
 
     def size(self, key: str) -> int:
         """Return the number of entries of a tensor."""
@@ -200,33 +200,33 @@ class Blocks:
         """Number of entries of the unchanged tensors, which are zero in every task vector."""
         return sum(map(self.size, self.unchanged))
 
-    def whole(self, key: str) -> Block:
-        """Return a tensor as one block."""
-        return Block(self.source, key, 0, self.size(key))
+    def whole(self, key: str) -> Piece:
+        """Return a tensor as one piece."""
+        return Piece(self.source, key, 0, self.size(key))
 
-    def pieces(self, key: str) -> list[Block]:
+    def pieces(self, key: str) -> list[Piece]:
         """Return a tensor as flat pieces, the fewer entries the more specialists there are."""
         length = max(LEAST_PIECE, PIECE_ENTRIES // (len(self.names) + 1) // PIECE_STEP * PIECE_STEP)
         size = self.size(key)
-        return [Block(self.source, key, i, min(i + length, size)) for i in range(0, size, length)]
+        return [Piece(self.source, key, i, min(i + length, size)) for i in range(0, size, length)]
 
     def map(
         self,
-        function: Callable[[Block], Result],
+        function: Callable[[Piece], Result],
         grain: Grain = "tensor",
         keys: Iterable[str] | None = None,
         label: str = "reading",
     ) -> Iterator[tuple[str, list[Result]]]:
-        """Yield every tensor's name and what `function` returned for its blocks.
+        """Yield every tensor's name and what `function` returned for its pieces.
 
         With grain `elements` a tensor may be cut into pieces, which one thread takes in order; else it is one
-        block. Results wait until they are taken, so `function` should return little, or write.
+        piece. Results wait until they are taken, so `function` should return little, or write.
         """
         wanted = self.keys if keys is None else tuple(keys)
 
         def work(key: str) -> list[Result]:
-            blocks = self.pieces(key) if grain == "elements" else [self.whole(key)]
-            results = [function(block) for block in blocks]
+            pieces = self.pieces(key) if grain == "elements" else [self.whole(key)]
+            results = [function(piece) for piece in pieces]
             if self.size(key) >= LARGE:
                 give_back()
             return results
@@ -345,3 +345,82 @@ def in_order(work: Callable[[Any], Result], items: Iterable[Any], threads: int) 
             finally:
                 for one in pending:
                     one.cancel()
+
+
+def give_back() -> None:
+    """Give freed memory back to the system.
+
+    glibc would keep it, in a heap for every thread that grows with what does not fit its holes.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return ctypes.CDLL(None).malloc_trim if platform.libc_ver()[0] == "glibc" else None
+
+
+def trained(stream: TensorStream) -> TensorStream:
+    """Return the stream that a method merges: all but running statistics."""
+    kept = [key for key in (*stream.keys, *stream.unchanged) if not is_running_statistic(key)]
+    return stream.only(sorted(kept))
+
+
+def averages(stream: TensorStream) -> dict[str, Tensor]:
+    """Return the mean τ of the running statistics; measured rather than trained, every method averages them.
+
+    A variance that is extrapolated like a weight may fall below zero. The mean is taken in float64, so that
+    θ₀ and it do not.
+    """
+    return {key: average(stream.whole(key)) for key in stream.keys if is_running_statistic(key)}
+
+
+def average(piece: Piece) -> Tensor:
+    """Return the mean τ of a piece, taken in float64, in float32."""
+    total = sum(one.double() for one in piece.each_task_vector())
+    return (torch.as_tensor(total) / len(piece.names)).float()
+
+
+def require_any(stream: TensorStream, method: str) -> None:
+    """Raise R2MError if no specialist has statistics of any tensor."""
+    specialists = range(len(stream.names))
+    if not any(
+        stream.whole(key).statistic(index) is not None
+        for key in stream.source.shapes
+        for index in specialists
+    ):
+        raise R2MError(f"{method}: no specialist has statistics; give them by --statistics NAME=FILE")
+
+
+def statistics(piece: Piece, shape: tuple[int, ...]) -> Iterator[Tensor] | None:
+    """Return every specialist's statistics of a piece in turn, in float64; None if nobody has any.
+
+    Raises:
+        R2MError: only some specialists have them, or they are not finite, or not of the `shape` expected.
+    """
+    first = piece.statistic(0)
+    if first is None:
+        for index in range(1, len(piece.names)):
+            if piece.statistic(index) is not None:
+                raise _missing(piece, 0)
+        return None
+    return _each(piece, shape, first)
+
+
+def _each(piece: Piece, shape: tuple[int, ...], first: Tensor) -> Iterator[Tensor]:
+    for index, name in enumerate(piece.names):
+        found = piece.statistic(index) if index else first
+        if found is None:
+            raise _missing(piece, index)
+        if found.shape != shape:
+            got = tuple(found.shape)
+            raise R2MError(f"{piece.key}: statistics of {name!r}: expected shape {shape}, got {got}")
+        if not found.isfinite().all():
+            raise R2MError(f"{piece.key}: statistics of {name!r} hold NaN or infinite values")
+        yield found.double()
+
+
+def _missing(piece: Piece, index: int) -> R2MError:
+    return R2MError(f"{piece.key}: missing in the statistics of {piece.names[index]!r}, but others have it")

@@ -1,1 +1,0 @@
-"""The workflow's stages of a merge: files in, pure functions, files out."""
