@@ -33,6 +33,26 @@ def test_each_level_is_farther_from_the_image(image, name):
     assert np.array_equal(image, before)
 
 
+def test_a_perturbation_is_one_function(image, monkeypatch):
+    monkeypatch.setattr(perturbations, "PERTURBATIONS", dict(perturbations.PERTURBATIONS))
+
+    @perturbations.perturbation(level=float, description="shares", title="Darkened to")
+    def darken(image, share):
+        return (image * share).astype(np.uint8)
+
+    @perturbations.perturbation(level=int, description="pixels", title="Shifted by", axis="Shift (px)")
+    def shift(image, most, random):
+        return np.roll(image, random.integers(1, most + 1), axis=1)
+
+    assert list(perturbations.PERTURBATIONS)[-2:] == ["darken", "shift"]
+    assert perturbations.PERTURBATIONS["darken"].axis == "Darkened to"
+    assert perturbations.PERTURBATIONS["darken"].level_text(0.5) == "0.5"
+    assert np.array_equal(perturbations.perturbed(image, "darken", 0.5, 0, "a"), darken(image, 0.5))
+    shifted = [perturbations.perturbed(image, "shift", 20, 0, name).tobytes() for name in "aabcde"]
+    assert shifted[0] == shifted[1]
+    assert len(set(shifted)) > 1
+
+
 def test_levels_without_effect(image):
     assert np.array_equal(perturbations.saturation(image, 1.0), image)
     assert np.array_equal(perturbations.contrast(image, 1.0), image)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from r2m.train.threshold import best_threshold
+from r2m.merge.stages.merged import write_merged
+from r2m.merge.stages.task_vector import write_task_vector
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
@@ -18,8 +19,6 @@ from detector_samples import VIT
 from r2m.errors import R2MError
 from r2m.evaluate import stages as evaluating
 from r2m.evaluate.bench import open_bench
-from r2m.merge.stages.merged import write_merged
-from r2m.merge.stages.task_vector import write_task_vector
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.models.config import read_config
@@ -27,6 +26,7 @@ from r2m.models.heads import initial_head
 from r2m.session_files import Compute, MergeParts, SessionFiles
 from r2m.train import stages as training
 from r2m.train.options import FinetuneOptions
+from r2m.train.threshold import best_threshold
 from r2m.trunk.options import AugmentOptions
 from r2m.trunk.stages import trunk
 

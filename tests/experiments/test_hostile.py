@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from r2m.train.threshold import best_threshold
 from reported import chosen_file, report
 from sklearn.metrics import roc_auc_score
 
@@ -24,6 +23,7 @@ from r2m.experiments.hostile import HostileOptions
 from r2m.merge import registry
 from r2m.merge.stages import Chosen
 from r2m.train.pairs import PairSampler, rows_of
+from r2m.train.threshold import best_threshold
 from r2m.trunk.inputs import Inputs
 
 OPTIONS = HostileOptions()

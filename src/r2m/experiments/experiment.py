@@ -180,7 +180,7 @@ class Specialists:
         return MergeParts(vectors, heads, INITIAL_HEAD)
 
 
-def specialists(
+def trained_specialists(
     plan: Plan, experiment: str, wildcard: str, names: Sequence[str], train: Callable[..., Job]
 ) -> Specialists:
     """Return the specialists `names` of an experiment; `train(name, seed, outputs)` is the job of one."""

@@ -19,7 +19,7 @@ from r2m.experiments.experiment import (
     protocol_series,
     protocol_titles,
     scores_stage,
-    specialists,
+    trained_specialists,
     wrong_variants,
 )
 from r2m.merge import registry
@@ -224,7 +224,9 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
         )
 
     fakes, trunk = images_stages(plan, "families", options.generators, forge)
-    own = specialists(plan, "families", "member", [name for name in members if name not in main], train)
+    own = trained_specialists(
+        plan, "families", "member", [name for name in members if name not in main], train
+    )
     joint = Stage(
         "families_joint",
         {

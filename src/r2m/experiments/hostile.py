@@ -19,7 +19,7 @@ from r2m.experiments.experiment import (
     Variants,
     protocol_titles,
     scores_stage,
-    specialists,
+    trained_specialists,
     wrong_variants,
 )
 from r2m.options import Fraction, Positive, nearest
@@ -162,7 +162,7 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
         memory=2000,
         place=f"{place}/trunk",
     )
-    hostile = specialists(plan, "hostile", "attack", ATTACKS, train)
+    hostile = trained_specialists(plan, "hostile", "attack", ATTACKS, train)
     scored = scores_stage(plan, "hostile", job, memory=5000, diagnostics="diagnostics.parquet")
     return [made, trunk, hostile.finetune, hostile.task_vector, scored]
 

@@ -19,7 +19,7 @@ from r2m.experiments.experiment import (
     Factors,
     images_stages,
     scores_stage,
-    specialists,
+    trained_specialists,
     wrong_variants,
 )
 from r2m.merge import registry
@@ -180,7 +180,7 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
         place="experiments/sources/faces",
     )
     fakes, trunk = images_stages(plan, "sources", forged_again, forge, also=[second])
-    two = specialists(plan, "sources", "specialist", list(plan.members), train)
+    two = trained_specialists(plan, "sources", "specialist", list(plan.members), train)
     scored = replace(scores_stage(plan, "sources", job, memory=4000), name="two_sources")
     return [faces, fakes, trunk, two.finetune, two.task_vector, scored]
 
