@@ -9,8 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from r2m.merge.stages.merged import write_merged
-from r2m.merge.stages.task_vector import write_task_vector
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
@@ -19,6 +17,7 @@ from detector_samples import VIT
 from r2m.errors import R2MError
 from r2m.evaluate import stages as evaluating
 from r2m.evaluate.bench import open_bench
+from r2m.merge import stages as merging
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.models.config import read_config
@@ -84,8 +83,12 @@ def trained(tmp_path_factory, image_sets, trunk_files, base_files):
     head = base.parent / "initial_head.safetensors"
     for name in NAMES:
         finetune(folder, files_of(image_sets, trunk_files, base, "drawn", name), head, name, [name])
-        write_task_vector(base, folder / name, folder / f"{name}.tau", folder / f"{name}.head")
+        subtract(base, folder, name, folder / f"{name}.head")
     return Trained(folder, files_of(image_sets, trunk_files, base, "drawn", *NAMES), head)
+
+
+def subtract(base, folder, name, head):
+    merging.task_vector(base=base, specialist=folder / name, task_vector=folder / f"{name}.tau", head=head)
 
 
 def score(files, model, out, **changes):
@@ -170,7 +173,7 @@ def test_a_detector_with_a_cosine_head_goes_all_the_way(trained, tmp_path):
     for name in NAMES:
         finetune(tmp_path, trained.files, tmp_path / "head", name, [name], compute=compute)
         parts["task_vectors"][name], parts["heads"][name] = tmp_path / f"{name}.tau", tmp_path / f"{name}.h"
-        write_task_vector(trained.files.base, tmp_path / name, tmp_path / f"{name}.tau", parts["heads"][name])
+        subtract(trained.files.base, tmp_path, name, parts["heads"][name])
     assert "head.scale" in checkpoint.load(tmp_path / "swap")[0]
     training.probe(files=trained.files, generators=list(NAMES), compute=compute, head=tmp_path / "probe")
     score(trained.files, tmp_path / "probe", tmp_path / "s.parquet", compute=compute)
@@ -233,17 +236,18 @@ def test_base_without_a_tensor_of_the_backbone_is_refused(trained, tmp_path, sta
 
 def merged(trained, folder, statistics=None):
     parts = trained.parts
-    write_merged(
-        folder / "c.json",
-        trained.files.base,
-        parts.task_vectors,
-        None,
-        {},
-        statistics or {},
-        parts.heads,
-        trained.initial_head,
-        folder / "m",
-        folder / "m.json",
+    merging.merge(
+        chosen=folder / "c.json",
+        base=trained.files.base,
+        task_vectors=parts.task_vectors,
+        core=None,
+        residuals={},
+        statistics=statistics or {},
+        heads=parts.heads,
+        initial_head=trained.initial_head,
+        model=folder / "m",
+        report=folder / "m.json",
+        threads=1,
     )
 
 
@@ -292,7 +296,7 @@ def test_methods_that_need_statistics(trained, tmp_path, method):
     key = "blocks.4.mlp.fc1.weight"
     average = (specialist[key] + checkpoint.load(trained.folder / "up")[0][key]) / 2
     assert not checkpoint.load(tmp_path / "m")[0][key].allclose(average, atol=1e-7)
-    with pytest.raises(R2MError, match="--statistics"):
+    with pytest.raises(R2MError, match="takes statistics of every specialist"):
         merged(trained, tmp_path)
     with pytest.raises(R2MError, match="statistics: expected those of swap, up, got swap"):
         merged(trained, tmp_path, {"swap": known["swap"]})

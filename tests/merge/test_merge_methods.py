@@ -180,7 +180,7 @@ def test_options_need_no_torch():
         (RankOptions, {}, "expected exactly one of ratio"),
         (RankOptions, {"ratio": 0.1, "fixed": 3}, "got \\['ratio', 'fixed'\\]"),
         (RankOptions, {"ratio": 0}, "greater than 0"),
-        (RankOptions, {"optimal_threshold": False}, "True"),
+        (RankOptions, {"optimal_threshold": False}, "expected true"),
         (RankOptions, {"energie": 0.4}, "did you mean 'energy'"),
         (ScaleOptions, {}, "expected exactly one"),
         (ScaleOptions, {"relative": 0.6, "absolute": 1}, "expected exactly one"),

@@ -110,7 +110,7 @@ def from_sweep(options):
         for scale in ({"relative": 1.5}, complete["scale"])
     ]
     trained = {key: BASE[key] for key in BASE if key != "frozen.weight" and "num_batches" not in key}
-    task_vectors = {name: task_vector(BASE, tensors) for name, tensors in SPECIALISTS.items()}
+    task_vectors = {name: task_vector(BASE, SPECIALISTS[name]) for name in reversed(NAMES)}
     for candidate, update in merging.sweep(
         METHOD, task_vectors, others, base=trained, shapes=merged_shapes(BASE)
     ):

@@ -68,13 +68,14 @@ def merge(
 
     `shapes` are those of all tensors of the model, to which shares and depths refer (default: those of `base`
     that take part in a merge). The update holds the tensors that some specialist changed; of others, `base`
-    may lack the values.
+    may lack the values. Specialists are taken in the order of their names, whatever that of the mapping.
 
     Raises:
         R2MError: task vectors of different shapes, not finite, or of a number that the method does not take;
             statistics of other specialists.
     """
     check_statistics(task_vectors, statistics)
+    task_vectors = dict(sorted(task_vectors.items()))
     stream = TensorStream(MemorySource(task_vectors, base, statistics, shapes), threads)
     parameters = trained(stream)
     update, state = updater(method, parameters, options)
@@ -96,6 +97,7 @@ def sweep(
     The updates equal those of `merge`, which tells the arguments, up to rounding.
     """
     check_statistics(task_vectors, statistics)
+    task_vectors = dict(sorted(task_vectors.items()))
     if method.sweep is not None:
         stream = TensorStream(MemorySource(task_vectors, base, statistics, shapes))
         running = averages(stream)

@@ -488,7 +488,7 @@ class Parts:
 
 def parts(task_vectors: TaskVectors, options: R2M) -> Parts:
     """Return the summands of the merge that `options` ask for; they add up to it but for rounding."""
-    everything = TensorStream(MemorySource(task_vectors))
+    everything = TensorStream(MemorySource(dict(sorted(task_vectors.items()))))
     stream = trained(everything)
     state = prepare(stream, options)
     core = {key: state.average.component.core(key) for key in stream.keys}

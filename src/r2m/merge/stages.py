@@ -71,13 +71,13 @@ def read_chosen(path: Path) -> Chosen:
 def read_same_base(
     files: Mapping[str, Path], base_hash: str | None = None
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, str]]]:
-    """Read tensors and metadata of several files, sorted by name, checking that they come from one base.
+    """Read tensors and metadata of several files by name, checking that they come from one base.
 
     Raises:
         R2MError: a file is missing or corrupt, or was made from another base (None: than the first file).
     """
     tensors, metadata = {}, {}
-    for name, path in sorted(files.items()):
+    for name, path in files.items():
         tensors[name], metadata[name] = _load(path)
         stated = metadata[name].get("base_hash")
         base_hash = base_hash or stated
@@ -128,7 +128,7 @@ def real_component(
     torch.set_num_threads(1)
     variant = read_chosen(chosen)
     options = variant.r2m().real
-    tensors, metadata = read_same_base(task_vectors)
+    tensors, metadata = read_same_base(dict(sorted(task_vectors.items())))
     everything = TensorStream(MemorySource(tensors), threads)
     component = passes.real_component(trained(everything), options, {})
     running = {f"running.{key}": tensor for key, tensor in averages(everything).items()}
@@ -167,7 +167,7 @@ def residual(
     if specialist not in task_vectors:
         raise R2MError(f"specialist {specialist}: expected one of {', '.join(sorted(task_vectors))}")
     component, metadata = _read_component(core)
-    tensors, _ = read_same_base(task_vectors, metadata["base_hash"])
+    tensors, _ = read_same_base(dict(sorted(task_vectors.items())), metadata["base_hash"])
     inputs = _hashes(tensors)
     if json.loads(metadata["inputs"]) != inputs:
         raise R2MError(f"{core}: was made of other task vectors than those given; make it again")
@@ -264,7 +264,7 @@ def _r2m_update(
     options: R2M, base_hash: str, core: Path, files: Mapping[str, Path], threads: int
 ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
     component, metadata = _read_component(core)
-    tensors, stated = read_same_base(files, base_hash)
+    tensors, stated = read_same_base(dict(sorted(files.items())), base_hash)
     if metadata["base_hash"] != base_hash:
         raise R2MError(f"{core}: made from base {metadata['base_hash']}, expected {base_hash}")
     if sorted(files) != list(component.names):
@@ -323,7 +323,7 @@ def _head(
 ) -> dict[str, Tensor]:
     if set(files) != names:
         raise R2MError(f"heads: expected those of {sorted(names)}, got {sorted(files)}")
-    heads, _ = read_same_base(files, base_hash)
+    heads, _ = read_same_base(dict(sorted(files.items())), base_hash)
     first = checkpoint.load(initial)[0] if initial is not None else None
     if first is not None:
         first = {key: tensor for key, tensor in first.items() if key.startswith(HEAD)}
