@@ -1,5 +1,7 @@
 """Every experiment is found, declared without heavy libraries, and takes no other one's table."""
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from docutils.core import publish_parts
 from r2m.errors import R2MError
 from r2m.experiments import registry, stages
 from r2m.experiments.experiment import Experiment
+from r2m.params import load
+from r2m.plan.plan import Plan
 
 ORDER = (
     *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
@@ -73,3 +77,20 @@ def test_the_table_of_another_experiment_is_refused(name, tmp_path, context):
     with pytest.raises(R2MError, match=rf"table\.csv: expected the table of the experiment {name}; lacks"):
         stages.figure(experiment=name, table=path, context=context, out=tmp_path / "figure")
     assert [one.name for one in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_jobs_give_their_functions_what_they_take(name, request):
+    params = load(request.config.rootpath / "tests/workflow/tiny.yaml")
+    stages_of = registry.get(name).stages(Plan(params), params.experiments.of(name))
+    for stage in stages_of:
+        assert stage.place.startswith(f"experiments/{name}")
+        for wildcards in stage.instances:
+            job = stage.job(**wildcards)
+            module, function = job.function.split(":")
+            signature = inspect.signature(getattr(importlib.import_module(module), function))
+            arguments = {**job.inputs, **job.outputs, **job.values}
+            if "threads" in signature.parameters:
+                arguments["threads"] = 1
+            assert arguments.keys() == signature.parameters.keys()
+            assert job.record
