@@ -48,9 +48,11 @@ def test_caption_says_what_to_look_at(path: Path) -> None:
 
 
 def test_every_caption_is_used() -> None:
-    rules = "".join(one.read_text(encoding="utf-8") for one in (ROOT / "workflow" / "rules").glob("*.smk"))
-    snakefile = (ROOT / "Snakefile").read_text(encoding="utf-8")
-    unused = [
-        path.stem for path in CAPTIONS if f'"{path.stem}"' not in rules and path.name not in rules + snakefile
+    folders = {"workflow/rules": "*.smk", "src/r2m/plan": "*.py"}
+    files = [
+        ROOT / "Snakefile",
+        *(path for folder, name in folders.items() for path in (ROOT / folder).glob(name)),
     ]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    unused = [path.stem for path in CAPTIONS if f'"{path.stem}"' not in text and path.name not in text]
     assert unused == []
