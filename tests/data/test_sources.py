@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-
 from r2m.cli.sources import command
+
 from r2m.data import sources
 from r2m.errors import R2MError
 
