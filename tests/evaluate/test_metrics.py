@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from r2m.train.threshold import best_threshold
 from scipy.special import expit
 
 from r2m.evaluate.metrics import (
@@ -15,6 +14,7 @@ from r2m.evaluate.metrics import (
     measure,
     true_positive_rate,
 )
+from r2m.train.threshold import best_threshold
 
 # Few distinct values, so that ties within and between the classes are common.
 scores = st.lists(st.integers(-4, 4).map(lambda x: x / 2), min_size=1, max_size=12)
