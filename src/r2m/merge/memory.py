@@ -1,4 +1,4 @@
-"""How a process that merges takes memory for tensors; without torch, whose first allocations come after it."""
+"""How a process that merges takes memory for tensors; without torch, which allocates after it."""
 
 import ctypes
 import platform
