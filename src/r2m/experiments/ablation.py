@@ -65,7 +65,8 @@ def check(params: CoreParams, options: AblationOptions) -> Iterator[str]:
 
 def stages(plan: Plan, options: AblationOptions) -> Sequence[Stage]:
     """Return the stage of the scores."""
-    return [merge_stage(plan, "ablation", options.variants, {"factors": options.factors}, memory=4000)]
+    factors = dict(sorted(options.factors.items()))
+    return [merge_stage(plan, "ablation", options.variants, {"factors": factors}, memory=4000)]
 
 
 def run(

@@ -128,7 +128,7 @@ def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
                 "compute": plan.compute,
                 "benchmarks": {subset: benchmark(subset, seed) for subset in members},
                 "orders": orders,
-                "variants": {name: plan.tuned(name) for name in options.variants},
+                "variants": {name: plan.tuned(name) for name in sorted(options.variants)},
             },
             modules=plan.method_modules(options.variants),
         )
