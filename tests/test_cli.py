@@ -1,77 +1,71 @@
-import importlib.util
 import json
-import pkgutil
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
 import r2m.cli
-import r2m.cli.json_type
 from r2m.cli import r2m as group
-from r2m.digest import closure
-from r2m.train.options import FinetuneOptions
+from r2m.data.stages import members
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 REPOSITORY = Path(__file__).parents[1]
-COMMANDS = sorted(
-    module.name for module in pkgutil.iter_modules(r2m.cli.__path__) if module.name not in r2m.cli._SHARED
-)
-WITH_TORCH = {
-    "ablation",
-    "composability",
-    "families",
-    "two_sources",
-    "heads",
-    "hostile",
-    "rationale",
-    "robustness",
-    "similarity",
-    "task_vector",
-    "real_component",
-    "residual",
-    "merge_variant",
-    "merge",
-    "inspect",
-    "model_card",
-    "settings",
-    "methods",  # in the types of what it lists
-}
+COMMANDS = [name for names in r2m.cli.SECTIONS.values() for name in names]
 
 
 def invoke(*arguments, code=0):
-    result = CliRunner().invoke(group, [str(one) for one in arguments])
+    result = CliRunner().invoke(group, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output
     return result.output
 
 
-def as_json(section):
-    return json.dumps(section.model_dump(mode="json"))
+def run(*arguments, cwd, code=0):
+    """Run the command in a process of its own; return what it printed."""
+    command = [sys.executable, "-m", "r2m", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with the params of the workflow's tests, and the files that they name."""
+    params = REPOSITORY / "tests/workflow/tiny.yaml"
+    (tmp_path / "params.yaml").write_bytes(params.read_bytes())
+    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    return tmp_path
 
 
 def test_every_command_is_found_and_has_help():
     listed = invoke("--help")
-    for module in COMMANDS:
-        name = module.replace("_", "-")
-        assert f"  {name} " in listed
+    for name in COMMANDS:
         text = invoke(name, "--help")
         assert text.startswith(f"Usage: r2m {name} [OPTIONS]")
-        assert len(text.splitlines()[2].strip()) > 10
+        first = text.splitlines()[2].strip()
+        assert len(first) > 10
+        assert f"  {name} " in listed
+
+
+def test_the_help_cuts_no_description_off():
+    assert "..." not in invoke("--help").partition("Models:")[2]
 
 
 def test_no_command_imports_torch_to_start():
     code = (
         "import importlib, sys\n"
         f"for name in {COMMANDS}: importlib.import_module('r2m.cli.' + name)\n"
-        "found = {'torch', 'timm', 'sklearn', 'matplotlib', 'onnx'} & set(sys.modules)\n"
-        "print(sorted(found))"
+        "print(sorted({'torch', 'timm', 'sklearn', 'matplotlib', 'onnx'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
@@ -89,45 +83,15 @@ def test_checking_params_does_not_import_torch():
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_commands_without_torch_are_told_apart():
-    for module in COMMANDS:
-        found = closure([f"r2m.cli.{module}"])
-        uses = any("import torch" in Path(importlib.util.find_spec(one).origin).read_text() for one in found)
-        assert uses == (module in WITH_TORCH), module
-
-
 def test_errors_are_one_line_and_exit_with_1(tmp_path):
-    arguments = ["task-vector", "--base", tmp_path / "a", "--specialist", tmp_path / "b"]
-    arguments += ["--out", tmp_path / "c", "--head", tmp_path / "d"]
-    result = subprocess.run(
-        [sys.executable, "-m", "r2m", *map(str, arguments)], capture_output=True, text=True
-    )
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1] == f"r2m: error: {tmp_path / 'a'}: no such file"
-    assert "Traceback" not in result.stderr
+    last = run("inspect", tmp_path / "a", cwd=tmp_path, code=1).strip().splitlines()[-1]
+    assert last == f"r2m: error: {tmp_path / 'a'}: no such file"
 
 
 def test_unknown_command_and_version():
     assert "No such command 'fintune'" in invoke("fintune", code=2)
-    assert "No such command 'compute'" in invoke("compute", code=2)
+    assert "No such command 'process'" in invoke("process", code=2)
     assert r2m.cli.__version__ in invoke("--version")
-
-
-def test_options_are_json_or_a_file(tmp_path):
-    options = r2m.cli.json_type.Options(FinetuneOptions)
-    expected = FinetuneOptions(steps=3)
-    assert options.convert('{"steps": 3}', None, None) == expected
-    (tmp_path / "o.json").write_text('{"steps": 3}')
-    assert options.convert(f"@{tmp_path / 'o.json'}", None, None) == expected
-    assert options.convert(expected, None, None) is expected
-    for text, message in {
-        '{"step": 3}': "unknown key 'step'; did you mean 'steps'",
-        '{"steps": 0}': "FinetuneOptions: steps: Input should be greater than 0",
-        "{steps}": "Invalid JSON",
-        "@absent.json": "cannot read absent.json: No such file",
-    }.items():
-        with pytest.raises(Exception, match=message):
-            options.convert(text, None, None)
 
 
 def test_schema():
@@ -141,27 +105,52 @@ def test_schema():
         jsonschema.validate(params | {"finetune": {"stepz": 3}}, schema)
 
 
-def test_prune(tmp_path):
-    for name in ("faces/a", "faces/old", "tune/ties.json", "tune/old.json", "other/x", "scores/merge/old"):
-        path = tmp_path / name
+def test_prune_lists_first_and_removes_when_asked(project):
+    asked_for = ("faces/drawn/images/a.jpg", "tables/auc.csv", "specialists/swap/seed0/model.safetensors")
+    unmanaged = ("logs/faces/old.log", "benchmarks/old.tsv", ".gitignore")
+    gone = ("faces/old/manifest.parquet", "specialists/swap/seed7/model.safetensors", "notes.txt")
+    for name in (*asked_for, *unmanaged, *gone):
+        path = project / "results" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x") if path.suffix else path.mkdir()
-    (tmp_path / "faces" / ".gitignore").write_text("x")
-    (tmp_path / "faces" / "link").symlink_to(tmp_path / "other")
-    keep = ["faces=a,b", "tune=ties", "scores/merge=", "absent=a"]
-    invoke("prune", "--results", tmp_path, *(part for one in keep for part in ("--keep", one)))
-    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.name != "merge"}
-    assert left == {
-        "faces",
-        "faces/a",
-        "faces/.gitignore",
-        "tune",
-        "tune/ties.json",
-        "other",
-        "other/x",
-        "scores",
-    }
-    assert "expected FOLDER=NAME" in invoke("prune", "--results", tmp_path, "--keep", "faces", code=2)
+        path.write_text("x")
+    (project / "results/faces/link").symlink_to(project / "weights.safetensors")
+    listed = run("prune", cwd=project)
+    names = {f"results/{name}" for name in (*gone, "faces/link")}
+    assert {line for line in listed.splitlines() if line.startswith("results/")} == names
+    assert "4 files (0.0 MiB)" in listed
+    assert "`r2m prune --yes` removes them" in listed
+    assert (project / "results" / gone[0]).exists()
+    run("prune", "--yes", cwd=project)
+    left = {path for path in (project / "results").rglob("*") if path.is_file() or path.is_symlink()}
+    assert left == {project / "results" / name for name in (*asked_for, *unmanaged)}
+    assert not (project / "results/faces/old").exists()
+    assert (project / "weights.safetensors").exists(), "the link was followed"
+    assert "0 files" in run("prune", cwd=project)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["job", "finetoon"], "unknown stage 'finetoon'; did you mean 'finetune'?"),
+        (["job", "finetune", "swop"], "finetune: no job for 'swop'; did you mean 'swap'?"),
+        (["finetune", "swap", "--seed", 3], "finetune: no job with specialist=swap, seed=3"),
+        (["finetune", "swap"], "results/faces/drawn/manifest.parquet: no such file; `snakemake"),
+        (["job", "score", "--params", "other.yaml"], "other.yaml: cannot be read"),
+    ],
+)
+def test_jobs_that_cannot_run_say_why(project, arguments, message):
+    assert f"r2m: error: {message}" in run(*arguments, cwd=project, code=1)
+
+
+def test_a_job_runs_by_hand(project):
+    rng = np.random.default_rng(0)
+    for place in range(24):
+        folder = project / "drawn" / f"p{place // 2:02}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(os.fspath(folder / f"{place}.png"), rng.integers(0, 255, (64, 64, 3), np.uint8))
+    run("job", "faces", "drawn", cwd=project)
+    assert (project / "results/faces/drawn/manifest.parquet").exists()
+    assert not (project / "results/faces/sketch").exists()
 
 
 def test_members(tmp_path):
@@ -171,8 +160,7 @@ def test_members(tmp_path):
     (tmp_path / "m").write_bytes(b"m")
 
     def digests():
-        files = f"{tmp_path / 'm'},{folder}"
-        invoke("members", "--model", f"swap={files}", "--model", f"up={folder}", "--out", tmp_path / "out")
+        members(models={"swap": [tmp_path / "m", folder], "up": [folder]}, out=tmp_path / "out")
         return [json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("swap", "up")]
 
     swap, up = digests()
@@ -181,4 +169,3 @@ def test_members(tmp_path):
     assert digests() == [swap, up]
     (folder / "a.jpg").rename(folder / "b.jpg")
     assert digests()[1] != up
-    assert "expected NAME=FILE" in invoke("members", "--model", "swap", "--out", tmp_path / "out", code=2)

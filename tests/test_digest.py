@@ -2,6 +2,7 @@ import pytest
 
 from r2m import digest
 from r2m.digest import closure, code_digest, modules_of
+from r2m.experiments import registry as experiments
 from r2m.merge import registry
 
 
@@ -158,3 +159,21 @@ def test_methods_that_build_on_others():
 def test_training_does_not_depend_on_merging_or_figures(stage):
     later = ("r2m.evaluate", "r2m.report", "r2m.experiments", "r2m.merge.methods")
     assert not [name for name in modules_of([f"r2m.{stage}"]) if name.startswith(later)]
+
+
+def test_imports_for_type_checkers_do_not_count(package):
+    text = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from r2m.b import B\nelse:\n    from r2m.c import C\n"
+        "def f(b: 'B'):\n    return 1\n"
+    )
+    package(a=text, b="class B:\n    pass\n", c="class C:\n    pass\n")
+    assert modules_of(["r2m.a:f"]) == {"r2m.a"}
+
+
+@pytest.mark.parametrize("experiment", [name for name in experiments.names() if name != "inversion"])
+def test_what_an_experiment_computes_does_not_depend_on_how_it_is_shown(experiment):
+    reached = closure([f"r2m.experiments.{experiment}:run"])
+    shown = ("r2m.report.table", "r2m.report.figures", "r2m.plan", "r2m.experiments.experiment")
+    assert not [name for name in reached if name.startswith(shown)]
+    assert f"r2m.experiments.{experiment}:table" not in reached

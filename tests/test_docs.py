@@ -332,11 +332,7 @@ def test_forgery_example_forges(tmp_path):
     assert (forged.shape, forged.dtype) == (image.shape, image.dtype)
     assert (forged[80:90, 50:60] != image[80:90, 50:60]).any()
     assert (forged[:40] == image[:40]).all()
-    line = example(EXTENDING, "python", '    "mosaic":')
-    before = (
-        f"import r2m.forge\nr2m.forge.__path__.append({str(tmp_path)!r})\n"
-        f"from r2m.forge import registry\nregistry.MODULES.update({{{line.strip()}}})"
-    )
+    before = f"from r2m.forge import forgeries\nforgeries.__path__.append({str(tmp_path)!r})"
     made = stages_with(before, params_of_example("mosaic", "generators:"), tmp_path)
     assert "results/forged/mosaic/manifest.parquet" in made["forge"]
 

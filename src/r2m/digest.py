@@ -129,7 +129,7 @@ def _parsed(name: str) -> _Module:
     _drop_docstrings(tree)
     definitions: dict[str, list[ast.stmt]] = {"": []}
     imports: dict[str, str] = {}
-    for statement in tree.body:
+    for statement in _run(tree.body):
         if isinstance(statement, ast.ImportFrom) or _is_alias(statement):
             imports |= dict(_bound(statement))
             continue
@@ -137,6 +137,15 @@ def _parsed(name: str) -> _Module:
         for defined in names or [""]:
             definitions.setdefault(defined, []).append(statement)
     return _Module(name, definitions, imports)
+
+
+def _run(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements that run: not those for type checkers alone."""
+    for statement in statements:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            yield from statement.orelse
+        else:
+            yield statement
 
 
 def _is_alias(statement: ast.stmt) -> TypeGuard[ast.Import]:

@@ -8,8 +8,7 @@ from pydantic import ValidationError, model_validator
 
 from r2m.core_params import CoreParams
 from r2m.errors import R2MError
-from r2m.experiments.checks import inconsistencies
-from r2m.experiments.options import ExperimentsOptions
+from r2m.experiments.registry import ExperimentsOptions, inconsistencies
 from r2m.options import complaint, read_yaml
 
 

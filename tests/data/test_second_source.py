@@ -2,11 +2,9 @@
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
 from r2m import manifest
-from r2m.cli import second_source
-from r2m.data.second_source import with_training_people
+from r2m.data.second_source import with_training_people, write_second_source
 from r2m.errors import R2MError
 
 
@@ -58,14 +56,14 @@ def test_what_cannot_be_parted_is_refused() -> None:
         with_training_people(domain(4).assign(split="train"), 0.5, 0)
 
 
-def test_command_writes_a_folder_to_forge_from(tmp_path) -> None:
-    given = ["--domain", str(tmp_path / "b"), "--share", "0.5", "--seed", "0", "--out", str(tmp_path / "c")]
+def test_a_folder_to_forge_from_is_written(tmp_path) -> None:
+    given = {"domain": tmp_path / "b", "share": 0.5, "seed": 0, "out": tmp_path / "c"}
     manifest.write(domain(4), tmp_path / "b" / "manifest.parquet")
     with pytest.raises(R2MError, match=r"landmarks\.parquet: no such file; run `faces` again"):
-        CliRunner().invoke(second_source.command, given, catch_exceptions=False)
+        write_second_source(**given)
     assert not (tmp_path / "c").exists()
     (tmp_path / "b" / "landmarks.parquet").write_bytes(b"points")
-    assert CliRunner().invoke(second_source.command, given, catch_exceptions=False).exit_code == 0
+    write_second_source(**given)
     assert manifest.read(tmp_path / "c/manifest.parquet")["split"].value_counts().to_dict() == {
         "test": 4,
         "train": 4,

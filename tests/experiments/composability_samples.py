@@ -2,7 +2,7 @@
 
 import torch
 
-from r2m.experiments.orders import subsets
+from r2m.evaluate.orders import subsets
 from r2m.models import checkpoint
 from r2m.train.options import FinetuneOptions
 
@@ -13,9 +13,9 @@ GENERATORS = {"swap": "swap", "up": "up", "third": "swap"}
 def trained_models(bench_files, folder, orders):
     """Write random models: five steps for one specialist, seven for several. Return subset → file."""
     random = torch.Generator().manual_seed(1)
-    base, metadata = checkpoint.load(bench_files["base"])
-    trained, _ = checkpoint.load(bench_files["task_vector"]["up"])
-    head, _ = checkpoint.load(bench_files["initial_head"])
+    base, metadata = checkpoint.load(bench_files["files"].base)
+    trained, _ = checkpoint.load(bench_files["parts"].task_vectors["up"])
+    head, _ = checkpoint.load(bench_files["parts"].initial_head)
     files = {}
     for name, names in ({one: [one] for one in GENERATORS} | subsets(orders)).items():
         tensors = {key: base[key] + 0.05 * torch.randn(base[key].shape, generator=random) for key in trained}

@@ -5,22 +5,25 @@ import torch
 from experiment_context import CONTEXT
 
 from detector_samples import VIT
-from r2m.cli.bench import bench_of
-from r2m.evaluate.bench import Bench
+from r2m.evaluate.bench import Bench, open_bench
 from r2m.evaluate.protocols import EvaluationContext
+from r2m.merge import registry
+from r2m.merge.options import R2M
+from r2m.merge.stages import Chosen
 from r2m.models import checkpoint
+from r2m.session_files import Compute, MergeParts, SessionFiles
 
 NAMES = ("drawn", "sketch", "swap", "up")
 
 
 @pytest.fixture(scope="session")
 def bench_files(tmp_path_factory, image_sets, trunk_files, base_files):
-    """What `bench_of` takes."""
+    """What `open_bench` takes, and the runs of experiments beside their own."""
     folder = tmp_path_factory.mktemp("bench")
     base, metadata = checkpoint.load(base_files["vit"])
     generator = torch.Generator().manual_seed(0)
     trained = [name for name in base if name.startswith(("blocks.4.", "blocks.5.", "norm."))]
-    files = {"task_vector": {}, "head": {}}
+    made = {"task_vector": {}, "head": {}}
     for name in ("swap", "up", "third"):
         tensors = {key: torch.randn(base[key].shape, generator=generator) * 0.05 for key in trained}
         head = {
@@ -28,26 +31,30 @@ def bench_files(tmp_path_factory, image_sets, trunk_files, base_files):
             "head.bias": torch.randn(1, generator=generator),
         }
         for kind, content in (("task_vector", tensors), ("head", head)):
-            files[kind][name] = folder / f"{name}.{kind}.safetensors"
-            checkpoint.save(files[kind][name], content, metadata)
+            made[kind][name] = folder / f"{name}.{kind}.safetensors"
+            checkpoint.save(made[kind][name], content, metadata)
+    base_file = base_files["vit"]
     return {
-        "manifests": image_sets.paths(*NAMES),
-        "trunks": [trunk_files[name] for name in NAMES],
-        "base": base_files["vit"],
-        "backbone": VIT,
-        "initial_head": base_files["vit"].parent / "initial_head.safetensors",
-        "device": "cpu",
-        "precision": "fp32",
+        "files": SessionFiles(
+            tuple(image_sets.paths(*NAMES)), tuple(trunk_files[name] for name in NAMES), base_file
+        ),
+        "compute": Compute(VIT, "cpu", "fp32"),
+        "parts": MergeParts(made["task_vector"], made["head"], base_file.parent / "initial_head.safetensors"),
         "threads": 1,
-        **files,
     }
 
 
 @pytest.fixture
 def bench(bench_files, one_thread) -> Bench:
-    return bench_of(**bench_files)
+    return open_bench(**bench_files)
 
 
 @pytest.fixture
 def context() -> EvaluationContext:
     return EvaluationContext.model_validate(CONTEXT)
+
+
+@pytest.fixture
+def chosen() -> Chosen:
+    """R²M in matrix space, with its defaults."""
+    return Chosen("r2m", registry.get("r2m"), "average", R2M.model_validate({"real": {"space": "matrix"}}))

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from detector_samples import VIT, load_detector, session_of
-from r2m.cli.bench import bench_of
 from r2m.errors import R2MError
+from r2m.evaluate.bench import open_bench
 from r2m.evaluate.scores import score
 from r2m.merge import merging, registry
 from r2m.merge.heads import merge_heads
@@ -17,11 +19,11 @@ def test_scores_are_those_of_a_merged_detector(bench, bench_files):
     options = method.options(scaling=0.5)
     names = ["swap", "third"]
     found = bench.scores(bench.merged(method, options, names), bench.head("average", names))
-    base, _ = checkpoint.load(bench_files["base"])
-    task_vectors = {name: checkpoint.load(bench_files["task_vector"][name])[0] for name in names}
-    heads = {name: checkpoint.load(bench_files["head"][name])[0] for name in names}
+    base, _ = checkpoint.load(bench_files["files"].base)
+    task_vectors = {name: checkpoint.load(bench_files["parts"].task_vectors[name])[0] for name in names}
+    heads = {name: checkpoint.load(bench_files["parts"].heads[name])[0] for name in names}
     update, _ = merging.merge(method, task_vectors, options)
-    detector = load_detector(bench_files["base"], VIT)
+    detector = load_detector(bench_files["files"].base, VIT)
     detector.load_tensors(apply(base, update) | merge_heads(heads, "average"))
     expected = score(session_of(detector, bench.inputs))
     assert found["image_id"].tolist() == expected["image_id"].tolist()
@@ -31,7 +33,7 @@ def test_scores_are_those_of_a_merged_detector(bench, bench_files):
 @pytest.mark.parametrize("name", ["ties", "pcb", "lines"])
 def test_shares_and_depths_refer_to_frozen_tensors_too(bench, bench_files, name):
     method = registry.get(name)
-    base, _ = checkpoint.load(bench_files["base"])
+    base, _ = checkpoint.load(bench_files["files"].base)
     assert bench.base.keys() < bench.shapes.keys() <= base.keys()
     assert not [key for key in bench.task_vectors["swap"] if key.startswith("blocks.0.")]
     update, _ = merging.merge(method, bench.task_vectors, method.options(), base=base)
@@ -61,8 +63,8 @@ def test_features_times_a_head_are_logits(bench):
 
 
 def test_files_of_another_base_are_refused(bench_files, tmp_path):
-    tensors, _ = checkpoint.load(bench_files["task_vector"]["swap"])
+    tensors, _ = checkpoint.load(bench_files["parts"].task_vectors["swap"])
     other = tmp_path / "other.safetensors"
     checkpoint.save(other, tensors, {"base_hash": "another"})
     with pytest.raises(R2MError, match=r"other\.safetensors: made from base another"):
-        bench_of(**{**bench_files, "task_vector": {"swap": other}})
+        open_bench(**bench_files | {"parts": replace(bench_files["parts"], task_vectors={"swap": other})})

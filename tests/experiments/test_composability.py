@@ -1,27 +1,24 @@
-"""Generators that arrive one by one: orders, scores, costs, table, figure and command."""
+"""Generators that arrive one by one: orders, scores, costs, table and figure."""
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from composability_samples import trained_models
 from experiment_context import CONTEXT
+from reported import report
 from sklearn.metrics import roc_auc_score
-from test_experiments import arguments, invoke
 
-from r2m.cli import composability as command
-from r2m.cli import experiment_figure, experiment_table
+from layout import check_layout
 from r2m.errors import R2MError
+from r2m.evaluate.orders import random_orders, subset_name, subsets
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments import composability
-from r2m.experiments.orders import random_orders, subset_name, subsets
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
-from r2m.tables import composability as composability_tables
+from r2m.report.figures.style import KIND_COLOURS, METHOD_COLOURS
 from r2m.train.pairs import rows_of
 from r2m.train.validation import generator_aucs
 
@@ -42,7 +39,7 @@ def models(bench_files, tmp_path_factory):
 @pytest.fixture
 def found(bench, models):
     trained = {name: composability.read_trained(path, 10.0) for name, path in models.items()}
-    return composability.composability(bench, trained, VARIANTS, ORDERS)
+    return composability.composed(bench, trained, VARIANTS, ORDERS)
 
 
 def test_orders_are_distinct_and_fixed_by_the_seed():
@@ -135,7 +132,7 @@ def test_costs_of_a_step(bench, found):
 
 def test_again_gives_the_same_scores(bench, found, models):
     trained = {name: composability.read_trained(path) for name, path in models.items()}
-    again, steps = composability.composability(bench, trained, VARIANTS, ORDERS)
+    again, steps = composability.composed(bench, trained, VARIANTS, ORDERS)
     pd.testing.assert_frame_equal(again, found[0], check_exact=True)
     assert steps["training_seconds"].isna().all()
 
@@ -205,7 +202,7 @@ def naive(scores, subset, kind, model, generators):
 
 def test_table_against_a_naive_computation(written):
     source, scores, _ = written
-    frame = composability_tables.table(source, EvaluationContext.model_validate(LABELLED)).frame
+    frame = composability.table(source, EvaluationContext.model_validate(LABELLED)).frame
     assert frame["k"].tolist() == [1, 1, 2, 2, 3, 3]
     assert frame["method"].tolist() == ["R²M", "Joint retraining"] * 3
     row = frame.query("k == 2 and model == 'r2m'").iloc[0]
@@ -227,7 +224,7 @@ def test_table_against_a_naive_computation(written):
 
 def test_unknown_seconds_stay_unknown(written):
     source, _, _ = written
-    frame = composability_tables.table(source, EvaluationContext.model_validate(LABELLED)).frame
+    frame = composability.table(source, EvaluationContext.model_validate(LABELLED)).frame
     seconds = frame.set_index(["k", "model"])["seconds"]
     assert seconds[3, "r2m"] == 18
     assert seconds[1, "joint"] == 6
@@ -240,53 +237,108 @@ def test_table_needs_the_steps(written):
     (source.parent / "steps.csv").unlink()
     context = EvaluationContext.model_validate(LABELLED)
     with pytest.raises(R2MError, match=r"steps\.csv: expected the steps of composability"):
-        composability_tables.table(source, context)
+        composability.table(source, context)
     steps.drop(columns="kind").to_csv(source.parent / "steps.csv", index=False)
     with pytest.raises(R2MError, match=r"steps\.csv: expected the steps of composability"):
-        composability_tables.table(source, context)
+        composability.table(source, context)
 
 
-def test_command_table_and_figure(bench_files, models, tmp_path):
+def test_run_table_and_figure(bench_files, models, tmp_path):
     benchmark = tmp_path / "up.tsv"
     benchmark.write_text("s\tmax_rss\tcpu_time\n5.0\t10.0\t4.5\n")
-    methods = {name: one.model_dump(exclude={"enabled", "label"}) for name, one in VARIANTS.items()}
-    given = [*arguments(bench_files), "--options", json.dumps({"methods": methods})]
-    for order in ORDERS:
-        given += ["--order", ",".join(order)]
-    for name, path in models.items():
-        given += ["--model", f"{name}={path}"]
-        given += ["--benchmark", f"{name}={benchmark if name == 'up' else tmp_path / 'none.tsv'}"]
     out, steps = tmp_path / "scores.parquet", tmp_path / "steps.csv"
-    invoke(command, *given, "--out", out, "--steps", steps)
+    composability.run(
+        **bench_files,
+        models=models,
+        benchmarks={name: benchmark if name == "up" else tmp_path / "none.tsv" for name in models},
+        orders=ORDERS,
+        variants=VARIANTS,
+        scores=out,
+        steps=steps,
+    )
     seconds = pd.read_csv(steps).set_index(["order", "k", "model"])["training_seconds"]
     assert seconds[0, 1, "joint"] == 4.5
     assert math.isnan(seconds[0, 2, "joint"])
     context = {**CONTEXT, "generators": {name: {"family": "FS"} for name in ("swap", "up")}}
-    shared = ["--experiment", "composability", "--options", json.dumps(context)]
-    invoke(experiment_table, *shared, "--out", tmp_path / "table", out)
+    report("composability", out, tmp_path, context)
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) == 3 * (len(VARIANTS) + 1)
     assert table["seen"].between(0, 1).all()
-    invoke(experiment_figure, *shared, "--out", tmp_path / "figure", tmp_path / "table.csv")
-    assert {path.suffix for path in tmp_path.glob("figure.*")} == {".png", ".pdf", ".svg"}
 
 
 @pytest.mark.parametrize(
     ("order", "without", "message"),
     [
-        ("up,swap", None, "--order up,swap: expected each of swap, third, up once"),
-        ("up,swap,third", PAIR, "--model: expected one of swap-up as well"),
+        (["up", "swap"], None, "order up,swap: expected each of swap, third, up once"),
+        (["up", "swap", "third"], PAIR, "models: expected one of swap-up as well"),
     ],
 )
-def test_command_refuses_what_is_incomplete(bench_files, models, tmp_path, order, without, message):
-    given = [*arguments(bench_files), "--options", '{"methods": {"weight_averaging": {}}}', "--order", order]
-    for name, path in models.items():
-        given += ["--model", f"{name}={path}"] if name != without else []
-    given += ["--out", tmp_path / "scores.parquet", "--steps", tmp_path / "steps.csv"]
+def test_what_is_incomplete_is_refused(bench_files, models, tmp_path, order, without, message):
     with pytest.raises(R2MError, match=message):
-        CliRunner().invoke(command.command, [str(one) for one in given], catch_exceptions=False)
+        composability.run(
+            **bench_files,
+            models={name: path for name, path in models.items() if name != without},
+            benchmarks={},
+            orders=[order],
+            variants={"weight_averaging": MergeVariant()},
+            scores=tmp_path / "scores.parquet",
+            steps=tmp_path / "steps.csv",
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_files_are_no_trained_models(bench_files):
     with pytest.raises(R2MError, match="expected a model of `r2m finetune`"):
-        composability.read_trained(bench_files["task_vector"]["up"])
+        composability.read_trained(bench_files["parts"].task_vectors["up"])
+
+
+LABELS = {
+    "weight_averaging": "Weight averaging",
+    "task_arithmetic": "Task arithmetic",
+    "ties": "TIES",
+    "r2m": "R²M, matrix space",
+    "tsv_m": "TSV-M",
+}
+
+
+def drawn_table(count: int, merges: int) -> pd.DataFrame:
+    """A table as it is read from CSV: what is missing is empty text."""
+    random = np.random.default_rng(0)
+    methods = [("merge", name, LABELS[name]) for name in list(LABELS)[:merges]]
+    rows = []
+    for k in range(1, count + 1):
+        for kind, model, method in [*methods, ("joint", "joint", "Joint retraining")]:
+            row: dict[str, object] = {"k": k, "kind": kind, "model": model, "method": method}
+            for part in composability.PANELS:
+                mean = random.uniform(0.6, 0.95)
+                missing = part == "to_come" and k == count
+                for suffix, value in (("", mean), ("_low", mean - 0.03), ("_high", mean + 0.02)):
+                    row[f"{part}{suffix}"] = "" if missing else f"{value:.6f}"
+            rows.append({**row, "images": 4600.0 * k * (k + 1 if kind == "joint" else 1), "seconds": ""})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("count", "merges"), [(2, 1), (4, 4), (6, 5), (40, 2)])
+def test_layout(count: int, merges: int) -> None:
+    check_layout(composability.figure(drawn_table(count, merges), EvaluationContext()))
+
+
+def test_a_line_for_each_method_and_part() -> None:
+    drawn = composability.figure(drawn_table(4, 4), EvaluationContext())
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == [
+        *composability.PANELS.values(),
+        "Images read",
+    ]
+    for axes in drawn.axes:
+        colours = [line.get_color() for line in axes.lines]
+        expected = [*(METHOD_COLOURS[name] for name in list(LABELS)[:4]), KIND_COLOURS["joint"]]
+        assert sorted(colours) == sorted(expected)
+    come = drawn.axes[1].lines[0].get_ydata()
+    assert np.isfinite(come).tolist() == [True, True, True, False]
+
+
+def test_variants_of_one_method_have_marks_of_their_own() -> None:
+    rows = drawn_table(3, 4).replace({"model": {"ties": "r2m_task"}})
+    lines = composability.figure(rows, EvaluationContext()).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 5
+    assert [line.get_marker() for line in lines] == ["o", "o", "o", "D", "s"]

@@ -1,26 +1,21 @@
 """Merges by generator, by family and in two levels, against the same sums written out."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from experiment_context import CONTEXT
-from test_experiments import arguments, invoke
+from reported import report
 
-from r2m.cli import experiment_figure, experiment_table
-from r2m.cli import families as families_command
+from layout import check_layout, texts
 from r2m.errors import R2MError
 from r2m.evaluate.experiment_means import set_aucs
+from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.scores import write
-from r2m.experiments import derived
-from r2m.experiments.families import family_scores
-from r2m.experiments.plans import FamiliesPlan
+from r2m.experiments import families
+from r2m.experiments.families import FamiliesPlan, family_scores, table
 from r2m.merge.heads import merge_heads
+from r2m.models import checkpoint
 from r2m.options import read_yaml
 from r2m.params import parse
-from r2m.tables.families import table
 
 SCALINGS = [0.2, 1.0, 3.0]
 VARIANTS = {
@@ -126,60 +121,66 @@ def test_the_table_counts_what_was_trained_on_as_in_distribution(bench, context,
     assert whole.loc[0, "in_distribution"] == pytest.approx(drawn)
     assert whole["merge"].tolist() == ["Averaging"] * 3 + ["task_arithmetic"] * 3
     scores.to_parquet(path)
-    with pytest.raises(R2MError, match="expected the scores that `r2m families` writes"):
+    with pytest.raises(R2MError, match="expected the scores of the experiment families"):
         table(path, context)
 
 
-def test_command_table_and_figure(bench_files, bench, tmp_path):
-    from r2m.models import checkpoint
-
+def test_run_table_and_figure(bench_files, bench, tmp_path):
     joint, out = tmp_path / "joint.safetensors", tmp_path / "scores.parquet"
     checkpoint.save(joint, {**bench.updated(bench.task_vectors["up"]), **bench.heads["up"]}, {})
-    plan = PAIR.model_dump_json()
-    invoke(families_command, *arguments(bench_files), "--plan", plan, "--joint", joint, "--out", out)
-    shared = ["--experiment", "families", "--options", json.dumps(CONTEXT)]
-    invoke(experiment_table, *shared, "--out", tmp_path / "table", out)
+    families.run(**bench_files, plan=PAIR, joint=joint, scores=out)
+    report("families", out, tmp_path)
     found = pd.read_csv(tmp_path / "table.csv")
     assert found["merge"].tolist()[-1] == "Joint training"
     assert found["steps"].tolist() == [12, 9, 12, 12, 9, 12, 12]
-    invoke(experiment_figure, *shared, "--out", tmp_path / "figure", tmp_path / "table.csv")
-    assert (tmp_path / "figure.svg").stat().st_size > 500
-
-
-def test_a_plan_with_a_mistake_is_told(bench_files, tmp_path):
-    given = [*arguments(bench_files), "--plan", '{"family": {}}', "--out", str(tmp_path / "s.parquet")]
-    result = CliRunner().invoke(families_command.command, [str(one) for one in given])
-    assert result.exit_code == 2
-    assert "FamiliesPlan" in result.output
 
 
 def test_specialists_of_the_main_run_are_used_again(request):
     config = read_yaml(request.config.rootpath / "params.yaml")
     experiment = {"enabled": True, "generators": ["poisson", "tps", "ae", "attr"]}
 
-    def params(**changes):
-        return parse(config | {"experiments": {"families": experiment}} | changes)
+    def read(**changes):
+        params = parse(config | {"experiments": {"families": experiment}} | changes)
+        return params, params.experiments.of("families")
 
-    def of(function, *arguments, **changes):
-        checked = params(**changes)
-        return function(checked, checked.experiments.families, *arguments)
-
-    assert of(derived.family_generators) == {
+    made = read()
+    assert families.family_generators(*made) == {
         "FS": ["swap", "poisson"],
         "FR": ["lip", "tps"],
         "EFS": ["up", "ae"],
         "FE": ["inp", "attr"],
     }
-    assert of(derived.family_reused) == {name: name for name in ("swap", "lip", "up", "inp")}
-    assert set(of(derived.family_members)) - set(of(derived.family_reused)) == {
+    assert families.reused(*made) == {name: name for name in ("swap", "lip", "up", "inp")}
+    assert set(families.family_members(*made)) - set(families.reused(*made)) == {
         *("poisson", "tps", "ae", "attr"),
         *("FS", "FR", "EFS", "FE"),
     }
     experiment["generators"] = ["poisson"]
-    assert set(of(derived.family_members)) == {"swap", "lip", "up", "inp", "poisson", "FS"}
+    assert set(families.family_members(*read())) == {"swap", "lip", "up", "inp", "poisson", "FS"}
     # A family of one generator has that one's specialist, whatever its name.
-    per_family = {"specialists": {"per": "family"}}
-    assert of(derived.family_reused, **per_family) == {"swap": "FS", "lip": "FR", "up": "EFS", "inp": "FE"}
+    by_family = read(specialists={"per": "family"})
+    assert families.reused(*by_family) == {"swap": "FS", "lip": "FR", "up": "EFS", "inp": "FE"}
     experiment["steps_factor"] = 2
-    assert of(derived.family_finetune_options, "FS").steps == 240
-    assert of(derived.family_finetune_options, "poisson").steps == 120
+    assert families.finetune_options(*read(), "FS").steps == 240
+    assert families.finetune_options(*read(), "poisson").steps == 120
+
+
+@pytest.mark.parametrize("merges", [["R²M"], ["Weight averaging", "A merge with quite a long name", "R²M"]])
+def test_families_layout(merges: list[str]) -> None:
+    training = ["a specialist a generator", "a specialist a family", "within families, then across"]
+    rows = [
+        {
+            "merge": merge,
+            "training": one,
+            "specialists": 40,
+            "val_auc": 0.8 + place / 50,
+            "cross_dataset": 0.7,
+        }
+        for merge in merges
+        for place, one in enumerate(training)
+    ]
+    figure = families.figure(pd.DataFrame(rows), EvaluationContext())
+    check_layout(figure)
+    shown = [text.get_text() for text in texts(figure)]
+    assert shown.count("a specialist a family (40)") == len(merges)
+    assert shown.count("0.820") == len(merges)

@@ -1,34 +1,21 @@
 """Shifts of features by the parts of R²M on the small ViT, their summary, and the command."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from experiment_context import CONTEXT
+from reported import chosen_file, report
 from sklearn.metrics import roc_auc_score
-from test_experiments import arguments, chosen_file
 
-from r2m.cli import experiment_figure, experiment_table
-from r2m.cli import rationale as command
+from layout import check_layout
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import EvaluationContext, read_table
+from r2m.evaluate.shifts import COLUMNS, MEASURED, measure, separation, summary
 from r2m.experiments import rationale
-from r2m.merge import merging, registry
+from r2m.merge import merging
 from r2m.merge.options import R2M
 from r2m.merge.passes import parts
-from r2m.merge.stages import Chosen
-from r2m.tables import rationale as rationale_tables
-
-
-@pytest.fixture
-def chosen() -> Chosen:
-    return Chosen("r2m", registry.get("r2m"), "average", R2M.model_validate({"real": {"space": "matrix"}}))
-
-
-def invoke(module, *given):
-    result = CliRunner().invoke(module.command, [str(one) for one in given], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
 
 
 def test_shifts_are_those_of_merged_features(bench, chosen):
@@ -81,17 +68,17 @@ def test_shifts_are_those_of_merged_features(bench, chosen):
 def test_separation_weighs_generators_alike():
     features = np.array([[0.0, 0], [0, 0], [2, 0], [2, 0], [2, 0], [0, 4]])
     generator = ["real", "real", "a", "a", "a", "b"]
-    np.testing.assert_allclose(rationale.separation(features, generator), np.array([1, 2]) / np.sqrt(5))
+    np.testing.assert_allclose(separation(features, generator), np.array([1, 2]) / np.sqrt(5))
     with pytest.raises(R2MError, match="the same mean"):
-        rationale.separation(np.ones((2, 3)), ["real", "a"])
+        separation(np.ones((2, 3)), ["real", "a"])
 
 
 def test_measures_of_a_linear_sum_have_no_error():
     shift = np.random.default_rng(0).normal(size=(5, 3))
-    found = rationale.measure(shift, np.array([0.0, 1, 0]), shift)
+    found = measure(shift, np.array([0.0, 1, 0]), shift)
     assert found["along"].tolist() == shift[:, 1].tolist()
     np.testing.assert_allclose(found["square"], found["dot"])
-    assert rationale.measure(shift, np.array([0.0, 1, 0]))["dot"].isna().all()
+    assert measure(shift, np.array([0.0, 1, 0]))["dot"].isna().all()
 
 
 def made_shifts():
@@ -109,12 +96,12 @@ def made_shifts():
                     ]
                 )
     keys = ["variant", "part", "image_id", "generator", "identity", "width"]
-    return pd.DataFrame(rows, columns=[*keys, *rationale.MEASURED])
+    return pd.DataFrame(rows, columns=[*keys, *MEASURED])
 
 
 def test_summary(context, tmp_path):
     made = made_shifts()
-    frame = rationale_tables.summary(made, context).set_index(["part", "images"])
+    frame = summary(made, context).set_index(["part", "images"])
     assert frame.loc["residual:swap"].index.tolist() == ["real", "own", "foreign", "unseen"]
     assert frame.loc["core"].index.tolist() == ["real", "trained", "unseen"]
     part = made[made["part"] == "core + residual"]
@@ -144,31 +131,56 @@ def test_summary(context, tmp_path):
     assert frame.loc[("base", "trained"), ["share", "size", "error"]].isna().all()
     path = tmp_path / "scores.parquet"
     made.to_parquet(path)
-    table = rationale_tables.table(path, context)
+    table = rationale.table(path, context)
     assert "0.0156 would lie along a random direction" in table.caption
     assert "| residual of swap | Fake, own |" in table.to_markdown()
     made.iloc[:0].to_parquet(path)
     with pytest.raises(R2MError, match="expected a row an image and part, got none"):
-        rationale_tables.table(path, context)
+        rationale.table(path, context)
     pd.DataFrame({"part": ["core"]}).to_parquet(path)
-    with pytest.raises(R2MError, match=r"scores\.parquet: expected the columns variant, part"):
-        rationale_tables.table(path, context)
+    with pytest.raises(R2MError, match=r"scores\.parquet: expected shifts with the columns variant, part"):
+        rationale.table(path, context)
 
 
 def test_a_part_of_zeros_has_no_share(context):
     made = made_shifts()
     made.loc[made["part"] == "core", ["along", "square"]] = 0.0
-    frame = rationale_tables.summary(made, context).set_index(["part", "images"])
+    frame = summary(made, context).set_index(["part", "images"])
     assert frame.loc[("core", "real"), "size"] == 0
     assert np.isnan(frame.loc[("core", "real"), "share"])
 
 
-def test_commands(bench_files, chosen, tmp_path):
+def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
-    given = [*arguments(bench_files), "--tune", chosen_file(tmp_path, chosen), "--domain", "drawn"]
-    invoke(command, *given, "--generator", "swap", "--generator", "up", "--out", out)
-    shared = ["--experiment", "rationale", "--options", json.dumps(CONTEXT)]
-    invoke(experiment_table, *shared, "--out", tmp_path / "table", out)
+    chosen_files = [chosen_file(tmp_path, chosen)]
+    rationale.run(**bench_files, chosen=chosen_files, domain="drawn", generators=["swap", "up"], scores=out)
+    report("rationale", out, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["share"].dropna().between(0, 1).all()
-    invoke(experiment_figure, *shared, "--out", tmp_path / "figure", tmp_path / "table.csv")
-    assert {path.suffix for path in tmp_path.glob("figure.*")} == {".png", ".pdf", ".svg"}
+
+
+def written(rows: list[dict[str, object]], folder: Path) -> pd.DataFrame:
+    """Return the rows as the figure gets them, empty cells as text."""
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+    return read_table(folder / "table.csv")
+
+
+@pytest.mark.parametrize("merges", [["R²M"], ["R²M, matrix space", "A merge with quite a long name"]])
+def test_rationale_layout(merges: list[str], tmp_path: Path) -> None:
+    parts = {
+        "base": "none (base)",
+        "core": "core",
+        "residual": "residual",
+        "residual:up": "residual of Upsampler",
+    }
+    rows: list[dict[str, object]] = [
+        {"merge": merge, "part": part, "shift": shift, "images": kind, **dict.fromkeys(COLUMNS, 0.2)}
+        for merge in merges
+        for part, shift in parts.items()
+        for kind in ("real", *(("own", "foreign") if ":" in part else ("trained",)), "unseen")
+    ]
+    for row in rows:
+        if row["part"] != "residual":
+            row["error"] = None
+    figure = rationale.figure(written(rows, tmp_path), EvaluationContext())
+    check_layout(figure)
+    assert not any("base" in text.get_text() for text in figure.axes[0].texts)

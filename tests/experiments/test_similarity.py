@@ -1,37 +1,23 @@
 """Similarity of features on the small ViT, its summary, and its command."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from experiment_context import CONTEXT
-from test_experiments import arguments, chosen_file
+from reported import chosen_file, report
 
-from r2m.cli import experiment_figure, experiment_table
-from r2m.cli import similarity as command
+from layout import check_layout
 from r2m.errors import R2MError
 from r2m.evaluate.image_kinds import image_kind
 from r2m.evaluate.jackknife import interval
+from r2m.evaluate.protocols import EvaluationContext, read_table
+from r2m.evaluate.similarity import KEYS, MEAN, MEASURES, OTHERS, spaced, summary
 from r2m.experiments import similarity
-from r2m.merge import registry
-from r2m.merge.options import R2M
-from r2m.merge.stages import Chosen
 from r2m.session import POOLED
-from r2m.tables import similarity as similarity_tables
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]
-
-
-@pytest.fixture
-def chosen() -> Chosen:
-    return Chosen("r2m", registry.get("r2m"), "average", R2M.model_validate({"real": {"space": "matrix"}}))
-
-
-def invoke(module, *given):
-    result = CliRunner().invoke(module.command, [str(one) for one in given], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+DRAWN_LAYERS = [*(f"blocks.{index}" for index in range(8, 12)), POOLED]
 
 
 def test_layers_keep_the_order_of_the_rows(bench):
@@ -88,8 +74,8 @@ def test_other_domains_are_refused_and_images_are_spaced(bench):
     with pytest.raises(R2MError, match="domain moon: no images in the split 'test'"):
         similarity.similarities(bench, [], "moon", 100)
     rows = pd.DataFrame({"a": range(10)})
-    assert similarity.spaced(rows, 4)["a"].tolist() == [0, 3, 6, 9]
-    assert similarity.spaced(rows, 10) is rows
+    assert spaced(rows, 4)["a"].tolist() == [0, 3, 6, 9]
+    assert spaced(rows, 10) is rows
 
 
 def test_kinds_of_images(context):
@@ -114,7 +100,7 @@ def made_similarities():
                     for person in ("", "p", "q", "s"):
                         keys = [specialist, kind, other, layer, generator, person]
                         rows.append([*keys, *random.uniform(size=4)])
-    found = pd.DataFrame(rows, columns=[*similarity.KEYS, "left_out", *similarity.MEASURES])
+    found = pd.DataFrame(rows, columns=[*KEYS, "left_out", *MEASURES])
     found.loc[found["kind"] == "base", "shift_cosine"] = np.nan
     # This person shows no unseen fake.
     return found[(found["generator"] != "new") | (found["left_out"] != "s")]
@@ -124,10 +110,10 @@ def test_summary_of_means_and_differences(context, tmp_path):
     path = tmp_path / "scores.parquet"
     made = made_similarities()
     made.to_parquet(path)
-    frame = similarity_tables.summary(similarity_tables.read(path), context)
-    assert frame["other"].unique().tolist() == ["r2m", similarity_tables.OTHERS, "base"]
+    frame = summary(made, context)
+    assert frame["other"].unique().tolist() == ["r2m", OTHERS, "base"]
     assert len(frame) == (2 * 4 + 3) * (len(LAYERS) + 2)
-    plain = made.set_index([*similarity.KEYS, "left_out"])["cka"].sort_index()
+    plain = made.set_index([*KEYS, "left_out"])["cka"].sort_index()
 
     def values(specialist, generator):
         one = plain[specialist, "merge", "r2m", POOLED, generator]
@@ -145,20 +131,58 @@ def test_summary_of_means_and_differences(context, tmp_path):
     own = (values("swap", "swap") + values("up", "up")) / 2
     assert cells.loc["mean", "own"] == pytest.approx(own[0])
     assert cells.loc["mean", "fake_up"] == pytest.approx((values("swap", "up") + values("up", "up"))[0] / 2)
-    table = similarity_tables.table(path, context)
+    table = similarity.table(path, context)
     assert table.to_markdown().count("\n|") == 2 + 4 + 4 + 3 - 1
     assert "Of 2 specialists" in table.caption
     pd.DataFrame({"cka": [1.0]}).to_parquet(path)
-    with pytest.raises(R2MError, match=r"scores\.parquet: expected the columns specialist, kind"):
-        similarity_tables.table(path, context)
+    with pytest.raises(
+        R2MError, match=r"scores\.parquet: expected similarities with the columns specialist, kind"
+    ):
+        similarity.table(path, context)
 
 
-def test_commands(bench_files, chosen, tmp_path):
+def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
-    given = [*arguments(bench_files), "--tune", chosen_file(tmp_path, chosen), "--domain", "drawn"]
-    invoke(command, *given, "--options", "{}", "--out", out)
-    shared = ["--experiment", "similarity", "--options", json.dumps(CONTEXT)]
-    invoke(experiment_table, *shared, "--out", tmp_path / "table", out)
+    similarity.run(
+        **bench_files, chosen=[chosen_file(tmp_path, chosen)], domain="drawn", images=500, scores=out
+    )
+    report("similarity", out, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["layer"].unique().tolist() == LAYERS
-    invoke(experiment_figure, *shared, "--out", tmp_path / "figure", tmp_path / "table.csv")
-    assert {path.suffix for path in tmp_path.glob("figure.*")} == {".png", ".pdf", ".svg"}
+
+
+def written(rows: list[dict[str, object]], folder: Path) -> pd.DataFrame:
+    """Return the rows as the figure gets them, empty cells as text."""
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+    return read_table(folder / "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("compared", "layers"),
+    [
+        (["Averaging"], ["pooled"]),
+        (["Averaging", "R²M, matrix space", "Other specialists", "Base"], DRAWN_LAYERS),
+        (["A merge whose name is long enough to wrap", "Base"], DRAWN_LAYERS),
+    ],
+)
+def test_similarity_layout(compared: list[str], layers: list[str], tmp_path: Path) -> None:
+    kinds = ("real", "own", "foreign", "unseen")
+    rows: list[dict[str, object]] = [
+        {
+            **{"compared": name, "quantity": title, "layer": layer, "specialist": specialist},
+            **{
+                f"{kind}{end}": 0.9 - 0.1 * at
+                for at, kind in enumerate(kinds)
+                for end in ("", "_low", "_high")
+            },
+        }
+        for name in compared
+        for key, title in MEASURES.items()
+        if not (name == "Base" and key == "shift_cosine")
+        for specialist in (MEAN, "swap")
+        for layer in layers
+    ]
+    rows[0]["real_low"] = None
+    figure = similarity.figure(written(rows, tmp_path), EvaluationContext())
+    check_layout(figure)
+    assert len(figure.axes) == len(compared) * len(MEASURES) - ("Base" in compared)
+    assert len(figure.axes[0].lines) == len(kinds)

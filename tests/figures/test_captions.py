@@ -8,8 +8,6 @@ import jinja2
 import pytest
 from docutils.core import publish_parts
 
-from r2m.experiments.options import ExperimentsOptions
-
 ROOT = Path(__file__).parents[2]
 CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))
 
@@ -50,12 +48,11 @@ def test_caption_says_what_to_look_at(path: Path) -> None:
 
 
 def test_every_caption_is_used() -> None:
-    rules = "".join(one.read_text(encoding="utf-8") for one in (ROOT / "workflow" / "rules").glob("*.smk"))
-    snakefile = (ROOT / "Snakefile").read_text(encoding="utf-8")
-    assert [
-        path.stem
-        for path in CAPTIONS
-        if f'"{path.stem}"' not in rules
-        and path.name not in rules + snakefile
-        and path.stem not in ExperimentsOptions.model_fields
-    ] == []
+    folders = {"workflow/rules": "*.smk", "src/r2m/plan": "*.py"}
+    files = [
+        ROOT / "Snakefile",
+        *(path for folder, name in folders.items() for path in (ROOT / folder).glob(name)),
+    ]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    unused = [path.stem for path in CAPTIONS if f'"{path.stem}"' not in text and path.name not in text]
+    assert unused == []

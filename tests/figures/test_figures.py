@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from layout import check_layout, texts
 from matplotlib.patches import Polygon, Rectangle
 from synthetic_results import make_candidates, make_report
 
+from layout import check_layout, texts
 from r2m.errors import R2MError
 from r2m.evaluate.calibration import expected_calibration_error
 from r2m.evaluate.protocols import EvaluationContext

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layout import check_layout, texts
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from synthetic_results import make_merge_report
 
+from layout import check_layout, texts
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.report import stages

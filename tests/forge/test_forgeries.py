@@ -9,8 +9,8 @@ from r2m.data.align import template
 from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge import registry
+from r2m.forge.forgeries.synthesize import PATCH, fit_autoencoder, from_patches, to_patches
 from r2m.forge.generate import nearest_donors
-from r2m.forge.synthesize import PATCH, fit_autoencoder, from_patches, to_patches
 from r2m.seeding import rng
 
 SIZE = 144
@@ -95,7 +95,7 @@ def test_every_forgery_is_in_the_module_that_the_registry_names() -> None:
 
 
 def test_unknown_forgery_and_option_are_named() -> None:
-    with pytest.raises(R2MError, match="no forgery 'nope'"):
+    with pytest.raises(R2MError, match="unknown forgery 'nope'"):
         registry.get("nope")
     with pytest.raises(R2MError, match=r"generators\.x\.options\.size: .* expected strength"):
         registry.get("ae").check_options(["size"], "generators.x.options")

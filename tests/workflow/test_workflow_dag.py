@@ -173,7 +173,7 @@ def test_code_of_one_merging_method(project: Project) -> None:
 
 def test_code_of_one_forgery(project: Project) -> None:
     """The forgery's digest changes for its generator only; training on others goes on unchanged."""
-    path = "src/r2m/forge/edit.py"
+    path = "src/r2m/forge/forgeries/edit.py"
     (project / path).write_text((project / path).read_text() + "\n\nADDED = 1\n")
     jobs = project.jobs()
     assert {job for job in jobs if job.startswith(("forge", "trunk", "finetune", "joint"))} == {

@@ -92,7 +92,7 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     project.edit("experiments.ablation.enabled", False)
     (project / "results/experiments/heads/figure.svg").unlink()
     project.snakemake("--", "paper")
-    assert not (project / "results/experiments/ablation").exists()
+    assert (project / "results/experiments/ablation/table.md").exists(), "deleted unasked"
     assert (project / "results/experiments/heads/table.md").exists()
     check_two_seeds(project)
 

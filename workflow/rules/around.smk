@@ -1,6 +1,5 @@
 """What happens before and after a run: folders, the report, and DVC's record."""
 
-import shlex
 import subprocess
 
 STARTED = time.time()
@@ -21,24 +20,41 @@ def finish():
     """After a run outside DVC: write the report, tell DVC what is there, say where the tables are."""
     if "DVC_STAGE" in os.environ:
         return
-    python = shlex.quote(sys.executable)
-    snakemake = (
-        f"{python} -m snakemake --snakefile {shlex.quote(str(workflow.main_snakefile))}"
-    )
-    done = shell(f"{snakemake} --dry-run --quiet rules -- all 2>&1 || true", read=True)
-    if "Nothing to be done" not in done:
+    if (
+        "Nothing to be done"
+        not in run_snakemake("--dry-run", "--quiet", "rules", "--", "all").stdout
+    ):
         return
     target = "paper" if all(Path(path).exists() for path in RUN.paper) else "all"
     style = Path(workflow.basedir, "workflow", "report", "report.css")
-    shell(
-        f"{snakemake} --report results/report.html --report-stylesheet {shlex.quote(str(style))}"
-        f" -- {target}"
-        " >results/logs/report.log 2>&1 || true"
+    made = run_snakemake(
+        "--report", "results/report.html", "--report-stylesheet", style, "--", target
     )
+    log = Path("results/logs/report.log")
+    log.write_text(made.stdout, encoding="utf-8")
+    if made.returncode:
+        logger.warning(f"The report could not be made; {log} says why.")
     if Path(".dvc").is_dir():
         commit()
     logger.info(
         "Tables: results/tables. Figures: results/figures. Report: results/report.html."
+    )
+
+
+def run_snakemake(*arguments):
+    """Run Snakemake on this workflow and return what it did."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        workflow.main_snakefile,
+    ]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -26,7 +26,8 @@ try:
     # Snakemake's own reader knows neither 1e-5 nor a key that stands twice. `--config` goes before the file.
     content = read_yaml("params.yaml")
     update_config(content, config)
-    PARAMS = params.parse(content)
+    config.update(content)
+    PARAMS = params.parse(config)
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
         check_inputs(PARAMS, FOLDERS.count)

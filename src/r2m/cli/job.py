@@ -56,9 +56,7 @@ def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> N
         job = stages[stage].job(**wildcards)
         missing = [file for file in job.reads if not Path(file).exists()]
         if missing:
-            raise R2MError(
-                f"{stage}: {missing[0]} is not there; `snakemake --cores all -- {missing[0]}` makes it"
-            )
+            raise R2MError(f"{missing[0]}: no such file; `snakemake --cores all -- {missing[0]}` makes it")
         job.run(threads)
 
 

@@ -1,7 +1,5 @@
 """`r2m merge`: merge checkpoints."""
 
-import ctypes
-import platform
 import signal
 import sys
 from contextlib import suppress
@@ -13,6 +11,7 @@ import click
 from r2m.cli.named_file import named_files
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
+from r2m.merge.memory import map_large_blocks
 from r2m.options import parse_yaml
 
 _PATH = click.Path(path_type=Path)
@@ -20,10 +19,6 @@ _PATH = click.Path(path_type=Path)
 ALTERNATIVES = ("residual.rank", "scale")
 # Of so many specialists a merge is faster with memory from the heaps, which grow a little with each.
 FEW = 8
-# glibc's M_MMAP_THRESHOLD, and the size from which a piece is mapped by itself.
-_MMAP_THRESHOLD, _MAPPED = -3, 4 << 20
-# Its M_TRIM_THRESHOLD: heaps keep so much of their free end, and the next piece's blocks need no new pages.
-_TRIM_THRESHOLD, _KEPT = -1, 16 << 20
 
 
 @click.command()
@@ -76,7 +71,7 @@ def command(
     asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
     asked.resolved()
     if len(asked.specialists) > FEW:
-        _map_large_pieces()
+        map_large_blocks()
 
     import torch
 
@@ -108,18 +103,6 @@ def command(
         click.echo(
             f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
         )
-
-
-def _map_large_pieces() -> None:
-    """Have large stream mapped one by one, so that they go back to the system when they are freed.
-
-    glibc would soon take them from its heaps. That is faster, since the system zeroes mapped pages; but a few
-    numbers that are kept for every specialist split the holes there, and the heaps grow with their number.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _MAPPED)
-        library.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def _leave(number: int, frame: object) -> None:

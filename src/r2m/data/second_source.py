@@ -30,7 +30,7 @@ def with_training_people(frame: pd.DataFrame, share: float, seed: int) -> pd.Dat
     return frame.assign(split=frame["split"].mask(frame["identity"].isin(trained), "train"))
 
 
-def write_second_source(domain: Path, share: float, seed: int, out: Path) -> None:
+def write_second_source(*, domain: Path, share: float, seed: int, out: Path) -> None:
     """Write manifest and landmarks of the folder `results/faces/<domain>` into `out`, with the new split.
 
     The images stay where they are. Raises R2MError like `with_training_people`, and where a file is missing.

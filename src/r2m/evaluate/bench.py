@@ -10,6 +10,7 @@ from torch import Tensor
 from r2m.evaluate.scores import score
 from r2m.merge import merging
 from r2m.merge.heads import merge_heads
+from r2m.merge.memory import map_large_blocks
 from r2m.merge.merging import Shapes
 from r2m.merge.method import Method
 from r2m.merge.stages import read_same_base
@@ -60,6 +61,7 @@ def open_bench(files: SessionFiles, compute: Compute, parts: MergeParts, threads
     Raises:
         R2MError: a file is missing or damaged, or was made from another base.
     """
+    map_large_blocks()
     session = open_session(files, compute, threads)
     return Bench(
         **vars(session),

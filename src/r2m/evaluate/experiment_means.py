@@ -1,10 +1,12 @@
 """Metrics of experiments, whose scores are those of many settings below each other."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
 from r2m.errors import R2MError
@@ -58,8 +60,29 @@ def read_settings(path: Path, by: Sequence[str]) -> pd.DataFrame:
     Raises:
         R2MError: not a readable Parquet file, or without a column.
     """
-    wanted = [*by, "domain", "split", "label", "generator", "logit"]
+    return read_columns(path, [*by, "domain", "split", "label", "generator", "logit"])
+
+
+def read_columns(path: Path, columns: Sequence[str], what: str = "scores") -> pd.DataFrame:
+    """Read columns of what an experiment computed.
+
+    Raises:
+        R2MError: not a readable Parquet file, or without a column.
+    """
     try:
-        return pd.read_parquet(path, columns=wanted)
+        return pd.read_parquet(path, columns=list(columns))
     except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: expected scores with the columns {', '.join(wanted)} ({error})") from error
+        raise R2MError(f"{path}: expected {what} with the columns {', '.join(columns)} ({error})") from error
+
+
+def read_notes(path: Path, experiment: str, keys: Sequence[str]) -> dict[str, str]:
+    """Return what the scores of an experiment say of themselves.
+
+    Raises:
+        R2MError: not the scores of this experiment.
+    """
+    try:
+        notes = json.loads((pq.read_schema(path).metadata or {})[b"r2m"])
+        return {key: str(notes[key]) for key in keys}
+    except (OSError, ValueError, KeyError) as error:
+        raise R2MError(f"{path}: expected the scores of the experiment {experiment} ({error})") from error

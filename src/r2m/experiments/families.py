@@ -1,17 +1,266 @@
 """Per generator against per family: what specialists are trained on, and how they are merged."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from __future__ import annotations
 
-import pandas as pd
-from torch import Tensor
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from r2m.evaluate.bench import Bench
-from r2m.evaluate.scores import KEPT
-from r2m.experiments.plans import BOTH, FAMILIES, GENERATORS, JOINT, FamiliesPlan
-from r2m.experiments.tuned import TunedMerge, as_text, tuned_merge
-from r2m.merge.tensors import Tensors
+from pydantic import Field
+
+from r2m.experiments.experiment import (
+    ROOT,
+    Experiment,
+    ExperimentOptions,
+    Names,
+    Variants,
+    images_stages,
+    protocol_series,
+    protocol_titles,
+    scores_stage,
+    trained_specialists,
+    wrong_variants,
+)
+from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
+from r2m.options import Positive, Section, nearest
+from r2m.plan.stage import Job, Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from r2m.core_params import CoreParams
+    from r2m.evaluate.bench import Bench
+    from r2m.evaluate.protocols import EvaluationContext
+    from r2m.evaluate.tuned_merge import TunedMerge
+    from r2m.merge.tensors import Tensors
+    from r2m.plan.plan import Plan
+    from r2m.report.table import Table
+    from r2m.session_files import Compute, MergeParts, SessionFiles
+    from r2m.train.options import FinetuneOptions
+
+GENERATORS, FAMILIES, BOTH, JOINT = "generators", "families", "both", "joint"
+STRATEGIES = {
+    GENERATORS: "a specialist a generator",
+    FAMILIES: "a specialist a family",
+    BOTH: "within families, then across",
+    JOINT: "all generators at once",
+}
+
+
+class FamiliesOptions(ExperimentOptions):
+    """Specialists of each generator merged, of each family, and both one after the other."""
+
+    variants: Variants = Field(
+        default=["weight_averaging", "task_arithmetic", "ties", "tsv_m", "r2m"],
+        description="enabled merge variants, tuned anew with their own grids",
+    )
+    generators: Names = Field(
+        default=[], description="unseen generators that are trained on here, so that families have several"
+    )
+    steps_factor: Positive = Field(
+        default=1.0, description="times the steps of a generator's specialist, for one of a family"
+    )
+    joint: bool = Field(default=True, description="joint training on the same generators beside the merges")
+
+
+def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
+    """Yield generators that are not unseen ones, families of one, and merges that are not possible here."""
+    key = "experiments.families"
+    if not options.enabled:
+        return
+    unseen = [name for name, generator in params.generators.items() if generator.role == "unseen"]
+    for name in options.generators:
+        if name not in unseen:
+            yield f"{key}.generators: {name!r} is no unseen generator{nearest(name, unseen)}"
+            return
+    families = family_generators(params, options)
+    if all(len(names) == 1 for names in families.values()):
+        yield (
+            f"{key}.generators: no family has two generators that are trained on; expected unseen ones here"
+        )
+    yield from wrong_variants(
+        params, f"{key}.variants", options.variants, with_statistics=False, of_all_specialists=False
+    )
+    counts = {len(names) for names in families.values() if len(names) > 1}
+    counts |= {len(families), sum(map(len, families.values()))}
+    for method in (
+        registry.get(params.variants[name]) for name in options.variants if name in params.variants
+    ):
+        least, most = method.least_specialists, method.most_specialists
+        if min(counts) < least or (most is not None and max(counts) > most):
+            taken = ", ".join(map(str, sorted(counts)))
+            yield f"{key}.variants: {method.name} does not take every number of specialists here ({taken})"
+
+
+def family_generators(params: CoreParams, options: FamiliesOptions) -> dict[str, list[str]]:
+    """Return family → the generators that are trained on here."""
+    return params.by_family([*params.train_generators, *options.generators])
+
+
+def family_members(params: CoreParams, options: FamiliesOptions) -> dict[str, list[str]]:
+    """Return specialist → its generators: one each, and families of several."""
+    families = family_generators(params, options)
+    alone = {name: [name] for names in families.values() for name in names}
+    return alone | {family: names for family, names in families.items() if len(names) > 1}
+
+
+def finetune_options(params: CoreParams, options: FamiliesOptions, specialist: str) -> FinetuneOptions:
+    """Return the fine-tuning options of one specialist."""
+    if specialist in params.generators:
+        changed = params.generators[specialist].finetune.model_dump(exclude_none=True)
+    else:
+        changed = {"steps": max(1, round(params.finetune.steps * options.steps_factor))}
+    return params.finetune.model_copy(update=changed)
+
+
+def reused(params: CoreParams, options: FamiliesOptions) -> dict[str, str]:
+    """Return specialist → that of the main run which is the same training."""
+    return {
+        name: other
+        for name, generators in family_members(params, options).items()
+        for other, others in params.specialist_members.items()
+        if generators == others and finetune_options(params, options, name) == params.finetune_options(other)
+    }
+
+
+class FamiliesPlan(Section):
+    """Who is merged with what in the experiment `families`.
+
+    families: family → its generators, each of which has a specialist by its name.
+    specialists: family → the specialist trained on all of its generators.
+    steps: specialist → its training steps; `joint` for joint training, where there is any.
+    variants: merge variants with their grids.
+    """
+
+    families: dict[str, list[str]]
+    specialists: dict[str, str]
+    steps: dict[str, int]
+    variants: dict[str, MergeVariant]
+
+    @property
+    def generators(self) -> list[str]:
+        """All generators that are trained on."""
+        return [name for names in self.families.values() for name in names]
+
+    def used(self, strategy: str) -> list[str]:
+        """Return the specialists (or `joint`) that a strategy needs."""
+        if strategy == JOINT:
+            return [JOINT]
+        return list(self.specialists.values()) if strategy == FAMILIES else self.generators
+
+
+def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
+    """Return the fakes, trainings and task vectors that the main run lacks, and the scores.
+
+    Fakes of `options.generators` are forged of all splits; their test images come out the same.
+    """
+    params, folder = plan.params, ROOT / "families"
+    families, members = family_generators(params, options), family_members(params, options)
+    generators = [name for names in families.values() for name in names]
+    main = reused(params, options)
+
+    def sets(image_sets: Sequence[str]) -> SessionFiles:
+        return plan.files(image_sets, folder, options.generators)
+
+    def forge(generator: str, outputs: Mapping[str, Path]) -> Job:
+        return plan.forge_job(generator, plan.fakes(generator, role="train"), outputs)
+
+    def train(member: str, seed: str, outputs: Mapping[str, Path]) -> Job:
+        return plan.finetune_job(
+            member,
+            members[member],
+            finetune_options(params, options, member),
+            seed,
+            outputs,
+            files=sets(plan.training_sets(members[member])),
+            state=f"families/{member}",
+        )
+
+    def train_jointly(seed: str) -> Job:
+        return plan.finetune_job(
+            JOINT,
+            generators,
+            params.joint_options(),
+            seed,
+            joint.paths(seed=seed),
+            files=sets(plan.training_sets(generators)),
+            state="families/joint",
+        )
+
+    def parts(part: str, seed: str) -> dict[str, Path]:
+        return {
+            name: plan.specialist(main[name], part, seed) if name in main else own.part(part, name, seed)
+            for name in sorted(members)
+        }
+
+    def job(seed: str) -> Job:
+        steps = {name: finetune_options(params, options, name).steps for name in members}
+        return Job(
+            "r2m.experiments.families:run",
+            {
+                "files": sets(plan.sets),
+                "parts": replace(
+                    plan.parts(seed), task_vectors=parts("task_vector", seed), heads=parts("head", seed)
+                ),
+                "joint": joint.paths(seed=seed)["model"] if options.joint else None,
+            },
+            scored.paths(seed=seed),
+            {
+                "compute": plan.compute,
+                "plan": FamiliesPlan(
+                    families=families,
+                    specialists={
+                        family: names[0] if len(names) == 1 else family for family, names in families.items()
+                    },
+                    steps={**steps, JOINT: params.joint_options().steps},
+                    variants={name: plan.tuned(name) for name in options.variants},
+                ),
+            },
+            modules=plan.method_modules(options.variants),
+        )
+
+    fakes, trunk = images_stages(plan, "families", options.generators, forge)
+    own = trained_specialists(
+        plan, "families", "member", [name for name in members if name not in main], train
+    )
+    joint = Stage(
+        "families_joint",
+        {
+            "model": f"{folder}/joint/seed{{seed}}/model.safetensors",
+            "history": f"{folder}/joint/seed{{seed}}/history.csv",
+        },
+        train_jointly,
+        [{"seed": seed} for seed in plan.seeds] if options.joint else [],
+        memory=2500,
+        priority=10,
+        place="experiments/families/joint",
+    )
+    scored = scores_stage(plan, "families", job, memory=5000)
+    return [fakes, trunk, own.finetune, joint, own.task_vector, scored]
+
+
+def run(
+    *,
+    files: SessionFiles,
+    parts: MergeParts,
+    joint: Path | None,
+    compute: Compute,
+    plan: FamiliesPlan,
+    scores: Path,
+    threads: int,
+) -> None:
+    """Merge by every strategy with options chosen on val, and score every val and test image."""
+    from r2m.evaluate.bench import open_bench
+    from r2m.evaluate.scores import write
+    from r2m.models import checkpoint
+
+    model = None if joint is None else checkpoint.load(joint)[0]
+    scored = family_scores(open_bench(files, compute, parts, threads), plan, model)
+    write(scored, {"experiment": "families", "trained": ",".join(plan.generators)}, scores)
 
 
 class Strategy(NamedTuple):
@@ -28,6 +277,10 @@ def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None
     Columns: variant, strategy, specialists and steps (how many there are of them in total), tuned, `KEPT` and
     logit.
     """
+    import pandas as pd
+
+    from r2m.evaluate.scores import KEPT
+
     parts = []
 
     def scored(variant: str, strategy: str, tensors: Tensors, head: Tensors, tuned: str) -> None:
@@ -59,6 +312,8 @@ def merged(bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, s
     are best on the val images of that family's generators. Then the results are merged like specialists, with
     the options that are best on the val images of all generators. The grid is the variant's own each time.
     """
+    from r2m.evaluate.tuned_merge import as_text, tuned_merge
+
     if strategy != BOTH:
         used = plan.used(strategy)
         task_vectors = {one: bench.task_vectors[one] for one in used}
@@ -83,8 +338,92 @@ def merged(bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, s
 
 def _family(bench: Bench, name: str, variant: MergeVariant, generators: list[str]) -> TunedMerge:
     """Merge the specialists of one family's generators; a single one is its family's already."""
+    from r2m.evaluate.tuned_merge import TunedMerge, tuned_merge
+
     task_vectors = {one: bench.task_vectors[one] for one in generators}
     heads = {one: bench.heads[one] for one in generators}
     if len(generators) == 1:
         return TunedMerge(dict(task_vectors[generators[0]]), dict(heads[generators[0]]), {})
     return tuned_merge(bench, name, variant, task_vectors, heads, generators)
+
+
+def table(source: Path, context: EvaluationContext) -> Table:
+    """Return the table of the scores in `source`: a row a merge and strategy.
+
+    `in distribution` means the generators trained on here, which are more than the context's.
+    """
+    from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
+    from r2m.report.table import Table
+
+    trained = read_notes(source, "families", ["trained"])["trained"].split(",")
+    generators = {
+        name: one.model_copy(update={"role": "train" if name in trained else "unseen"})
+        for name, one in context.generators.items()
+    }
+    by = ["variant", "strategy", "specialists", "steps"]
+    known = context.model_copy(update={"generators": generators})
+    means = protocol_means(read_settings(source, by), by, known)
+    label = {JOINT: "Joint training"}
+    means.insert(0, "merge", [label.get(name) or context.variant_label(name) for name in means["variant"]])
+    means.insert(3, "training", means["strategy"].map(STRATEGIES))
+    titles = protocol_titles(means)
+    return Table(
+        means,
+        {
+            "merge": "Merge",
+            "training": "Specialists",
+            "specialists": "Number",
+            "steps": "Steps in total",
+            **titles,
+        },
+        caption=(
+            f"Specialists of each of {len(trained)} generators merged, specialists of each family merged, and"
+            " both levels: specialists merged within their family, then across. Options are chosen on val for"
+            " every row anew, with one grid; in two levels for each family on its own generators, then for"
+            " all. A family's specialist sees the images of its generators in the steps that are given. Mean"
+            " AUC over the generators trained on here, the others, and the other domains; best of a merge"
+            " bold, second underlined."
+        ),
+        label="families",
+        best=list(titles),
+        section="variant",
+    )
+
+
+def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
+    """Draw a row a strategy with its number of specialists, below the merge."""
+    from r2m.report.figures.dots import dot_rows
+
+    return dot_rows(
+        list(table["merge"]),
+        [
+            f"{training} ({number})"
+            for training, number in zip(table["training"], table["specialists"], strict=True)
+        ],
+        protocol_series(table),
+        "Mean AUC; in brackets how many models were trained. Numbers: val, on which every row's options were"
+        " chosen anew.",
+    )
+
+
+EXPERIMENT = Experiment(
+    title="Specialists of generators and of families",
+    caption=(
+        "What specialists are trained on, and in how many steps they are merged: a specialist for each"
+        " generator, one for each family (trained on the family's generators together), or those of the"
+        " generators merged within their family and the results merged across."
+        " `experiments.families.generators` are trained on beside the trained generators of the main run,"
+        ' so "in distribution" covers more here than in the other tables and "unseen" fewer; their test'
+        " images are those of the main run. Every row's options are chosen anew on val with the variant's"
+        " own grid, which in two levels is searched once in every family (on its own generators) and once"
+        " across: more candidates than the other rows have. Look at the number of models and training"
+        " steps beside the AUC: a family's specialist sees several generators in the steps of one. Joint"
+        " training on the same generators is the upper reference."
+    ),
+    options=FamiliesOptions,
+    check=check,
+    stages=stages,
+    table=table,
+    figure=figure,
+    order=9,
+)

@@ -1,25 +1,103 @@
 """Why R²M should work: which way its parts shift features, and whether their shifts add up."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from pydantic import Field
 
 from r2m.errors import R2MError
-from r2m.evaluate.bench import Bench
-from r2m.evaluate.scores import KEPT
-from r2m.manifest import REAL
-from r2m.merge.passes import parts
-from r2m.merge.stages import Chosen
-from r2m.merge.tensors import Tensors
-from r2m.train.pairs import rows_of
+from r2m.experiments.experiment import (
+    Experiment,
+    ExperimentOptions,
+    Variants,
+    merge_stage,
+    wrong_variants,
+)
+from r2m.plan.stage import Stage
 
-BASE, CORE, RESIDUAL, BOTH = "base", "core", "residual", "core + residual"
-OF = "residual:"  # and the specialist's name
-MEASURED = ["along", "square", "sum_square", "dot"]
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-Features = NDArray[np.float64]
+    from r2m.core_params import CoreParams
+    from r2m.evaluate.bench import Bench
+    from r2m.evaluate.protocols import EvaluationContext
+    from r2m.evaluate.shifts import Features
+    from r2m.merge.stages import Chosen
+    from r2m.merge.tensors import Tensors
+    from r2m.plan.plan import Plan
+    from r2m.report.table import Table
+    from r2m.session_files import Compute, MergeParts, SessionFiles
+
+TITLES = {
+    "size": "Size",
+    "share": "Share along",
+    "share_low": "from",
+    "share_high": "to",
+    "along": "Mean along",
+    "separation": "Separation",
+    "separation_low": "from",
+    "separation_high": "to",
+    "error": "Error of the sum",
+    "cosine": "Cosine with the sum",
+    "auc": "AUC",
+}
+MARGIN, PANEL, GAP, ROW, HEADING = 0.12, 1.6, 0.2, 0.34, 0.26
+LABEL_SIZE, SIZE = 7.5, 6.5
+# Measure → its title, and whether it has an interval.
+PANELS = {
+    "share": ("Share of ‖shift‖²\nalong the direction", True),
+    "along": ("Mean shift\nalong it", True),
+    "error": ("Relative error of\nthe sum of shifts", False),
+}
+
+
+class RationaleOptions(ExperimentOptions):
+    """Which way the Real component and the residuals of R²M shift features, and whether shifts add up."""
+
+    variants: Variants = Field(default=["r2m"], description="enabled merge variants of the method r2m")
+
+
+def check(params: CoreParams, options: RationaleOptions) -> Iterator[str]:
+    """Yield merges that are not by R²M."""
+    if options.enabled:
+        yield from wrong_variants(params, "experiments.rationale.variants", options.variants, of_r2m=True)
+
+
+def stages(plan: Plan, options: RationaleOptions) -> Sequence[Stage]:
+    """Return the stage of the shifts."""
+    values = {"domain": plan.params.train_domain, "generators": plan.trained}
+    return [merge_stage(plan, "rationale", options.variants, values, memory=4000)]
+
+
+def run(
+    *,
+    files: SessionFiles,
+    parts: MergeParts,
+    chosen: Sequence[Path],
+    compute: Compute,
+    domain: str,
+    generators: Sequence[str],
+    scores: Path,
+    threads: int,
+) -> None:
+    """Measure how R²M's Real component and residuals shift every test image's features."""
+    from r2m.evaluate.bench import open_bench
+    from r2m.evaluate.scores import write
+    from r2m.merge.stages import read_chosen
+
+    variants = [read_chosen(path) for path in chosen]
+    scored = shifts(open_bench(files, compute, parts, threads), variants, domain, generators)
+    write(
+        scored,
+        {"experiment": "rationale", "variants": ",".join(variant.variant for variant in variants)},
+        scores,
+    )
 
 
 def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Sequence[str]) -> pd.DataFrame:
@@ -34,13 +112,20 @@ def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Se
     Raises:
         R2MError: no test images of the domain, or no val images to find the direction with.
     """
+    import pandas as pd
+
+    from r2m.evaluate.scores import KEPT
+    from r2m.evaluate.shifts import BASE, BOTH, CORE, MEASURED, OF, RESIDUAL, measure, separation
+    from r2m.merge.passes import parts as parts_of
+    from r2m.train.pairs import rows_of
+
     rows = bench.inputs.select(split="test", domain=domain)
     if rows.empty:
         raise R2MError(f"domain {domain}: no images in the split 'test'")
     val = pd.concat(rows_of(bench.inputs, list(generators), "val"), ignore_index=True)
     found = []
     for variant in variants:
-        one = parts(bench.task_vectors, variant.r2m())
+        one = parts_of(bench.task_vectors, variant.r2m())
         whole = added(one.core, *map(one.residual, bench.task_vectors))
         direction = separation(bench.features(bench.updated(whole), val), val["generator"].tolist())
 
@@ -76,30 +161,178 @@ def added(first: Tensors, *others: Tensors) -> Tensors:
     return total
 
 
-def separation(features: NDArray[np.floating], generator: Sequence[str]) -> Features:
-    """Return the direction (D,) of length 1 from the mean real feature to the mean fake one.
-
-    Of `features` (n, D), those of every generator count alike in the mean of fakes.
+def table(source: Path, context: EvaluationContext) -> Table:
+    """Return the table of the shifts in `source`: a row a variant, part and kind of image.
 
     Raises:
-        R2MError: both means are the same.
+        R2MError: not the output of this experiment, or no shifts.
     """
-    means = pd.DataFrame(features.astype(np.float64)).groupby(list(generator)).mean()
-    difference = means.drop(index=REAL).mean().to_numpy() - means.loc[REAL].to_numpy()
-    length = float(np.linalg.norm(difference))
-    if length == 0:
-        raise R2MError("features of reals and fakes have the same mean; expected a direction between them")
-    return difference / length
+    from r2m.evaluate.bootstrap import LEVEL
+    from r2m.evaluate.experiment_means import read_columns
+    from r2m.evaluate.image_kinds import IMAGE_KINDS
+    from r2m.evaluate.shifts import MEASURED, summary
+    from r2m.report.table import Table
 
-
-def measure(shift: Features, direction: Features, total: Features | None = None) -> pd.DataFrame:
-    """Return MEASURED of n shifts (n, D), a row an image; `total` (n, D) are the sums to compare with."""
-    nothing = np.full(len(shift), np.nan)
-    return pd.DataFrame(
-        {
-            "along": shift @ direction,
-            "square": np.einsum("nd,nd->n", shift, shift),
-            "sum_square": nothing if total is None else np.einsum("nd,nd->n", total, total),
-            "dot": nothing if total is None else np.einsum("nd,nd->n", shift, total),
-        }
+    keys = ["variant", "part", "image_id", "generator", "identity", "width"]
+    found = read_columns(source, [*keys, *MEASURED], "shifts")
+    if found.empty:
+        raise R2MError(f"{source}: expected a row an image and part, got none")
+    frame = summary(found, context)
+    frame.insert(0, "merge", frame["variant"].map(context.variant_label))
+    frame.insert(3, "shift", [part_label(part, context) for part in frame["part"]])
+    frame.insert(5, "kind", frame["images"].map(IMAGE_KINDS))
+    chance = 1 / float(found["width"].iloc[0])
+    return Table(
+        frame,
+        {"merge": "Merge", "shift": "Shift by", "kind": "Images", **TITLES},
+        caption=(
+            "Shifts of the pooled features of test images by the parts of R²M. The direction is that from the"
+            " mean real to the mean fake feature of the merge, on val images. Share along: of the squared"
+            f" norm; the rest lies off it ({chance:.4f} would lie along a random direction)."
+            " Separation: how much further fakes are shifted along it than reals. Error and cosine: the shift"
+            " by a sum of parts beside the sum of their shifts. AUC: of the features along the direction,"
+            f" that part added. {100 * LEVEL:g} % intervals by the jackknife over people."
+        ),
+        label="rationale",
+        section="variant",
+        digits={"size": 2, **{key: 2 for key in TITLES if key.startswith(("along", "separation"))}},
     )
+
+
+def part_label(part: str, context: EvaluationContext) -> str:
+    """Name of a part as a reader sees it."""
+    from r2m.evaluate.shifts import BASE, OF
+
+    if part.startswith(OF):
+        return f"residual of {context.generator_label(part.removeprefix(OF))}"
+    return {BASE: "none (base)"}.get(part, part)
+
+
+def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
+    """Draw a row a part of the merge, a mark a kind of image."""
+    import pandas as pd
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    from r2m.evaluate.bootstrap import LEVEL
+    from r2m.evaluate.image_kinds import IMAGE_KINDS
+    from r2m.evaluate.shifts import BASE
+    from r2m.report.figures.framing import legend_above, text_below
+    from r2m.report.figures.style import (
+        IMAGE_COLOURS,
+        IMAGE_MARKERS,
+        add_axes,
+        new_figure,
+        styled,
+        text_width,
+        wrap,
+    )
+
+    shown = table[table["part"] != BASE]
+    numbers = ["share", "share_low", "share_high", "along", "along_low", "along_high", "error"]
+    shown = shown.assign(**shown[numbers].apply(pd.to_numeric))
+    blocks = [
+        (str(merge), list(dict.fromkeys(part["shift"]))) for merge, part in shown.groupby("merge", sort=False)
+    ]
+    kinds = [kind for kind in IMAGE_KINDS if (shown["images"] == kind).any()]
+    left = MARGIN + max(text_width(text, LABEL_SIZE) for text in [*shown["merge"], *shown["shift"]]) + 0.1
+    width = left + len(PANELS) * (PANEL + GAP) - GAP + MARGIN
+    body = sum(HEADING + ROW * len(parts) for _, parts in blocks)
+    caption = wrap(
+        "Shifts of test images' pooled features by the parts of R²M. The direction leads from the merge's"
+        f" mean real to its mean fake feature, on val images. Bars: {100 * LEVEL:g} % intervals over people.",
+        SIZE,
+        width - 2 * MARGIN,
+    )
+    top, below = 0.34, 0.62 + 0.13 * (caption.count("\n") + 1)
+    with styled():
+        drawn = new_figure(width, top + body + below)
+        panels = {
+            measure: add_axes(drawn, left + index * (PANEL + GAP), top, PANEL, body)
+            for index, measure in enumerate(PANELS)
+        }
+        y = 0.0
+        for merge, parts in blocks:
+            first = panels["share"]
+            first.text(
+                -0.1 / PANEL,
+                y + 0.6 * HEADING,
+                merge,
+                transform=first.get_yaxis_transform(),
+                size=LABEL_SIZE,
+                style="italic",
+                ha="right",
+                va="center",
+            )
+            y += HEADING
+            for name in parts:
+                first.text(
+                    -0.1 / PANEL,
+                    y + ROW / 2,
+                    name,
+                    transform=first.get_yaxis_transform(),
+                    size=LABEL_SIZE,
+                    ha="right",
+                    va="center",
+                )
+                rows = shown[(shown["merge"] == merge) & (shown["shift"] == name)]
+                for at, (_, row) in enumerate(rows.iterrows()):
+                    place = y + ROW * (at + 0.9) / (len(rows) + 0.8)
+                    for measure, axes in panels.items():
+                        _mark(axes, row, measure, place)
+                y += ROW
+        for measure, axes in panels.items():
+            axes.set(ylim=(body, 0), yticks=[], xlabel=PANELS[measure][0])
+            axes.axvline(0, color="#bbbbbb", lw=0.8, zorder=0)
+            axes.spines["left"].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axes.grid(axis="x")
+            axes.set_axisbelow(True)
+        handles = [
+            Line2D(
+                *([], []),
+                ls="",
+                color=IMAGE_COLOURS[kind],
+                marker=IMAGE_MARKERS[kind],
+                ms=4,
+                label=IMAGE_KINDS[kind],
+            )
+            for kind in kinds
+        ]
+        legend_above(drawn, handles, MARGIN, len(kinds), 0.04, handletextpad=0.3, columnspacing=1.2)
+        text_below(drawn, caption, MARGIN)
+    return drawn
+
+
+def _mark(axes: Axes, row: pd.Series, measure: str, place: float) -> None:
+    """Draw one kind of image of one part."""
+    from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS
+
+    if np.isnan(row[measure]):
+        return
+    colour = IMAGE_COLOURS[row["images"]]
+    if PANELS[measure][1]:
+        axes.plot([row[f"{measure}_low"], row[f"{measure}_high"]], [place, place], color=colour, lw=1.2)
+    axes.plot(row[measure], place, IMAGE_MARKERS[row["images"]], color=colour, ms=3.8, mec="white", mew=0.4)
+
+
+EXPERIMENT = Experiment(
+    title="Rationale of R²M",
+    caption=(
+        "How the Real component (core) and the residuals of R²M shift the pooled features of test images"
+        " in the training domain. The direction leads from the merge's mean real to its mean fake feature"
+        " and is computed on val images alone. The core shifts the base's features, the residual those of"
+        " base and core, and so does each specialist's share of the residual. Look at *share along* (of"
+        " the squared norm of the shifts; the rest lies off the direction) and at *separation*, how much"
+        " further fakes are shifted along it than reals: the rationale holds if that is the residual's"
+        " work and not the core's. *Error* compares the shift by a sum of parts with the sum of their"
+        " shifts (core and residual on the base; the specialists' shares on base and core): 0 where the"
+        " network is linear. *AUC* is that of the features along the direction once the part is added."
+    ),
+    options=RationaleOptions,
+    check=check,
+    stages=stages,
+    table=table,
+    figure=figure,
+    order=3,
+)

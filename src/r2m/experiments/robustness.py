@@ -1,127 +1,263 @@
 """How AUC falls as test images are perturbed."""
 
-import math
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import pandas as pd
-import torch
-from torch.func import functional_call
-from tqdm import tqdm
+from pydantic import AfterValidator, Field, create_model, model_validator
 
-from r2m.data.images import read_crop
-from r2m.data.perturb import perturbed
-from r2m.errors import R2MError
-from r2m.evaluate.scores import KEPT
-from r2m.manifest import REAL
-from r2m.merge.tensors import Tensors
-from r2m.models.backbone import Detector
-from r2m.models.heads import HEAD
-from r2m.models.options import BackboneOptions
-from r2m.models.precision import autocast
-from r2m.seeding import rng
-from r2m.trunk.inputs import detector_input
+from r2m.data.perturbations import PERTURBATIONS
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage, wrong_variants
+from r2m.options import each_once
+from r2m.plan.stage import Job, Stage
 
-CLEAN = "clean"
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
+    from r2m.core_params import CoreParams
+    from r2m.evaluate.protocols import EvaluationContext
+    from r2m.plan.plan import Plan
+    from r2m.report.table import Table
+    from r2m.session_files import Compute, SessionFiles
 
-def perturbed_rows(
-    frames: Sequence[pd.DataFrame], domain: str, generators: Sequence[str], share: float, seed: int
-) -> pd.DataFrame:
-    """Return the test images of a domain, reals and the generators' fakes, of a share of its people.
-
-    Raises:
-        R2MError: no test images of the domain, or of a generator in it.
-    """
-    rows = pd.concat(frames, ignore_index=True)
-    rows = rows[rows["split"] == "test"]
-    if domain not in set(rows["domain"]):
-        known = ", ".join(sorted(set(rows["domain"])))
-        raise R2MError(f"domain {domain}: no test images in the manifests; expected one of {known}")
-    rows = rows[rows["domain"] == domain]
-    for generator in generators:
-        if generator not in set(rows["generator"]):
-            known = ", ".join(sorted(set(rows["generator"]) - {REAL}))
-            raise R2MError(
-                f"generator {generator}: no test images in domain {domain}; expected one of {known}"
-            )
-    rows = rows[rows["generator"].isin(list(generators)) | (rows["label"] == 0)]
-    identities = sorted(set(rows["identity"]))
-    count = math.ceil(share * len(identities))
-    chosen = rng(seed, "robustness").permutation(len(identities))[:count]
-    return rows[rows["identity"].isin({identities[place] for place in chosen})].reset_index(drop=True)
+LABELS = {"base": "Base (linear probe)", "joint": "Joint training"}
+STYLES = {"base": ":", "joint": "--"}
+MARGIN, GAP, LEFT, HEIGHT, WIDTH = 0.1, 0.12, 0.56, 1.35, 7.0
 
 
-def robustness_scores(
-    detector: Detector,
-    models: Mapping[str, Tensors],
-    rows: pd.DataFrame,
+class _Options(ExperimentOptions):
+    """AUC on test images of the training domain that were perturbed; a perturbation without levels is off."""
+
+    variants: Names = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
+    people: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the people whose test images are taken"
+    )
+
+    @model_validator(mode="after")
+    def _levels(self) -> _Options:
+        if self.enabled and not self.levels:
+            raise ValueError("expected levels of at least one perturbation")
+        return self
+
+    @property
+    def levels(self) -> dict[str, list[Any]]:
+        """Perturbation → its levels, of those that are on."""
+        return {name: list(getattr(self, name)) for name in PERTURBATIONS if getattr(self, name)}
+
+
+if TYPE_CHECKING:
+    RobustnessOptions = _Options
+else:
+    _FIELDS: dict[str, Any] = {
+        name: (
+            Annotated[list[perturbation.level], AfterValidator(each_once)],
+            Field(default=[], description=perturbation.description),
+        )
+        for name, perturbation in PERTURBATIONS.items()
+    }
+    RobustnessOptions = create_model(
+        "RobustnessOptions", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS
+    )
+
+
+def check(params: CoreParams, options: RobustnessOptions) -> Iterator[str]:
+    """Yield variants that are not enabled."""
+    if options.enabled:
+        yield from wrong_variants(params, "experiments.robustness.variants", options.variants)
+
+
+def stages(plan: Plan, options: RobustnessOptions) -> Sequence[Stage]:
+    """Return the stage of the scores: of the base's head, of joint training, and of merges."""
+    domain = plan.params.train_domain
+
+    def job(seed: str) -> Job:
+        from r2m.plan.plan import PROBE
+
+        models = {"base": PROBE, "joint": plan.model("joint", "joint", seed)}
+        models |= {name: plan.model("merge", name, seed) for name in options.variants}
+        # Perturbed images have no cached activations.
+        files = replace(plan.files([domain, *plan.generators]), trunks=())
+        return Job(
+            "r2m.experiments.robustness:run",
+            {"files": files, "models": dict(sorted(models.items()))},
+            stage.paths(seed=seed),
+            {
+                "domain": domain,
+                "generators": plan.generators,
+                "people": options.people,
+                "levels": options.levels,
+                "batch_size": plan.params.evaluate.batch_size,
+                "seed": plan.params.seed,
+                "compute": plan.compute,
+            },
+        )
+
+    stage = scores_stage(plan, "robustness", job, memory=3000)
+    return [stage]
+
+
+def run(
+    *,
+    files: SessionFiles,
+    models: Mapping[str, Path],
+    domain: str,
+    generators: Sequence[str],
+    people: float,
     levels: Mapping[str, Sequence[Any]],
-    backbone: BackboneOptions,
-    device: torch.device,
-    precision: str,
     batch_size: int,
     seed: int,
-) -> pd.DataFrame:
-    """Return the logits of several models for every image, as it is and at every level of perturbation.
+    compute: Compute,
+    scores: Path,
+    threads: int,
+) -> None:
+    """Score the training domain's test images with several models, as they are and at every level.
 
-    Columns perturbation, level (as text), model, `KEPT` and logit. The trunk runs once for
-    an image and level; a model is the tensors that it lays over those of the detector.
-
-    Raises:
-        R2MError: tensors that do not fit the detector, images of another size, or a logit that is not finite.
+    A model is a head, or tensors that are laid over the base.
     """
-    own = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
-    placed = {}
-    for name, tensors in models.items():
-        detector.load_tensors(tensors, f"{name}: tensors")  # checks that they fit
-        placed[name] = {
-            key if key.startswith(HEAD) else f"backbone.{key}": tensor.to(device)
-            for key, tensor in tensors.items()
-        }
-    detector.load_tensors(own)  # a head alone is laid over these, not over the model before it
-    detector.eval()
-    settings = [(CLEAN, None), *((name, level) for name, given in levels.items() for level in given)]
-    parts = []
-    with tqdm(total=len(settings) * len(rows), unit="img", disable=None) as progress:
-        for perturbation, level in settings:
-            logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
-            for start in range(0, len(rows), batch_size):
-                batch = rows.iloc[start : start + batch_size]
-                images = [
-                    _image(path, image_id, perturbation, level, backbone.image_size, seed)
-                    for path, image_id in zip(batch["path"], batch["image_id"], strict=True)
-                ]
-                x = detector_input(detector, images, backbone.name, device, precision)
-                with torch.inference_mode(), autocast(device, precision):
-                    for name, tensors in placed.items():
-                        found = functional_call(detector, tensors, (x,))
-                        logits[name].append(found.float().cpu().numpy())
-                progress.update(len(batch))
-            for name, found in logits.items():
-                named = {"perturbation": perturbation, "level": level_text(level), "model": name}
-                parts.append(rows[KEPT].assign(**named, logit=np.concatenate(found)))
-    scores = pd.concat(parts, ignore_index=True)
-    if not np.isfinite(scores["logit"]).all():
-        first = scores[~np.isfinite(scores["logit"])].iloc[0]
-        raise R2MError(
-            f"{first['model']}: the logit of {first['image_id']} is not finite"
-            f" ({first['perturbation']} {first['level']})"
-        )
-    return scores[["perturbation", "level", "model", *KEPT, "logit"]]
+    from r2m.evaluate.perturbed import perturbed_rows, perturbed_scores
+    from r2m.evaluate.scores import write
+    from r2m.models import checkpoint
+    from r2m.session import open_session
+
+    session = open_session(files, compute, threads)
+    tensors = {name: checkpoint.load(path)[0] for name, path in models.items()}
+    rows = perturbed_rows(session.inputs.rows, domain, generators, people, seed)
+    scored = perturbed_scores(session, compute.backbone, tensors, rows, levels, batch_size, seed)
+    write(scored, {"experiment": "robustness", "models": ",".join(models)}, scores)
 
 
-def _image(path: str, image_id: str, perturbation: str, level: Any, size: int, seed: int) -> np.ndarray:
-    image = read_crop(Path(path))
-    if image.shape[:2] != (size, size):
-        raise R2MError(f"{path}: is {image.shape[1]}×{image.shape[0]} px; expected {size}×{size}")
-    return image if perturbation == CLEAN else perturbed(image, perturbation, level, seed, image_id)
+def table(source: Path, context: EvaluationContext) -> Table:
+    """Return the table of the scores in `source`: a row a perturbation, level and model."""
+    from r2m.evaluate.bootstrap import LEVEL
+    from r2m.evaluate.experiment_means import read_columns
+    from r2m.evaluate.perturbed import CLEAN, mean_aucs
+    from r2m.evaluate.protocols import PROTOCOLS
+    from r2m.evaluate.scores import KEPT
+    from r2m.report.table import Table
+
+    columns = ["perturbation", "level", "model", *KEPT, "logit"]
+    means = mean_aucs(read_columns(source, columns), context)
+    known = [name for name in PROTOCOLS if name in means]
+    order = {name: place for place, name in enumerate([*LABELS, *context.variants])}
+    settings = means.groupby(["perturbation", "level"], sort=False).ngroup()
+    means = means.iloc[np.lexsort((means["model"].map(order), settings))].reset_index(drop=True)
+    titles = {CLEAN: "Clean", **{name: perturbation.title for name, perturbation in PERTURBATIONS.items()}}
+    means.insert(0, "setting", (means["perturbation"].map(titles) + " " + means["level"]).str.strip())
+    means.insert(1, "name", [LABELS.get(one) or context.variant_label(one) for one in means["model"]])
+    headings = {"setting": "Perturbation", "name": "Model"}
+    for name in known:
+        headings |= {name: PROTOCOLS[name], f"{name}_low": "Low", f"{name}_high": "High"}
+    return Table(
+        means,
+        headings,
+        caption=(
+            "Mean AUC on test images of the training domain as they are and perturbed, with"
+            f" {100 * LEVEL:g} % intervals (low, high) from {context.resamples} bootstrap resamples of"
+            " people. Sizes in pixels are those of the detector's input. Best of a level bold, second"
+            " underlined."
+        ),
+        label="robustness",
+        best=known,
+        section="setting",
+    )
 
 
-def level_text(level: Any) -> str:
-    """Return a level as tables name it: a blur by its σ, nothing for an image as it is."""
-    if level is None:
-        return ""
-    return f"{level[1]:g}" if isinstance(level, Sequence) else f"{level:.3g}"
+def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
+    """Draw a column a perturbation, a row a protocol and a line a model.
+
+    Each panel begins with the images as they are.
+    """
+    import pandas as pd
+    from matplotlib.lines import Line2D
+
+    from r2m.evaluate.perturbed import CLEAN
+    from r2m.evaluate.protocols import PROTOCOLS
+    from r2m.report.figures.framing import legend_above, text_below
+    from r2m.report.figures.style import KIND_COLOURS, add_axes, method_colour, new_figure, styled, wrap
+
+    protocols = [name for name in PROTOCOLS if name in table]
+    kinds = [name for name in dict.fromkeys(table["perturbation"]) if name != CLEAN]
+    names = table.drop_duplicates("model").set_index("model")["name"]
+    colours = {name: KIND_COLOURS.get(name) or method_colour(name) for name in names.index}
+    clean = table[table["perturbation"] == CLEAN]
+    counts = [table.loc[table["perturbation"] == kind, "level"].nunique() for kind in kinds]
+    free = WIDTH - LEFT - MARGIN - GAP * (len(kinds) - 1)
+    # Panels are as wide as they have levels, and never too narrow for their title.
+    shares = np.maximum(np.array(counts) + 1.0, 4.0)
+    widths = free * shares / shares.sum()
+    legend = wrap(
+        "Mean AUC over the test sets of a protocol; bands: 95 % intervals from resampled people. The first"
+        " point (–) of every panel is of the images as they are.",
+        6.5,
+        WIDTH - 2 * MARGIN,
+    )
+    above, between = 0.42 + 0.16 * ((len(names) - 1) // 6), 0.34
+    below = 0.4 + 0.13 * (legend.count("\n") + 1)
+    total = above + len(protocols) * HEIGHT + (len(protocols) - 1) * between + below
+    with styled():
+        made = new_figure(WIDTH, total)
+        for row, protocol in enumerate(protocols):
+            low, high = table[f"{protocol}_low"].min(), table[f"{protocol}_high"].max()
+            for column, kind in enumerate(kinds):
+                left = LEFT + widths[:column].sum() + GAP * column
+                axes = add_axes(made, left, above + row * (HEIGHT + between), widths[column], HEIGHT)
+                part = pd.concat([clean, table[table["perturbation"] == kind]])
+                for name in names.index:
+                    own = part[part["model"] == name]
+                    x = np.arange(len(own))
+                    limits = own[f"{protocol}_low"], own[f"{protocol}_high"]
+                    axes.fill_between(x, *limits, color=colours[name], alpha=0.08, lw=0)
+                    style = STYLES.get(name, "-")
+                    axes.plot(x, own[protocol], color=colours[name], ls=style, lw=1.2, marker="o", ms=2)
+                axes.set_ylim(low - 0.01, min(1.0, high + 0.01))
+                axes.set_xticks(np.arange(counts[column] + 1), ["–", *dict.fromkeys(_levels(table, kind))])
+                axes.tick_params(axis="x", labelsize=6)
+                axes.set_xlim(-0.25, counts[column] + 0.25)
+                axes.axhline(0.5, color="#cccccc", lw=0.6, zorder=0)
+                axes.grid(axis="y")
+                if row == 0:
+                    axes.set_title(PERTURBATIONS[kind].axis, fontsize=7.5)
+                if column == 0:
+                    axes.set_ylabel(PROTOCOLS[protocol])
+                else:
+                    axes.tick_params(axis="y", labelleft=False)
+        handles = [
+            Line2D([], [], color=colours[name], ls=STYLES.get(name, "-"), label=names[name])
+            for name in names.index
+        ]
+        legend_above(made, handles, MARGIN, 6, columnspacing=1.2)
+        text_below(made, legend, MARGIN)
+    return made
+
+
+def _levels(table: pd.DataFrame, kind: str) -> list[str]:
+    """Return the levels of a perturbation as text, in their order."""
+    levels = table.loc[table["perturbation"] == kind, "level"]
+    return [
+        f"{float(one):g}".replace("0.", ".", 1) if float(one) < 1 else f"{float(one):g}" for one in levels
+    ]
+
+
+EXPERIMENT = Experiment(
+    title="Robustness to perturbations",
+    caption=(
+        "Mean AUC on test images of the training domain under JPEG compression, Gaussian blur, Gaussian"
+        " noise and scaling down and up again (levels in `params.yaml`), against the same images as they"
+        " are. Reals and fakes are perturbed alike, at the detector's own resolution; noise is seeded by"
+        " the image. Bands are 95 % intervals from resampled people, the same people at all levels, of the"
+        " share of people that `params.yaml` names. Look at how steeply each line falls from its first"
+        " point, and whether lines cross: bands that overlap say little about levels, since all models see"
+        " the same images."
+    ),
+    options=RobustnessOptions,
+    check=check,
+    stages=stages,
+    table=table,
+    figure=figure,
+    order=8,
+)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import RBFInterpolator
 
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
@@ -104,6 +103,9 @@ def thin_plate_spline(points: Landmarks, shifts: Landmarks, pinned: Landmarks, s
     values = np.concatenate([shifts, np.zeros_like(pinned)]).astype(np.float64)
     ticks = (np.arange(GRID) + 0.5) * size / GRID - 0.5
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+    # Imported here, since params.yaml is checked against all forgeries, and scipy takes its time.
+    from scipy.interpolate import RBFInterpolator
+
     coarse = RBFInterpolator(knots, values, kernel="thin_plate_spline")(grid).reshape(GRID, GRID, 2)
     field = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return field.astype(np.float32, copy=False)

@@ -1,29 +1,19 @@
-"""The built-in forgeries by name. A module is imported only when one of its forgeries is used."""
+"""The built-in forgeries by name: all functions of `r2m.forge.forgeries` under the decorator `forgery`."""
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
 from r2m.errors import R2MError
+from r2m.forge import forgeries
 from r2m.forge.options import GeneratorOptions
 from r2m.options import nearest
-
-MODULES = {
-    "swap": "r2m.forge.swap",
-    "poisson": "r2m.forge.swap",
-    "sbi": "r2m.forge.swap",
-    "tps": "r2m.forge.reenact",
-    "lip": "r2m.forge.reenact",
-    "up": "r2m.forge.synthesize",
-    "ae": "r2m.forge.synthesize",
-    "dif": "r2m.forge.synthesize",
-    "attr": "r2m.forge.edit",
-    "inp": "r2m.forge.edit",
-}
 
 Donor = tuple[Image, Landmarks]
 Function = Callable[..., Image]
@@ -72,33 +62,39 @@ def forgery(
     return register
 
 
+@cache
+def _forgeries() -> dict[str, Forgery]:
+    for module in pkgutil.iter_modules(forgeries.__path__):
+        importlib.import_module(f"{forgeries.__name__}.{module.name}")
+    return _registered
+
+
 def names() -> list[str]:
     """Return the names of all built-in forgeries."""
-    return list(MODULES)
-
-
-def module_of(name: str) -> str:
-    """Return the module that holds the forgery `name`.
-
-    Raises:
-        R2MError: there is no such forgery.
-    """
-    if name not in MODULES:
-        raise R2MError(f"forge: no forgery {name!r}; expected one of {', '.join(MODULES)}")
-    return MODULES[name]
+    return sorted(_forgeries())
 
 
 def get(name: str) -> Forgery:
-    """Import and return the forgery `name`."""
-    importlib.import_module(module_of(name))
-    return _registered[name]
+    """Return a forgery.
+
+    Raises:
+        R2MError: unknown name; the nearest known one is told.
+    """
+    if name not in _forgeries():
+        raise R2MError(f"unknown forgery {name!r}{nearest(name, names())}")
+    return _forgeries()[name]
+
+
+def module_of(name: str) -> str:
+    """Return the module that holds a forgery; raises R2MError like `get`."""
+    return get(name).function.__module__
 
 
 def inconsistencies(name: str, generator: GeneratorOptions) -> Iterator[str]:
     """Yield what is wrong with a generator's forgery; each text begins with its key in params.yaml."""
     key = f"generators.{name}"
-    if generator.forge is not None and generator.forge not in MODULES:
-        yield f"{key}.forge: unknown forgery {generator.forge!r}{nearest(generator.forge, MODULES)}"
+    if generator.forge is not None and generator.forge not in names():
+        yield f"{key}.forge: unknown forgery {generator.forge!r}{nearest(generator.forge, names())}"
     elif generator.forge is not None and generator.options:
         try:
             get(generator.forge).check_options(generator.options, f"{key}.options")

@@ -7,9 +7,12 @@ the numbered block of the model that it belongs to (`Place`), from which depths 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from r2m.errors import R2MError
+
+# Whether a method merges entries independently of each other, or needs tensors whole.
+Grain = Literal["elements", "tensor"]
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from r2m.merge.kinds import MATRICES, Kind
+from r2m.merge.kinds import MATRICES, Grain, Kind
 from r2m.options import Section
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from r2m.merge.stream import Piece, TensorStream
 
-Grain = Literal["elements", "tensor"]
 Others = Literal["alike", "mean", "scaled_mean", "base"]
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r2m.merge.method import Grain
+from r2m.merge.kinds import Grain
 from r2m.merge.stream import Piece, TensorStream
 
 # Keys of -inf and of what lies behind +inf.

@@ -16,8 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.merge.kinds import Kind, first_names, is_running_statistic, kind
-from r2m.merge.method import Grain
+from r2m.merge.kinds import Grain, Kind, first_names, is_running_statistic, kind
 from r2m.merge.tensors import TaskVectors, Tensors, check, merged_shapes
 
 # A piece of base and specialists together stays in the processor's cache: 2²⁰ float32 are 4 MB.

@@ -216,8 +216,8 @@ class Plan:
         return Job("r2m.merge.stages:task_vector", {"base": BASE, "specialist": specialist}, outputs, {})
 
     def specialists(self, part: str, seed: str) -> dict[str, Path]:
-        """Return specialist → its file of one part (model, task_vector, head)."""
-        return {name: self.specialist(name, part, seed) for name in self.members}
+        """Return specialist → its file of one part (model, task_vector, head), sorted by name."""
+        return {name: self.specialist(name, part, seed) for name in sorted(self.members)}
 
     def specialist(self, name: str, part: str, seed: str) -> Path:
         """Return one file of a specialist."""

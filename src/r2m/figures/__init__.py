@@ -1,1 +1,0 @@
-"""The figures of the report, one module each, in one style."""

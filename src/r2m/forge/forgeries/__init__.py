@@ -1,0 +1,1 @@
+"""The built-in forgeries: functions of an aligned face, each registered by its name."""

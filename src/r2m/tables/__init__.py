@@ -1,1 +1,0 @@
-"""Tables of experiments, one module each, from what the experiment computed."""

@@ -1,0 +1,70 @@
+"""The stages of whole workflows: their jobs, files and wildcards fit together."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r2m.params import load, parse
+from r2m.workflow import Workflow
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = ("params.yaml", "tests/workflow/tiny.yaml")
+EXTERNAL = ("data/sources.txt", "weights.safetensors")
+
+
+@pytest.fixture(params=CONFIGURATIONS)
+def run(request, tmp_path, monkeypatch):
+    """The workflow of a configuration, in a folder with the files that it names and nothing else."""
+    (tmp_path / "weights.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    return Workflow(load(ROOT / request.param))
+
+
+def jobs(run):
+    return [stage.job(**wildcards) for stage in run.stages.values() for wildcards in stage.instances]
+
+
+def test_jobs_give_their_functions_what_they_take(run):
+    for job in jobs(run):
+        module, name = job.function.split(":")
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        arguments = {**job.inputs, **job.outputs, **job.values}
+        assert arguments.keys() == parameters.keys() - {"threads"}, job.function
+
+
+def test_what_jobs_read_is_what_others_write(run):
+    written = {path for stage in run.stages.values() for path in stage.artifacts()}
+    read = {path for job in jobs(run) for path in job.reads}
+    assert sorted(read - written - set(EXTERNAL)) == []
+
+
+def test_no_two_jobs_write_one_file(run):
+    written = [path for stage in run.stages.values() for path in stage.artifacts()]
+    assert len(written) == len(set(written))
+
+
+def test_values_of_wildcards_match_their_patterns(run):
+    for stage in run.stages.values():
+        for wildcards in stage.instances:
+            assert list(wildcards) == stage.wildcards or set(wildcards) == set(stage.wildcards)
+            for name, value in wildcards.items():
+                assert re.fullmatch(run.wildcards[name], value)
+
+
+def test_everything_that_is_reported_is_written(run):
+    written = {path for stage in run.stages.values() for path in stage.artifacts()}
+    assert set(run.reported) | set(run.paper) <= written
+
+
+def test_a_merge_that_is_switched_off_leaves_no_job_but_a_stage_of_dvc():
+    params = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+    params["merge"]["methods"]["ties"]["enabled"] = False
+    run = Workflow(parse(params))
+    assert not [path for stage in run.main.values() for path in stage.artifacts() if "/ties/" in path]
+    assert run.tracked["merge-ties"].files == []
+    assert run.tracked["merge-ties"].digest == run.tracked["merge-fisher"].digest
+    assert run.tracked["merge-r2m"].digest != run.tracked["merge-r2m_task"].digest
