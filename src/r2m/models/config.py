@@ -12,7 +12,6 @@ from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.models.heads import average_head
 from r2m.models.options import BackboneOptions
-from r2m.models.preprocess import normalization
 
 KEY = "detector"
 
@@ -42,6 +41,9 @@ class DetectorConfig(BaseModel):
 
 def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) -> DetectorConfig:
     """Return the description of the detectors that options make."""
+    # Imported here, since merges read descriptions and need no timm.
+    from r2m.models.preprocess import normalization
+
     mean, std = ((v[0].item(), v[1].item(), v[2].item()) for v in normalization(backbone.name))
     return DetectorConfig(
         backbone=backbone.name,

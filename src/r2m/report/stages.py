@@ -1,6 +1,7 @@
 """The stages of the report: from files of results to tables, figures, cards and pages.
 
 Figures are written as `out`.pdf, .svg and .png; `out` is a folder for tables and pages, and else a file.
+Every function imports what it needs: jobs are many, and torch or sklearn take longer than most of them.
 """
 
 import json
@@ -15,32 +16,9 @@ import pandas as pd
 from r2m import manifest
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
-from r2m.evaluate.calibration import reliability_table
-from r2m.evaluate.cross import cross_auc
-from r2m.evaluate.delong import comparisons
-from r2m.evaluate.evaluation import by_seed, evaluate, read_scores
-from r2m.evaluate.means import group_means, mean_intervals, protocol_metrics
 from r2m.evaluate.protocols import MODEL_KEYS, EvaluationContext, read_table
-from r2m.evaluate.seeds import mean_over_seeds, pooled
-from r2m.evaluate.video import video_table
 from r2m.files import write_text
-from r2m.models.precision import resolve_device
-from r2m.report.data_card import CardContext, compose_data_card, read_receipt, read_skipped
-from r2m.report.figures.candidates import draw_candidates, read_candidates
-from r2m.report.figures.contact_sheet import draw_contact_sheet
-from r2m.report.figures.dumbbell import draw_dumbbell
-from r2m.report.figures.forest import draw_forest
-from r2m.report.figures.heatmap import draw_heatmap
-from r2m.report.figures.pipeline import draw_pipeline, read_merge_report, read_tuned
-from r2m.report.figures.reliability import draw_reliability
-from r2m.report.figures.spectra import draw_spectra, read_report
-from r2m.report.figures.style import save
-from r2m.report.main_table import interval_table, main_table
-from r2m.report.model_card import Sources, compose_model_card
-from r2m.report.pages import page
-from r2m.report.runtimes import read_benchmarks, runtime_table
-from r2m.report.settings import compose_settings, is_reduced
-from r2m.report.table import write_csv
+from r2m.report.data_card import CardContext
 from r2m.seeding import rng
 
 logger = logging.getLogger(__name__)
@@ -63,6 +41,16 @@ def tables(
     Raises:
         R2MError: there are no scores of the reference, or files of scores that do not fit together.
     """
+    from r2m.evaluate.calibration import reliability_table
+    from r2m.evaluate.cross import cross_auc
+    from r2m.evaluate.delong import comparisons
+    from r2m.evaluate.evaluation import by_seed, evaluate, read_scores
+    from r2m.evaluate.means import group_means, mean_intervals, protocol_metrics
+    from r2m.evaluate.seeds import mean_over_seeds, pooled
+    from r2m.evaluate.video import video_table
+    from r2m.report.main_table import interval_table, main_table
+    from r2m.report.table import write_csv
+
     runs = {
         trained: evaluate((read_scores(path) for path in paths), context, resamples, seed)
         for trained, paths in by_seed(scores).items()
@@ -109,41 +97,65 @@ def tables(
 
 def heatmap(*, table: Path, models: Path, context: EvaluationContext, out: Path) -> None:
     """Draw the AUC of every model on every test set, from auc.csv and models.csv."""
+    from r2m.report.figures.heatmap import draw_heatmap
+    from r2m.report.figures.style import save
+
     save(draw_heatmap(read_table(table), read_table(models), context), out)
 
 
 def dumbbell(*, means: Path, out: Path) -> None:
     """Draw merges against weight averaging and joint training, from dumbbell.csv."""
+    from r2m.report.figures.dumbbell import draw_dumbbell
+    from r2m.report.figures.style import save
+
     save(draw_dumbbell(read_table(means)), out)
 
 
 def intervals(*, means: Path, context: EvaluationContext, out: Path) -> None:
     """Draw the mean AUCs of all models with their confidence intervals, from intervals.csv."""
+    from r2m.report.figures.forest import draw_forest
+    from r2m.report.figures.style import save
+
     save(draw_forest(read_table(means), context), out)
 
 
 def reliability(*, table: Path, models: Path, context: EvaluationContext, out: Path) -> None:
     """Draw the reliability curves of all models, from reliability.csv and models.csv."""
+    from r2m.report.figures.reliability import draw_reliability
+    from r2m.report.figures.style import save
+
     save(draw_reliability(read_table(table), read_table(models), context), out)
 
 
 def spectra(*, reports: Sequence[Path], context: EvaluationContext, title: str, out: Path) -> None:
     """Draw the singular values in the reports of residuals, each named after its specialist."""
+    from r2m.report.figures.spectra import draw_spectra, read_report
+    from r2m.report.figures.style import save
+
     save(draw_spectra({path.stem: read_report(path) for path in reports}, context, title), out)
 
 
 def pipeline(*, report: Path, chosen: Path, context: EvaluationContext, title: str, out: Path) -> None:
     """Draw the steps of a merge by R²M, from its report and the options that tuning chose."""
+    from r2m.report.figures.pipeline import draw_pipeline, read_merge_report, read_tuned
+    from r2m.report.figures.style import save
+
     save(draw_pipeline(read_merge_report(report), read_tuned(chosen), context, title), out)
 
 
 def tuning(*, candidates: Mapping[str, Path], labels: Mapping[str, str], out: Path) -> None:
     """Draw the val AUC of the candidates of every variant, by its label and in the order of `labels`."""
+    from r2m.report.figures.candidates import draw_candidates, read_candidates
+    from r2m.report.figures.style import save
+
     save(draw_candidates({name: read_candidates(path) for name, path in candidates.items()}, labels), out)
 
 
 def contact_sheet(*, fakes: Path, reals: Sequence[Path], out: Path) -> None:
     """Draw some fakes of a generator beside their reals; its own reals count among the manifests `reals`."""
+    from r2m.report.figures.contact_sheet import draw_contact_sheet
+    from r2m.report.figures.style import save
+
     images = manifest.read(fakes)
     sources = manifest.concat([*map(manifest.read, reals), images[images["label"] == 0]])
     stream = rng(0, "contact sheet", str(images["generator"].iloc[-1]))
@@ -154,6 +166,8 @@ def data_card(
     *, manifests: Sequence[Path], receipts: Sequence[Path], context: CardContext, out: Path
 ) -> None:
     """Write the data card of all image sets; every manifest has its skipped.csv beside it."""
+    from r2m.report.data_card import compose_data_card, read_receipt, read_skipped
+
     images = manifest.concat(manifest.read(path) for path in manifests)
     skipped = {path.parent.name: read_skipped(path.parent / "skipped.csv") for path in manifests}
     write_text(out, compose_data_card(images, skipped, [read_receipt(path) for path in receipts], context))
@@ -187,6 +201,10 @@ def model_card(
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
     """
+    from r2m.models.precision import resolve_device
+    from r2m.report.model_card import Sources, compose_model_card
+    from r2m.report.settings import is_reduced
+
     sources = Sources(
         *(model, report, chosen, base, specialists, manifests, receipts),
         *(table, models, intervals, benchmarks),
@@ -197,11 +215,16 @@ def model_card(
 
 def settings(*, models: Sequence[Path], params: Mapping[str, Any], out: Path) -> None:
     """Write the record of the run that made `models`, with the params as they ran, defaults included."""
+    from r2m.report.settings import compose_settings
+
     write_text(out, compose_settings(models, params))
 
 
 def runtimes(*, benchmarks: Mapping[str, Mapping[str, Path]], out: Path) -> None:
     """Write the sums of the benchmark files below a folder as CSV; seconds with one decimal, whole MiB."""
+    from r2m.report.runtimes import read_benchmarks, runtime_table
+    from r2m.report.table import write_csv
+
     jobs = read_benchmarks(benchmarks)
     if jobs.empty:
         logger.warning("there are no benchmark files; the results were made elsewhere")
@@ -217,6 +240,8 @@ def pages(*, sources: Sequence[Path], out: Path) -> None:
     Raises:
         R2MError: a file that is missing or of another kind, or two of one name.
     """
+    from r2m.report.pages import page
+
     names = [path.stem for path in sources]
     for path in sources:
         if names.count(path.stem) > 1:
