@@ -11,14 +11,6 @@ from workflow_project import Project, create
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a copy run in one process."""
-    for item in items:
-        if "module_copy" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """Return a function that gives the folder of a name, filled by the process that asks for it first."""
@@ -64,5 +56,5 @@ def bare_project(prepared: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def module_copy(finished_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
-    """Return a function that makes copies for fixtures shared by a module."""
+    """Return a function that makes copies for fixtures of a module, whose tests are an `xdist_group`."""
     return lambda name: finished_run.copy(tmp_path_factory.mktemp(name) / "project")

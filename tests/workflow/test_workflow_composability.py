@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from workflow_project import Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("composability")]
 
 FOLDER = "results/experiments/composability"
 

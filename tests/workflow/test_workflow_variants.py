@@ -11,7 +11,7 @@ from workflow_project import Project, draw
 from r2m import manifest
 from r2m.models import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("variants")]
 
 SCORES = "results/scores/merge/weight_averaging/seed0/scores.parquet"
 CARD = "results/model_card.md"
