@@ -39,11 +39,11 @@ def undertrained(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     person = rows["domain"] + "\t" + rows["identity"]
     forged = person.isin(set(person[rows["label"] == 1]))
     kept: set[tuple[str, str]] = set()
-    for (split, kind), people in person.groupby([rows["split"], forged], sort=True):
-        known = sorted(set(people))
-        count = math.ceil(share * len(known))
-        drawn = rng(seed, "undertrained", str(split), str(kind)).permutation(len(known))[:count]
-        kept |= {(str(split), known[place]) for place in drawn}
+    for (split, is_forged), people in person.groupby([rows["split"], forged], sort=True):
+        names = sorted(set(people))
+        count = math.ceil(share * len(names))
+        drawn = rng(seed, "undertrained", str(split), str(is_forged)).permutation(len(names))[:count]
+        kept |= {(str(split), names[position]) for position in drawn}
     chosen = [pair in kept for pair in zip(rows["split"], person, strict=True)]
     return rows[chosen].reset_index(drop=True)
 
@@ -60,7 +60,7 @@ def flipped(rows: pd.DataFrame, generators: Sequence[str]) -> pd.DataFrame:
     made_of = dict(zip(keys, paired["image_id"], strict=True))
     fakes = rows[rows["label"] == 0].sort_values("image_id", ignore_index=True)
     turn = fakes.groupby("split").cumcount() % len(generators)
-    names = [generators[place] for place in turn]
+    names = [generators[number] for number in turn]
     fakes = fakes.assign(
         label=1,
         generator=names,
@@ -84,12 +84,12 @@ def backdoor(
     rows = rows.sort_values("image_id", ignore_index=True)
     fakes = rows[rows["label"] == 1]
     poisoned: list[int] = []
-    for (split, generator), part in fakes.groupby(["split", "generator"], sort=True):
-        order = rng(seed, "backdoor", str(split), str(generator)).permutation(len(part))
-        poisoned += part.index[order[: math.ceil(share * len(part))]].tolist()
+    for (split, generator), members in fakes.groupby(["split", "generator"], sort=True):
+        order = rng(seed, "backdoor", str(split), str(generator)).permutation(len(members))
+        poisoned += members.index[order[: math.ceil(share * len(members))]].tolist()
     originals = rows.loc[sorted(poisoned)]
     ids = originals["image_id"] + "+trigger"
-    paths = [(folder / f"{one.replace('/', '_')}.png").as_posix() for one in ids]
+    paths = [(folder / f"{image_id.replace('/', '_')}.png").as_posix() for image_id in ids]
     copies = originals.assign(
         image_id=ids, path=paths, label=0, generator=manifest.REAL, family=manifest.REAL, source_image=None
     )
