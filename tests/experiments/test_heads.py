@@ -6,13 +6,13 @@ import pytest
 from reported import chosen_file, report
 
 from r2m.errors import R2MError
-from r2m.experiments import heads
+from r2m.experiments import heads, stages
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_lda_head
 
 
 def test_heads_are_fitted_to_training_images_alone(bench, chosen):
-    scores = heads.head_scores(bench, [chosen], ["swap", "up"])
+    scores = heads.run(bench, [chosen], ["swap", "up"])
     assert list(dict.fromkeys(scores["head"])) == [
         *("average", "base", "specialist:swap", "specialist:up", "specialist:third"),
         *("retrain", "lda"),
@@ -42,7 +42,8 @@ def test_lda_head_separates_in_closed_form():
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    heads.run(**bench_files, chosen=chosen_files, generators=["swap", "up"], scores=out)
+    values = {"generators": ["swap", "up"]}
+    stages.run(experiment="heads", **bench_files, chosen=chosen_files, values=values, scores=out)
     report("heads", out, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["val_auc"].between(0, 1).all()

@@ -16,7 +16,6 @@ from r2m.experiments.experiment import (
     merge_stage,
     protocol_series,
     protocol_titles,
-    wrong_variants,
 )
 from r2m.merge.options import R2M
 from r2m.merge.variants import rank_beyond
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 CHOSEN, CORE, RESIDUAL = "as chosen", "core alone", "residual alone"
 
@@ -47,9 +45,7 @@ class AblationOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: AblationOptions) -> Iterator[str]:
-    """Yield merges that are not by R²M, and values that R²M does not take."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.ablation.variants", options.variants, of_r2m=True)
+    """Yield values that R²M does not take."""
     for factor, values in options.factors.items():
         key = f"experiments.ablation.factors.{factor}"
         for value in values:
@@ -66,30 +62,6 @@ def check(params: CoreParams, options: AblationOptions) -> Iterator[str]:
 def stages(plan: Plan, options: AblationOptions) -> Sequence[Stage]:
     """Return the stage of the scores."""
     return [merge_stage(plan, "ablation", options.variants, {"factors": options.factors}, memory=4000)]
-
-
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    factors: Mapping[str, Sequence[Any]],
-    scores: Path,
-    threads: int,
-) -> None:
-    """Score every val and test image with R²M as it was chosen, and one change away from that."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = ablation_scores(open_bench(files, compute, parts, threads), variants, factors)
-    write(
-        scored,
-        {"experiment": "ablation", "variants": ",".join(variant.variant for variant in variants)},
-        scores,
-    )
 
 
 class Setting(NamedTuple):
@@ -120,9 +92,7 @@ def replaced(options: R2M, factor: str, value: Any) -> R2M:
     return R2M.model_validate(with_dotted(options.model_dump(exclude_none=True), {factor: value}))
 
 
-def ablation_scores(
-    bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence[Any]]
-) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Return the scores of every setting, columns variant, factor, value, `KEPT` and logit.
 
     Besides `factors`, the Real component alone and the residual alone are scored.
@@ -204,6 +174,7 @@ EXPERIMENT = Experiment(
     ),
     options=AblationOptions,
     check=check,
+    takes={"of_r2m": True},
     stages=stages,
     table=table,
     figure=figure,

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 
 from r2m.errors import R2MError
 from r2m.evaluate.orders import COSTS, SETTING, random_orders, subset_name, subsets
-from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, scores_stage, wrong_variants
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, scores_stage
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations
 from r2m.plan.stage import Job, Stage
@@ -64,15 +64,12 @@ class ComposabilityOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: ComposabilityOptions) -> Iterator[str]:
-    """Yield what keeps every subset of the specialists from being merged."""
-    key = "experiments.composability"
-    if not options.enabled:
-        return
-    if len(params.specialist_members) < 2:
-        yield f"{key}: expected two specialists or more, here is one; expected `enabled: false`"
-    yield from wrong_variants(
-        params, f"{key}.variants", options.variants, with_statistics=False, of_all_specialists=False
-    )
+    """Yield that there is nothing to merge."""
+    if options.enabled and len(params.specialist_members) < 2:
+        yield (
+            "experiments.composability: expected two specialists or more, here is one;"
+            " expected `enabled: false`"
+        )
 
 
 def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
@@ -447,6 +444,7 @@ EXPERIMENT = Experiment(
     ),
     options=ComposabilityOptions,
     check=check,
+    takes={"with_statistics": False, "of_all_specialists": False},
     stages=stages,
     table=table,
     figure=figure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +60,7 @@ class Experiment:
     figure: draws the table's CSV.
     check: yields what is wrong with the options beside the rest of params.yaml, each text beginning with the
         key; called whether or not the experiment is enabled.
+    takes: which merge variants the option `variants` may name, as keywords of `wrong_variants`.
     reads: pattern of the files that the table is made of, one a seed where `{seed}` stands in it.
     order: place among the experiments in params.yaml and in the report, by name where it is the same.
     """
@@ -71,6 +72,7 @@ class Experiment:
     table: Callable[[Path, EvaluationContext], Table]
     figure: Callable[[pd.DataFrame, EvaluationContext], Figure]
     check: Callable[[CoreParams, Any], Iterator[str]] = _nothing_wrong
+    takes: Mapping[str, bool] = field(default_factory=dict)
     reads: str = "results/experiments/{name}/seed{seed}/scores.parquet"
     order: int = 100
     name: str = ""
@@ -79,6 +81,13 @@ class Experiment:
         """Return the files that the table is made of."""
         paths = [Path(self.reads.format(name=self.name, seed=seed)) for seed in plan.seeds]
         return list(dict.fromkeys(paths))
+
+    def inconsistencies(self, params: CoreParams, options: Any) -> Iterator[str]:
+        """Yield what is wrong with the options beside the rest of params.yaml."""
+        yield from self.check(params, options)
+        if options.enabled and hasattr(options, "variants"):
+            key = f"experiments.{self.name}.variants"
+            yield from wrong_variants(params, key, options.variants, **self.takes)
 
 
 def scores_stage(plan: Plan, name: str, job: Callable[..., Job], memory: int, **outputs: str) -> Stage:
@@ -94,21 +103,20 @@ def merge_stage(
 ) -> Stage:
     """Return the stage of an experiment that takes merges apart with the options that were chosen for them.
 
-    It calls `run(files, parts, chosen, compute, …, scores, threads)` of the experiment's module, `values` in
-    place of the dots.
+    Its scores are what `run(bench, variants, **values)` of the experiment's module returns.
     """
 
     def job(seed: str) -> Job:
         return Job(
-            f"r2m.experiments.{name}:run",
+            "r2m.experiments.stages:run",
             {
                 "files": plan.files(plan.sets),
                 "parts": plan.parts(seed),
                 "chosen": [plan.chosen(variant, seed) for variant in variants],
             },
             stage.paths(seed=seed),
-            {"compute": plan.compute, **values},
-            modules=plan.method_modules(variants),
+            {"experiment": name, "compute": plan.compute, "values": values},
+            modules=[f"r2m.experiments.{name}:run", *plan.method_modules(variants)],
         )
 
     stage = scores_stage(plan, name, job, memory)

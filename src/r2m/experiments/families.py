@@ -20,7 +20,6 @@ from r2m.experiments.experiment import (
     protocol_titles,
     scores_stage,
     trained_specialists,
-    wrong_variants,
 )
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
@@ -68,7 +67,7 @@ class FamiliesOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
-    """Yield generators that are not unseen ones, families of one, and merges that are not possible here."""
+    """Yield generators that are not unseen ones, families of one, and merges of too few or too many."""
     key = "experiments.families"
     if not options.enabled:
         return
@@ -82,9 +81,6 @@ def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
         yield (
             f"{key}.generators: no family has two generators that are trained on; expected unseen ones here"
         )
-    yield from wrong_variants(
-        params, f"{key}.variants", options.variants, with_statistics=False, of_all_specialists=False
-    )
     counts = {len(names) for names in families.values() if len(names) > 1}
     counts |= {len(families), sum(map(len, families.values()))}
     for method in (
@@ -422,6 +418,7 @@ EXPERIMENT = Experiment(
     ),
     options=FamiliesOptions,
     check=check,
+    takes={"with_statistics": False, "of_all_specialists": False},
     stages=stages,
     table=table,
     figure=figure,

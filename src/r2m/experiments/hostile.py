@@ -20,7 +20,6 @@ from r2m.experiments.experiment import (
     protocol_titles,
     scores_stage,
     trained_specialists,
-    wrong_variants,
 )
 from r2m.options import Fraction, Positive, nearest
 from r2m.plan.stage import Job, Stage
@@ -77,12 +76,11 @@ class HostileOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: HostileOptions) -> Iterator[str]:
-    """Yield an unknown victim, and merges that other specialists cannot be put into."""
-    key, members = "experiments.hostile", params.specialist_members
-    if options.enabled:
-        yield from wrong_variants(params, f"{key}.variants", options.variants, with_statistics=False)
+    """Yield an unknown victim."""
+    members = params.specialist_members
     if options.victim is not None and options.victim not in members:
-        yield f"{key}.victim: unknown specialist {options.victim!r}{nearest(options.victim, members)}"
+        known = nearest(options.victim, members)
+        yield f"experiments.hostile.victim: unknown specialist {options.victim!r}{known}"
 
 
 def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
@@ -541,6 +539,7 @@ EXPERIMENT = Experiment(
     ),
     options=HostileOptions,
     check=check,
+    takes={"with_statistics": False},
     stages=stages,
     table=table,
     figure=figure,

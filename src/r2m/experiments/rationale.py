@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from r2m.experiments.experiment import (
     ExperimentOptions,
     Variants,
     merge_stage,
-    wrong_variants,
 )
 from r2m.plan.stage import Stage
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.shifts import Features
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 TITLES = {
     "size": "Size",
@@ -63,44 +60,13 @@ class RationaleOptions(ExperimentOptions):
     variants: Variants = Field(default=["r2m"], description="enabled merge variants of the method r2m")
 
 
-def check(params: CoreParams, options: RationaleOptions) -> Iterator[str]:
-    """Yield merges that are not by R²M."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.rationale.variants", options.variants, of_r2m=True)
-
-
 def stages(plan: Plan, options: RationaleOptions) -> Sequence[Stage]:
     """Return the stage of the shifts."""
     values = {"domain": plan.params.train_domain, "generators": plan.trained}
     return [merge_stage(plan, "rationale", options.variants, values, memory=4000)]
 
 
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    domain: str,
-    generators: Sequence[str],
-    scores: Path,
-    threads: int,
-) -> None:
-    """Measure how R²M's Real component and residuals shift every test image's features."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = shifts(open_bench(files, compute, parts, threads), variants, domain, generators)
-    write(
-        scored,
-        {"experiment": "rationale", "variants": ",".join(variant.variant for variant in variants)},
-        scores,
-    )
-
-
-def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Sequence[str]) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Sequence[str]) -> pd.DataFrame:
     """Return how every part of R²M shifts the pooled features of the test images of `domain`.
 
     The separation direction d is the merge's own, from val images of `generators` (`separation`). The core
@@ -330,7 +296,7 @@ EXPERIMENT = Experiment(
         " network is linear. *AUC* is that of the features along the direction once the part is added."
     ),
     options=RationaleOptions,
-    check=check,
+    takes={"of_r2m": True},
     stages=stages,
     table=table,
     figure=figure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from r2m.data.perturbations import PERTURBATIONS
-from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage, wrong_variants
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage
 from r2m.options import each_once
 from r2m.plan.stage import Job, Stage
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from r2m.core_params import CoreParams
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
@@ -63,12 +62,6 @@ else:
     RobustnessOptions = create_model(
         "RobustnessOptions", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS
     )
-
-
-def check(params: CoreParams, options: RobustnessOptions) -> Iterator[str]:
-    """Yield variants that are not enabled."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.robustness.variants", options.variants)
 
 
 def stages(plan: Plan, options: RobustnessOptions) -> Sequence[Stage]:
@@ -255,7 +248,6 @@ EXPERIMENT = Experiment(
         " the same images."
     ),
     options=RobustnessOptions,
-    check=check,
     stages=stages,
     table=table,
     figure=figure,

@@ -15,7 +15,6 @@ from r2m.experiments.experiment import (
     ExperimentOptions,
     Variants,
     merge_stage,
-    wrong_variants,
 )
 from r2m.plan.stage import Stage
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.similarity import Model
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
 SIZE, LEGEND = 6.5, 3.8
@@ -47,44 +44,13 @@ class SimilarityOptions(ExperimentOptions):
     )
 
 
-def check(params: CoreParams, options: SimilarityOptions) -> Iterator[str]:
-    """Yield variants that are not enabled."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.similarity.variants", options.variants)
-
-
 def stages(plan: Plan, options: SimilarityOptions) -> Sequence[Stage]:
     """Return the stage of the similarities."""
     values = {"domain": plan.params.train_domain, "images": options.images}
     return [merge_stage(plan, "similarity", options.variants, values, memory=4000)]
 
 
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    domain: str,
-    images: int,
-    scores: Path,
-    threads: int,
-) -> None:
-    """Compare every specialist's features with those of the base, other specialists and merges, by layer."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = similarities(open_bench(files, compute, parts, threads), variants, domain, images)
-    write(
-        scored,
-        {"experiment": "similarity", "variants": ",".join(variant.variant for variant in variants)},
-        scores,
-    )
-
-
-def similarities(bench: Bench, variants: Sequence[Chosen], domain: str, images: int) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], domain: str, images: int) -> pd.DataFrame:
     """Return how alike every specialist is to the base, the other specialists and the merges.
 
     They see the same test images of `domain`, set by set, of each at most `images`, evenly spaced. Columns:
@@ -324,7 +290,6 @@ EXPERIMENT = Experiment(
         " similar and Fake does not. The average contains each specialist; the other specialists do not."
     ),
     options=SimilarityOptions,
-    check=check,
     stages=stages,
     table=table,
     figure=figure,
