@@ -399,8 +399,10 @@ def test_experiment_example_runs(tmp_path, monkeypatch, image_sets, trunk_files,
         parts=MergeParts(vectors, heads, base_files["vit"].parent / "initial_head.safetensors"),
         chosen=[chosen],
         compute=Compute(VIT, "cpu", "fp32"),
+        inputs={},
         values={},
         scores=scores,
+        outputs={},
         threads=1,
     )
     context = EvaluationContext.model_validate(

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 
-from r2m.experiments import ablation, stages
+from r2m.experiments import ablation
 from r2m.merge import merging
 from r2m.merge.options import R2M
 
@@ -61,8 +61,7 @@ def test_the_parts_of_the_ablation_sum_to_the_whole(bench, chosen, monkeypatch):
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    values = {"factors": FACTORS}
-    stages.run(experiment="ablation", **bench_files, chosen=chosen_files, values=values, scores=out)
+    compute("ablation", bench_files, out, chosen=chosen_files, factors=FACTORS)
     report("ablation", out, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["val_auc"].between(0, 1).all()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from composability_samples import trained_models
 from experiment_context import CONTEXT
-from reported import report
+from reported import compute, report
 from sklearn.metrics import roc_auc_score
 
 from layout import check_layout
@@ -247,14 +247,15 @@ def test_run_table_and_figure(bench_files, models, tmp_path):
     benchmark = tmp_path / "up.tsv"
     benchmark.write_text("s\tmax_rss\tcpu_time\n5.0\t10.0\t4.5\n")
     out, steps = tmp_path / "scores.parquet", tmp_path / "steps.csv"
-    composability.run(
-        **bench_files,
-        models=models,
+    compute(
+        "composability",
+        bench_files,
+        out,
+        inputs={"models": models},
+        outputs={"steps": steps},
         benchmarks={name: benchmark if name == "up" else tmp_path / "none.tsv" for name in models},
         orders=ORDERS,
-        variants=VARIANTS,
-        scores=out,
-        steps=steps,
+        tuned=VARIANTS,
     )
     seconds = pd.read_csv(steps).set_index(["order", "k", "model"])["training_seconds"]
     assert seconds[0, 1, "joint"] == 4.5
@@ -275,14 +276,15 @@ def test_run_table_and_figure(bench_files, models, tmp_path):
 )
 def test_what_is_incomplete_is_refused(bench_files, models, tmp_path, order, without, message):
     with pytest.raises(R2MError, match=message):
-        composability.run(
-            **bench_files,
-            models={name: path for name, path in models.items() if name != without},
+        compute(
+            "composability",
+            bench_files,
+            tmp_path / "scores.parquet",
+            inputs={"models": {name: path for name, path in models.items() if name != without}},
+            outputs={"steps": tmp_path / "steps.csv"},
             benchmarks={},
             orders=[order],
-            variants={"weight_averaging": MergeVariant()},
-            scores=tmp_path / "scores.parquet",
-            steps=tmp_path / "steps.csv",
+            tuned={"weight_averaging": MergeVariant()},
         )
     assert not list(tmp_path.iterdir())
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 
 from r2m.errors import R2MError
-from r2m.experiments import heads, stages
+from r2m.experiments import heads
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_lda_head
 
@@ -42,8 +42,7 @@ def test_lda_head_separates_in_closed_form():
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    values = {"generators": ["swap", "up"]}
-    stages.run(experiment="heads", **bench_files, chosen=chosen_files, values=values, scores=out)
+    compute("heads", bench_files, out, chosen=chosen_files, generators=["swap", "up"])
     report("heads", out, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["val_auc"].between(0, 1).all()

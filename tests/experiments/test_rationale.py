@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 from sklearn.metrics import roc_auc_score
 
 from layout import check_layout
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.evaluate.shifts import COLUMNS, MEASURED, measure, separation, summary
-from r2m.experiments import rationale, stages
+from r2m.experiments import rationale
 from r2m.merge import merging
 from r2m.merge.options import R2M
 from r2m.merge.passes import parts
@@ -154,7 +154,7 @@ def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
     values = {"domain": "drawn", "generators": ["swap", "up"]}
-    stages.run(experiment="rationale", **bench_files, chosen=chosen_files, values=values, scores=out)
+    compute("rationale", bench_files, out, chosen=chosen_files, **values)
     report("rationale", out, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["share"].dropna().between(0, 1).all()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 
 from layout import check_layout
 from r2m.errors import R2MError
@@ -13,7 +13,7 @@ from r2m.evaluate.image_kinds import image_kind
 from r2m.evaluate.jackknife import interval
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.evaluate.similarity import KEYS, MEAN, MEASURES, OTHERS, spaced, summary
-from r2m.experiments import similarity, stages
+from r2m.experiments import similarity
 from r2m.session import POOLED
 
 LAYERS = ["blocks.4", "blocks.5", POOLED]
@@ -144,8 +144,7 @@ def test_summary_of_means_and_differences(context, tmp_path):
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    values = {"domain": "drawn", "images": 500}
-    stages.run(experiment="similarity", **bench_files, chosen=chosen_files, values=values, scores=out)
+    compute("similarity", bench_files, out, chosen=chosen_files, domain="drawn", images=500)
     report("similarity", out, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["layer"].unique().tolist() == LAYERS
 

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 
 from r2m.errors import R2MError
 from r2m.evaluate.orders import COSTS, SETTING, random_orders, subset_name, subsets
-from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, scores_stage
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, merge_stage
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations
 from r2m.plan.stage import Job, Stage
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
+    from r2m.merge.stages import Chosen
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 PARTS = {"seen": "Seen", "to_come": "To come", "unseen": "Unseen"}
 PANELS = {"seen": "Seen so far", "to_come": "Still to come", "unseen": "Unseen generators"}
@@ -112,24 +112,6 @@ def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
             return Path(joint.benchmark.format(subset=subset, seed=seed))
         return BENCHMARKS / f"joint/seed{seed}.tsv"
 
-    def job(seed: str) -> Job:
-        return Job(
-            "r2m.experiments.composability:run",
-            {
-                "files": plan.files(plan.sets),
-                "parts": plan.parts(seed),
-                "models": {subset: model(subset, seed) for subset in members},
-            },
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "benchmarks": {subset: benchmark(subset, seed) for subset in members},
-                "orders": orders,
-                "variants": {name: plan.tuned(name) for name in options.variants},
-            },
-            modules=plan.method_modules(options.variants),
-        )
-
     joint = Stage(
         "joint_subset",
         trained_outputs("results/experiments/composability/seed{seed}/joint/{subset}"),
@@ -138,23 +120,34 @@ def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
         memory=MEMORY,
         place="experiments/composability/joint",
     )
-    scored = scores_stage(plan, "composability", job, memory=4000, steps="steps.csv")
+    variants = {name: plan.tuned(name) for name in options.variants}
+    scored = merge_stage(
+        plan,
+        "composability",
+        variants,
+        lambda seed: {
+            "benchmarks": {subset: benchmark(subset, seed) for subset in members},
+            "orders": orders,
+            "tuned": variants,
+        },
+        memory=4000,
+        tuned_here=True,
+        inputs=lambda seed: {"models": {subset: model(subset, seed) for subset in members}},
+        steps="steps.csv",
+    )
     return [joint, scored]
 
 
 def run(
+    bench: Bench,
+    variants: Sequence[Chosen],
     *,
-    files: SessionFiles,
-    parts: MergeParts,
     models: Mapping[str, Path],
     benchmarks: Mapping[str, Path],
     orders: Sequence[Sequence[str]],
-    variants: Mapping[str, MergeVariant],
-    compute: Compute,
-    scores: Path,
+    tuned: Mapping[str, MergeVariant],
     steps: Path,
-    threads: int,
-) -> None:
+) -> pd.DataFrame:
     """Merge and score the specialists that have arrived at each step, beside joint training on the same.
 
     `models` holds subset → the model trained on it; `benchmarks` Snakemake's file of that training, which may
@@ -163,12 +156,10 @@ def run(
     Raises:
         R2MError: an order that is not one of all specialists, or a subset without a model.
     """
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
     from r2m.files import atomic_path
     from r2m.report.runtimes import cpu_seconds
 
-    known = parts.task_vectors.keys()
+    known = bench.task_vectors.keys()
     for order in orders:
         if sorted(order) != sorted(known):
             raise R2MError(f"order {','.join(order)}: expected each of {', '.join(sorted(known))} once")
@@ -178,10 +169,11 @@ def run(
         name: read_trained(path, cpu_seconds(benchmarks[name]) if name in benchmarks else math.nan)
         for name, path in models.items()
     }
-    scored, taken = composed(open_bench(files, compute, parts, threads), trained, variants, orders)
-    write(scored, {"experiment": "composability", "orders": " ".join(map(",".join, orders))}, scores)
+    scores, taken = composed(bench, trained, tuned, orders)
+    scores.attrs["orders"] = " ".join(map(",".join, orders))
     with atomic_path(steps) as temporary:
         taken.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
+    return scores
 
 
 @dataclass(frozen=True)

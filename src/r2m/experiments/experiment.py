@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from r2m.merge import registry
 from r2m.options import Name, Section, each_once
 from r2m.plan.stage import Job, Stage
-from r2m.session_files import MergeParts
+from r2m.session_files import MergeParts, SessionFiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,27 +99,46 @@ def scores_stage(plan: Plan, name: str, job: Callable[..., Job], memory: int, **
 
 
 def merge_stage(
-    plan: Plan, name: str, variants: Sequence[str], values: Mapping[str, Any], memory: int
+    plan: Plan,
+    name: str,
+    variants: Iterable[str],
+    values: Mapping[str, Any] | Callable[[str], Mapping[str, Any]],
+    memory: int,
+    *,
+    tuned_here: bool = False,
+    files: SessionFiles | None = None,
+    parts: Callable[[str], MergeParts] | None = None,
+    inputs: Callable[[str], Mapping[str, Any]] = lambda seed: {},
+    **outputs: str,
 ) -> Stage:
-    """Return the stage of an experiment that takes merges apart with the options that were chosen for them.
+    """Return the stage of an experiment on merges, one job a seed.
 
-    Its scores are what `run(bench, variants, **values)` of the experiment's module returns.
+    Its scores are what `run(bench, variants, …)` of the experiment's module returns. Keywords of `run` are
+    `values`, `inputs` (files) and `outputs` (files beside the scores), the first two by seed. The bench holds
+    the main run's images and specialists, or `files` and `parts`. `variants` come with the options that the
+    main run chose for them, or not at all where they are `tuned_here`.
     """
 
     def job(seed: str) -> Job:
+        paths = stage.paths(seed=seed)
         return Job(
             "r2m.experiments.stages:run",
             {
-                "files": plan.files(plan.sets),
-                "parts": plan.parts(seed),
-                "chosen": [plan.chosen(variant, seed) for variant in variants],
+                "files": files or plan.files(plan.sets),
+                "parts": (parts or plan.parts)(seed),
+                "chosen": [] if tuned_here else [plan.chosen(variant, seed) for variant in variants],
+                "inputs": inputs(seed),
             },
-            stage.paths(seed=seed),
-            {"experiment": name, "compute": plan.compute, "values": values},
+            {"scores": paths.pop("scores"), "outputs": paths},
+            {
+                "experiment": name,
+                "compute": plan.compute,
+                "values": values(seed) if callable(values) else values,
+            },
             modules=[f"r2m.experiments.{name}:run", *plan.method_modules(variants)],
         )
 
-    stage = scores_stage(plan, name, job, memory)
+    stage = scores_stage(plan, name, job, memory, **outputs)
     return stage
 
 

@@ -16,9 +16,9 @@ from r2m.experiments.experiment import (
     Names,
     Variants,
     images_stages,
+    merge_stage,
     protocol_series,
     protocol_titles,
-    scores_stage,
     trained_specialists,
 )
 from r2m.merge import registry
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.tuned_merge import TunedMerge
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
+    from r2m.session_files import MergeParts, SessionFiles
     from r2m.train.options import FinetuneOptions
 
 GENERATORS, FAMILIES, BOTH, JOINT = "generators", "families", "both", "joint"
@@ -193,31 +194,9 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
             for name in sorted(members)
         }
 
-    def job(seed: str) -> Job:
-        steps = {name: finetune_options(params, options, name).steps for name in members}
-        return Job(
-            "r2m.experiments.families:run",
-            {
-                "files": sets(plan.sets),
-                "parts": replace(
-                    plan.parts(seed), task_vectors=parts("task_vector", seed), heads=parts("head", seed)
-                ),
-                "joint": joint.paths(seed=seed)["model"] if options.joint else None,
-            },
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "plan": FamiliesPlan(
-                    families=families,
-                    specialists={
-                        family: names[0] if len(names) == 1 else family for family, names in families.items()
-                    },
-                    steps={**steps, JOINT: params.joint_options().steps},
-                    variants={name: plan.tuned(name) for name in options.variants},
-                ),
-            },
-            modules=plan.method_modules(options.variants),
-        )
+    def all_parts(seed: str) -> MergeParts:
+        vectors, heads = parts("task_vector", seed), parts("head", seed)
+        return replace(plan.parts(seed), task_vectors=vectors, heads=heads)
 
     fakes, trunk = images_stages(plan, "families", options.generators, forge)
     own = trained_specialists(
@@ -235,28 +214,25 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
         priority=10,
         place="experiments/families/joint",
     )
-    scored = scores_stage(plan, "families", job, memory=5000)
+    steps = {name: finetune_options(params, options, name).steps for name in members}
+    merged_plan = FamiliesPlan(
+        families=families,
+        specialists={family: names[0] if len(names) == 1 else family for family, names in families.items()},
+        steps={**steps, JOINT: params.joint_options().steps},
+        variants={name: plan.tuned(name) for name in options.variants},
+    )
+    scored = merge_stage(
+        plan,
+        "families",
+        options.variants,
+        {"plan": merged_plan},
+        memory=5000,
+        tuned_here=True,
+        files=sets(plan.sets),
+        parts=all_parts,
+        inputs=lambda seed: {"joint": joint.paths(seed=seed)["model"] if options.joint else None},
+    )
     return [fakes, trunk, own.finetune, joint, own.task_vector, scored]
-
-
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    joint: Path | None,
-    compute: Compute,
-    plan: FamiliesPlan,
-    scores: Path,
-    threads: int,
-) -> None:
-    """Merge by every strategy with options chosen on val, and score every val and test image."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.models import checkpoint
-
-    model = None if joint is None else checkpoint.load(joint)[0]
-    scored = family_scores(open_bench(files, compute, parts, threads), plan, model)
-    write(scored, {"experiment": "families", "trained": ",".join(plan.generators)}, scores)
 
 
 class Strategy(NamedTuple):
@@ -267,7 +243,9 @@ class Strategy(NamedTuple):
     tuned: str
 
 
-def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None) -> pd.DataFrame:
+def run(
+    bench: Bench, variants: Sequence[Chosen], plan: FamiliesPlan, joint: Path | None = None
+) -> pd.DataFrame:
     """Return the scores of every variant by every strategy, and of `joint` (a trained model) where given.
 
     Columns: variant, strategy, specialists and steps (how many there are of them in total), tuned, `KEPT` and
@@ -276,6 +254,7 @@ def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None
     import pandas as pd
 
     from r2m.evaluate.scores import KEPT
+    from r2m.models import checkpoint
 
     parts = []
 
@@ -296,9 +275,11 @@ def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None
             made = merged(bench, plan, name, variant, strategy)
             scored(name, strategy, bench.updated(made.update), made.head, made.tuned)
     if joint is not None:
-        scored(JOINT, JOINT, joint, {}, "")
+        scored(JOINT, JOINT, checkpoint.load(joint)[0], {}, "")
     columns = ["variant", "strategy", "specialists", "steps", "tuned", *KEPT, "logit"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    scores = pd.concat(parts, ignore_index=True)[columns]
+    scores.attrs["trained"] = ",".join(plan.generators)
+    return scores
 
 
 def merged(bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, strategy: str) -> Strategy:

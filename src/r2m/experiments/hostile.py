@@ -17,8 +17,8 @@ from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
     Variants,
+    merge_stage,
     protocol_titles,
-    scores_stage,
     trained_specialists,
 )
 from r2m.options import Fraction, Positive, nearest
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts
+    from r2m.session_files import MergeParts
 
 HONEST, ALONE = "honest", "specialist"
 # Replacements in the order of display, the honest specialist first.
@@ -123,27 +123,6 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
             state=f"hostile/{attack}",
         )
 
-    def job(seed: str) -> Job:
-        return Job(
-            "r2m.experiments.hostile:run",
-            {
-                "files": plan.files(plan.sets),
-                "parts": plan.parts(seed),
-                "chosen": [plan.chosen(variant, seed) for variant in options.variants],
-                "replacements": hostile.parts(ATTACKS, seed),
-            },
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "victim": victim,
-                "generators": plan.trained,
-                "scale": options.scale,
-                "trigger": options.trigger,
-                "seed": int(seed),
-            },
-            modules=plan.method_modules(options.variants),
-        )
-
     made = Stage(
         "hostile_data",
         {"manifest": f"{folder}/manifest.parquet", "images": f"{folder}/images"},
@@ -161,7 +140,22 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
         place=f"{place}/trunk",
     )
     hostile = trained_specialists(plan, "hostile", "attack", ATTACKS, train)
-    scored = scores_stage(plan, "hostile", job, memory=5000, diagnostics="diagnostics.parquet")
+    values = {
+        "victim": victim,
+        "generators": plan.trained,
+        "scale": options.scale,
+        "trigger": options.trigger,
+        "backbone": plan.compute.backbone.name,
+    }
+    scored = merge_stage(
+        plan,
+        "hostile",
+        options.variants,
+        lambda seed: {**values, "seed": int(seed)},
+        memory=5000,
+        inputs=lambda seed: {"replacements": hostile.parts(ATTACKS, seed)},
+        diagnostics="diagnostics.parquet",
+    )
     return [made, trunk, hostile.finetune, hostile.task_vector, scored]
 
 
@@ -198,32 +192,26 @@ def data(
 
 
 def run(
+    bench: Bench,
+    variants: Sequence[Chosen],
     *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
     replacements: MergeParts,
-    compute: Compute,
     victim: str,
     generators: Sequence[str],
     scale: float,
     trigger: float,
+    backbone: str,
     seed: int,
-    scores: Path,
     diagnostics: Path,
-    threads: int,
-) -> None:
+) -> pd.DataFrame:
     """Score every val and test image with the honest merges, and with one specialist replaced.
 
     `replacements` are the trained ones, by attack.
     """
-    from r2m.evaluate.bench import open_bench
     from r2m.evaluate.diagnoses import diagnoses
     from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen, read_same_base
+    from r2m.merge.stages import read_same_base
 
-    bench = open_bench(files, compute, parts, threads)
-    variants = [read_chosen(path) for path in chosen]
     task_vectors, _ = read_same_base(replacements.task_vectors, bench.base_hash)
     heads, _ = read_same_base(replacements.heads, bench.base_hash)
     honest = Specialist(bench.task_vectors[victim], bench.heads[victim])
@@ -233,12 +221,12 @@ def run(
         **untrained(honest, bench.initial_head, scale, seed),
     }
     known = {kind: known[kind] for kind in KINDS if kind in known}
-    hostile = {kind: one.task_vector for kind, one in known.items() if kind != HONEST}
+    hostile = {kind: specialist.task_vector for kind, specialist in known.items() if kind != HONEST}
     diagnosed = diagnoses(bench.task_vectors, hostile, victim, seed)
     write(diagnosed, {"experiment": "hostile", "victim": victim}, diagnostics)
-    scored = hostile_scores(bench, known, variants, victim, generators, trigger, compute.backbone.name)
-    names = ",".join(variant.variant for variant in variants)
-    write(scored, {"experiment": "hostile", "victim": victim, "variants": names}, scores)
+    scores = hostile_scores(bench, known, variants, victim, generators, trigger, backbone)
+    scores.attrs["victim"] = victim
+    return scores
 
 
 @dataclass(frozen=True)

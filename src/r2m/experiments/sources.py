@@ -18,7 +18,7 @@ from r2m.experiments.experiment import (
     ExperimentOptions,
     Factors,
     images_stages,
-    scores_stage,
+    merge_stage,
     trained_specialists,
     wrong_variants,
 )
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import TaskVectors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
+    from r2m.session_files import MergeParts, SessionFiles
 
 ONE, TWO = "A", "A+B"
 BY = ["variant", "training", "core"]
@@ -122,7 +123,6 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
     second = second_source(params, options)
     assert second is not None  # checked with the params
     forged_again = [name for name in plan.generators if params.generators[name].forge]
-    variants = list(options.cores)
 
     def sets(image_sets: Sequence[str]) -> SessionFiles:
         return plan.files(image_sets, folder, [second, *forged_again])
@@ -153,25 +153,6 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
             state=f"sources/{specialist}",
         )
 
-    def job(seed: str) -> Job:
-        return Job(
-            "r2m.experiments.sources:run",
-            {"files": sets(plan.sets), "parts": plan.parts(seed), "two": two.parts(plan.members, seed)},
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "plan": SourcesPlan(
-                    domain=second,
-                    generators=plan.trained,
-                    variants={name: plan.tuned(name) for name in variants},
-                    cores=options.cores,
-                ),
-                "resamples": params.evaluate.resamples,
-                "seed": params.seed,
-            },
-            modules=plan.method_modules(variants),
-        )
-
     faces = Stage(
         "sources_faces",
         {name: f"{folder}/faces/{second}/{name}.parquet" for name in ("manifest", "landmarks")},
@@ -181,39 +162,43 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
     )
     fakes, trunk = images_stages(plan, "sources", forged_again, forge, also=[second])
     two = trained_specialists(plan, "sources", "specialist", list(plan.members), train)
-    scored = replace(scores_stage(plan, "sources", job, memory=4000), name="two_sources")
+    merged = SourcesPlan(
+        domain=second,
+        generators=plan.trained,
+        variants={name: plan.tuned(name) for name in options.cores},
+        cores=options.cores,
+    )
+    scored = merge_stage(
+        plan,
+        "sources",
+        options.cores,
+        {"plan": merged, "resamples": params.evaluate.resamples, "seed": params.seed},
+        memory=4000,
+        tuned_here=True,
+        files=sets(plan.sets),
+        inputs=lambda seed: {"two": two.parts(plan.members, seed)},
+    )
+    scored = replace(scored, name="two_sources")
     return [faces, fakes, trunk, two.finetune, two.task_vector, scored]
 
 
 def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    two: MergeParts,
-    compute: Compute,
-    plan: SourcesPlan,
-    resamples: int,
-    seed: int,
-    scores: Path,
-    threads: int,
-) -> None:
+    bench: Bench, variants: Sequence[Chosen], two: MergeParts, plan: SourcesPlan, resamples: int, seed: int
+) -> pd.DataFrame:
     """Merge both groups of specialists with every core, and score every val and test image.
 
     `two` are the parts of the same specialists trained with reals of both sources. The scores carry how many
     `resamples` of people the table draws, by which `seed`.
     """
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
     from r2m.merge.stages import read_same_base
 
-    bench = open_bench(files, compute, parts, threads)
     both = {
         "task_vectors": read_same_base(two.task_vectors, bench.base_hash)[0],
         "heads": read_same_base(two.heads, bench.base_hash)[0],
     }
-    scored = source_scores(bench, both, plan)
-    notes = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
-    write(scored, {"experiment": "sources", **notes}, scores)
+    scores = source_scores(bench, both, plan)
+    scores.attrs = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
+    return scores
 
 
 def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPlan) -> pd.DataFrame:

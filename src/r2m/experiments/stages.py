@@ -21,12 +21,16 @@ def run(
     files: SessionFiles,
     parts: MergeParts,
     chosen: Sequence[Path],
+    inputs: Mapping[str, Any],
     compute: Compute,
     values: Mapping[str, Any],
     scores: Path,
+    outputs: Mapping[str, Path],
     threads: int,
 ) -> None:
-    """Write what `run(bench, variants, **values)` of an experiment's module returns for the `chosen` merges.
+    """Write what `run` of an experiment's module returns for a bench and the merges with `chosen` options.
+
+    What it leaves in `attrs` of the frame is noted in the file.
 
     Raises:
         R2MError: a file is missing or damaged, or was made from another base.
@@ -38,9 +42,10 @@ def run(
 
     variants = [read_chosen(path) for path in chosen]
     bench = open_bench(files, compute, parts, threads)
-    frame = import_module(f"r2m.experiments.{experiment}").run(bench, variants, **values)
-    names = ",".join(variant.variant for variant in variants)
-    write(frame, {"experiment": experiment, "variants": names}, scores)
+    module = import_module(f"r2m.experiments.{experiment}")
+    frame = module.run(bench, variants, **inputs, **values, **outputs)
+    names = {"variants": ",".join(variant.variant for variant in variants)} if variants else {}
+    write(frame, {"experiment": experiment, **names, **frame.attrs}, scores)
 
 
 def table(*, experiment: str, sources: Sequence[Path], context: EvaluationContext, out: Path) -> None:
