@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_models(bench, found, models):
         key: bench.base[key] + (bench.task_vectors["swap"][key] + bench.task_vectors["up"][key]) / 2
         for key in bench.base
     }
-    expected = bench.scores(mean, bench.head("average", ["swap", "up"]))["logit"]
+    expected = bench.scores(mean, bench.only(["swap", "up"]).head())["logit"]
     averaged = scores.query("subset == @PAIR and model == 'weight_averaging'")["logit"]
     np.testing.assert_allclose(averaged, expected, atol=1e-4)
 
@@ -96,11 +96,11 @@ def test_scaling_is_chosen_on_val_of_the_generators_seen(bench, found):
     fakes, reals = rows_of(bench.inputs, generators, "val")
     aucs = []
     for scaling in GRID:
-        tensors = bench.merged(method, method.options(scaling=scaling), generators)
+        tensors = bench.only(generators).merged(method, method.options(scaling=scaling))
         bench.detector.load_tensors({**tensors, **bench.head("base")})
         aucs.append(np.mean(list(generator_aucs(bench, fakes, reals).values())))
     best = method.options(scaling=GRID[int(np.argmax(aucs))])
-    expected = bench.scores(bench.merged(method, best, generators), bench.head("base"))["logit"]
+    expected = bench.scores(bench.only(generators).merged(method, best), bench.head("base"))["logit"]
     chosen = scores.query("subset == @PAIR and model == 'scaled'")["logit"]
     np.testing.assert_allclose(chosen, expected, atol=1e-4)
 

@@ -124,7 +124,7 @@ def _image(path: str, image_id: str, perturbation: str, level: Any, size: int, s
 
 
 def mean_aucs(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return the mean AUC of every protocol with its interval, a row a perturbation, level and model.
+    """Return the mean AUC of every protocol with its interval, by perturbation, level and model.
 
     Columns perturbation, level, model, and for each protocol that occurs its name, and that with `_low` and
     `_high`. A resample draws the same people everywhere.

@@ -42,7 +42,7 @@ def separation(features: NDArray[np.floating], generator: Sequence[str]) -> Feat
 
 
 def measure(shift: Features, direction: Features, total: Features | None = None) -> pd.DataFrame:
-    """Return MEASURED of n shifts (n, D), a row an image; `total` (n, D) are the sums to compare with."""
+    """Return MEASURED of n shifts (n, D), one row per image; `total` (n, D) are the sums to compare with."""
     nothing = np.full(len(shift), np.nan)
     return pd.DataFrame(
         {
@@ -55,7 +55,7 @@ def measure(shift: Features, direction: Features, total: Features | None = None)
 
 
 def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return which way each part shifts images, how far, and whether shifts add up; a row a kind of image.
+    """Return which way each part shifts images, how far, and whether shifts add up, by kind of image.
 
     Columns: size (root of the mean ‖shift‖²); share of Σ‖shift‖² that lies along the direction; along (mean
     ⟨shift, d⟩); separation (for fakes, along less that of reals), each of the last three with limits of

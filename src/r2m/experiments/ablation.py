@@ -129,7 +129,7 @@ def run(bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a setting."""
+    """Return the table of the scores in `source`: one row per setting."""
     from r2m.evaluate.experiment_means import protocol_means, read_settings
     from r2m.report.table import Table
 
@@ -152,7 +152,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a setting, below the variant that it changes."""
+    """Draw one row per setting, below the variant that it changes."""
     from r2m.report.figures.dots import dot_rows
 
     return dot_rows(

@@ -250,10 +250,8 @@ def composed(
         parts.append(scores.assign(subset=subset, kind=kind, model=model))
         for variant, options in variants.items() if len(names) > 1 else ():
             started = time.process_time()
-            task_vectors = {name: bench.task_vectors[name] for name in names}
-            heads = {name: bench.heads[name] for name in names}
             generators = trained[subset].generators
-            merge = tuned_merge(bench, variant, options, task_vectors, heads, generators)
+            merge = tuned_merge(bench.only(names), variant, options, generators)
             candidates = len(combinations(options.tune))
             images = candidates * val_images(bench, generators) if candidates > 1 else 0
             merging[subset, variant] = images, time.process_time() - started
@@ -297,7 +295,7 @@ def steps_of(
 def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source` and of the steps in steps.csv beside it.
 
-    It has a row for each number of generators and each method: means over the orders, and the extremes.
+    It has one row per number of generators and method: means over the orders, and the extremes.
 
     Raises:
         R2MError: a file is missing or has other columns.

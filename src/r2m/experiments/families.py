@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -29,7 +29,6 @@ from r2m.plan.stage import Job, Stage
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
@@ -235,14 +234,6 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
     return [fakes, trunk, own.finetune, joint, own.task_vector, scored]
 
 
-class Strategy(NamedTuple):
-    """A merge by one strategy, and the options chosen for it as text."""
-
-    update: Mapping[str, Tensor]
-    head: Mapping[str, Tensor]
-    tuned: str
-
-
 def run(
     bench: Bench, variants: Sequence[Chosen], plan: FamiliesPlan, joint: Path | None = None
 ) -> pd.DataFrame:
@@ -272,8 +263,8 @@ def run(
 
     for name, variant in plan.variants.items():
         for strategy in (GENERATORS, FAMILIES, BOTH):
-            made = merged(bench, plan, name, variant, strategy)
-            scored(name, strategy, bench.updated(made.update), made.head, made.tuned)
+            whole, tuned = merged(bench, plan, name, variant, strategy)
+            scored(name, strategy, bench.updated(whole.update), whole.head, tuned)
     if joint is not None:
         scored(JOINT, JOINT, checkpoint.load(joint)[0], {}, "")
     columns = ["variant", "strategy", "specialists", "steps", "tuned", *KEPT, "logit"]
@@ -282,50 +273,39 @@ def run(
     return scores
 
 
-def merged(bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, strategy: str) -> Strategy:
-    """Merge by one strategy, with options chosen on val.
+def merged(
+    bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, strategy: str
+) -> tuple[TunedMerge, str]:
+    """Merge by one strategy, with options chosen on val; return these as text, too.
 
     In two levels the specialists of each family of several generators are merged first, with the options that
     are best on the val images of that family's generators. Then the results are merged like specialists, with
     the options that are best on the val images of all generators. The grid is the variant's own each time.
     """
-    from r2m.evaluate.tuned_merge import as_text, tuned_merge
+    from r2m.evaluate.tuned_merge import TunedMerge, as_text, tuned_merge
 
     if strategy != BOTH:
-        used = plan.used(strategy)
-        task_vectors = {one: bench.task_vectors[one] for one in used}
-        heads = {one: bench.heads[one] for one in used}
-        whole = tuned_merge(bench, name, variant, task_vectors, heads, plan.generators)
-        return Strategy(whole.update, whole.head, as_text(whole.chosen))
-    inner = {
-        family: _family(bench, name, variant, generators) for family, generators in plan.families.items()
-    }
-    whole = tuned_merge(
+        whole = tuned_merge(bench.only(plan.used(strategy)), name, variant, plan.generators)
+        return whole, as_text(whole.chosen)
+    within = {}
+    for family, generators in plan.families.items():
+        if len(generators) > 1:
+            within[family] = tuned_merge(bench.only(generators), name, variant, generators)
+        else:  # the only specialist is its family's already
+            tensors = dict(bench.task_vectors[generators[0]]), dict(bench.heads[generators[0]])
+            within[family] = TunedMerge(*tensors, {})
+    across = replace(
         bench,
-        name,
-        variant,
-        {family: one.update for family, one in inner.items()},
-        {family: one.head for family, one in inner.items()},
-        plan.generators,
+        task_vectors={family: merge.update for family, merge in within.items()},
+        heads={family: merge.head for family, merge in within.items()},
     )
-    levels = {**{family: one.chosen for family, one in inner.items()}, "across": whole.chosen}
-    tuned = "; ".join(f"{level}: {as_text(chosen)}" for level, chosen in levels.items() if chosen)
-    return Strategy(whole.update, whole.head, tuned)
-
-
-def _family(bench: Bench, name: str, variant: MergeVariant, generators: list[str]) -> TunedMerge:
-    """Merge the specialists of one family's generators; a single one is its family's already."""
-    from r2m.evaluate.tuned_merge import TunedMerge, tuned_merge
-
-    task_vectors = {one: bench.task_vectors[one] for one in generators}
-    heads = {one: bench.heads[one] for one in generators}
-    if len(generators) == 1:
-        return TunedMerge(dict(task_vectors[generators[0]]), dict(heads[generators[0]]), {})
-    return tuned_merge(bench, name, variant, task_vectors, heads, generators)
+    whole = tuned_merge(across, name, variant, plan.generators)
+    levels = {**{family: merge.chosen for family, merge in within.items()}, "across": whole.chosen}
+    return whole, "; ".join(f"{level}: {as_text(chosen)}" for level, chosen in levels.items() if chosen)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a merge and strategy.
+    """Return the table of the scores in `source`: one row per merge and strategy.
 
     `in distribution` means the generators trained on here, which are more than the context's.
     """
@@ -334,8 +314,8 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
     trained = read_notes(source, "families", ["trained"])["trained"].split(",")
     generators = {
-        name: one.model_copy(update={"role": "train" if name in trained else "unseen"})
-        for name, one in context.generators.items()
+        name: generator.model_copy(update={"role": "train" if name in trained else "unseen"})
+        for name, generator in context.generators.items()
     }
     by = ["variant", "strategy", "specialists", "steps"]
     known = context.model_copy(update={"generators": generators})
@@ -368,7 +348,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a strategy with its number of specialists, below the merge."""
+    """Draw one row per strategy with its number of specialists, below the merge."""
     from r2m.report.figures.dots import dot_rows
 
     return dot_rows(

@@ -89,7 +89,7 @@ def logits_of(features: np.ndarray, head: Tensors) -> np.ndarray:
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a variant and head."""
+    """Return the table of the scores in `source`: one row per variant and head."""
     from r2m.evaluate.experiment_means import protocol_means, read_settings
     from r2m.report.table import Table
 
@@ -112,7 +112,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a head, below the merge that it is put on."""
+    """Draw one row per head, below the merge that it is put on."""
     from r2m.report.figures.dots import dot_rows
 
     return dot_rows(

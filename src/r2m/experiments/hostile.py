@@ -319,7 +319,7 @@ def _merges(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[str, Ten
 def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source` and of diagnostics.parquet beside it.
 
-    A row a merge and replacement; the first rows are of the replacements alone, and hold the diagnostic.
+    One row per merge and replacement; the first rows are of the replacements alone, and hold the diagnostic.
     """
     import pandas as pd
 
@@ -401,7 +401,7 @@ def _merge_label(name: str, context: EvaluationContext) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a panel a measure, a row a replacement and a mark a merge, and z-scores at the right."""
+    """Draw a panel per measure, a row per replacement and a mark per merge, and z-scores at the right."""
     from matplotlib.lines import Line2D
 
     from r2m.report.figures.framing import legend_above, text_below
@@ -425,9 +425,9 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     above = 0.36 + 0.17 * -(-len(merges) // columns)
     body = row * len(kinds)
     with styled():
-        made = new_figure(WIDTH, above + body + 0.5 + 0.13 * (legend.count("\n") + 1))
+        drawn = new_figure(WIDTH, above + body + 0.5 + 0.13 * (legend.count("\n") + 1))
         for place, (key, title) in enumerate(panels.items()):
-            axes = add_axes(made, left + place * (panel + GAP), above, panel, body)
+            axes = add_axes(drawn, left + place * (panel + GAP), above, panel, body)
             _panel(axes, table, key, kinds, [*merges, ALONE], colours)
             axes.set_title(title, fontsize=LABEL_SIZE)
             if place == 0:
@@ -446,9 +446,9 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             Line2D([], [], ls="", marker="o", color=colours[name], label=context.variant_label(name))
             for name in merges
         ]
-        legend_above(made, handles, MARGIN, columns, handletextpad=0.2, columnspacing=1.0)
-        text_below(made, legend, MARGIN, 0.06)
-    return made
+        legend_above(drawn, handles, MARGIN, columns, handletextpad=0.2, columnspacing=1.0)
+        text_below(drawn, legend, MARGIN, 0.06)
+    return drawn
 
 
 def _panel(

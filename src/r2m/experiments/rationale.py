@@ -70,10 +70,10 @@ def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Seque
     """Return how every part of R²M shifts the pooled features of the test images of `domain`.
 
     The separation direction d is the merge's own, from val images of `generators` (`separation`). The core
-    shifts the base's features, the residual those of base and core; so does a specialist's share of it. A row
-    an image and part: variant, part, `KEPT`, width (D), along (⟨shift, d⟩), square (‖shift‖²), and where the
-    shift is compared with the sum of its parts' shifts, that sum's squared norm (sum_square) and ⟨shift, sum⟩
-    (dot). The part `base` is no shift: along is ⟨feature, d⟩.
+    shifts the base's features, the residual those of base and core; so does a specialist's share of it. One
+    row per image and part: variant, part, `KEPT`, width (D), along (⟨shift, d⟩), square (‖shift‖²), and
+    where the shift is compared with the sum of its parts' shifts, that sum's squared norm (sum_square) and
+    ⟨shift, sum⟩ (dot). The part `base` is no shift: along is ⟨feature, d⟩.
 
     Raises:
         R2MError: no test images of the domain, or no val images to find the direction with.
@@ -89,18 +89,18 @@ def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Seque
     if rows.empty:
         raise R2MError(f"domain {domain}: no images in the split 'test'")
     val = pd.concat(rows_of(bench.inputs, list(generators), "val"), ignore_index=True)
-    found = []
+    frames = []
     for variant in variants:
-        one = parts_of(bench.task_vectors, variant.r2m())
-        whole = added(one.core, *map(one.residual, bench.task_vectors))
+        own = parts_of(bench.task_vectors, variant.r2m())
+        whole = added(own.core, *map(own.residual, bench.task_vectors))
         direction = separation(bench.features(bench.updated(whole), val), val["generator"].tolist())
 
         def features(update: Tensors) -> Features:
             return bench.features(bench.updated(update), rows).astype(np.float64)
 
-        base, core, merged = features({}), features(one.core), features(whole)
-        alone = features({key: tensor - one.core[key] for key, tensor in whole.items()})
-        single = {name: features(added(one.core, one.residual(name))) - core for name in bench.task_vectors}
+        base, core, merged = features({}), features(own.core), features(whole)
+        alone = features({key: tensor - own.core[key] for key, tensor in whole.items()})
+        single = {name: features(added(own.core, own.residual(name))) - core for name in bench.task_vectors}
         total = np.sum(list(single.values()), axis=0)
         measured = {
             BASE: measure(base, direction).assign(square=np.nan),
@@ -109,26 +109,26 @@ def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Seque
             BOTH: measure(merged - base, direction, (core - base) + (alone - base)),
             **{f"{OF}{name}": measure(shift, direction) for name, shift in single.items()},
         }
-        found += [
+        frames += [
             rows[KEPT]
             .assign(variant=variant.variant, part=part, width=len(direction))
             .join(values.set_index(rows.index))
             for part, values in measured.items()
         ]
-    return pd.concat(found, ignore_index=True)[["variant", "part", *KEPT, "width", *MEASURED]]
+    return pd.concat(frames, ignore_index=True)[["variant", "part", *KEPT, "width", *MEASURED]]
 
 
 def added(first: Tensors, *others: Tensors) -> Tensors:
     """Return the sum of updates of the same tensors."""
     total = {key: tensor.clone() for key, tensor in first.items()}
-    for one in others:
-        for key, tensor in one.items():
+    for update in others:
+        for key, tensor in update.items():
             total[key].add_(tensor)
     return total
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the shifts in `source`: a row a variant, part and kind of image.
+    """Return the table of the shifts in `source`: one row per variant, part and kind of image.
 
     Raises:
         R2MError: not the output of this experiment, or no shifts.
@@ -175,7 +175,7 @@ def part_label(part: str, context: EvaluationContext) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a part of the merge, a mark a kind of image."""
+    """Draw a row per part of the merge, and a mark per kind of image."""
     import pandas as pd
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -220,27 +220,10 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         y = 0.0
         for merge, parts in blocks:
             first = panels["share"]
-            first.text(
-                -0.1 / PANEL,
-                y + 0.6 * HEADING,
-                merge,
-                transform=first.get_yaxis_transform(),
-                size=LABEL_SIZE,
-                style="italic",
-                ha="right",
-                va="center",
-            )
+            _name(first, y + 0.6 * HEADING, merge, style="italic")
             y += HEADING
             for name in parts:
-                first.text(
-                    -0.1 / PANEL,
-                    y + ROW / 2,
-                    name,
-                    transform=first.get_yaxis_transform(),
-                    size=LABEL_SIZE,
-                    ha="right",
-                    va="center",
-                )
+                _name(first, y + ROW / 2, name)
                 rows = shown[(shown["merge"] == merge) & (shown["shift"] == name)]
                 for at, (_, row) in enumerate(rows.iterrows()):
                     place = y + ROW * (at + 0.9) / (len(rows) + 0.8)
@@ -268,6 +251,14 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         legend_above(drawn, handles, MARGIN, len(kinds), 0.04, handletextpad=0.3, columnspacing=1.2)
         text_below(drawn, caption, MARGIN)
     return drawn
+
+
+def _name(axes: Axes, y: float, text: str, style: str = "normal") -> None:
+    """Write the name of a row to the left of it."""
+    transform = axes.get_yaxis_transform()
+    axes.text(
+        -0.1 / PANEL, y, text, size=LABEL_SIZE, style=style, transform=transform, ha="right", va="center"
+    )
 
 
 def _mark(axes: Axes, row: pd.Series, measure: str, place: float) -> None:

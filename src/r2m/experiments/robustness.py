@@ -125,7 +125,7 @@ def run(
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a perturbation, level and model."""
+    """Return the table of the scores in `source`: one row per perturbation, level and model."""
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.perturbed import CLEAN, mean_aucs
@@ -161,7 +161,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a column a perturbation, a row a protocol and a line a model.
+    """Draw a column per perturbation, a row per protocol and a line per model.
 
     Each panel begins with the images as they are.
     """
@@ -193,12 +193,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     below = 0.4 + 0.13 * (legend.count("\n") + 1)
     total = above + len(protocols) * HEIGHT + (len(protocols) - 1) * between + below
     with styled():
-        made = new_figure(WIDTH, total)
+        drawn = new_figure(WIDTH, total)
         for row, protocol in enumerate(protocols):
             low, high = table[f"{protocol}_low"].min(), table[f"{protocol}_high"].max()
             for column, kind in enumerate(kinds):
                 left = LEFT + widths[:column].sum() + GAP * column
-                axes = add_axes(made, left, above + row * (HEIGHT + between), widths[column], HEIGHT)
+                axes = add_axes(drawn, left, above + row * (HEIGHT + between), widths[column], HEIGHT)
                 part = pd.concat([clean, table[table["perturbation"] == kind]])
                 for name in names.index:
                     own = part[part["model"] == name]
@@ -223,9 +223,9 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             Line2D([], [], color=colours[name], ls=STYLES.get(name, "-"), label=names[name])
             for name in names.index
         ]
-        legend_above(made, handles, MARGIN, 6, columnspacing=1.2)
-        text_below(made, legend, MARGIN)
-    return made
+        legend_above(drawn, handles, MARGIN, 6, columnspacing=1.2)
+        text_below(drawn, legend, MARGIN)
+    return drawn
 
 
 def _levels(table: pd.DataFrame, kind: str) -> list[str]:

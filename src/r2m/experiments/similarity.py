@@ -92,7 +92,7 @@ def _models(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[Model, T
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the similarities in `source`: a row a compared model and measure.
+    """Return the table of the similarities in `source`: one row per compared model and measure.
 
     Readers are shown the pooled features and the mean over specialists; the CSV has all rows of `summary`.
 
@@ -156,7 +156,7 @@ def _verdict(frame: pd.DataFrame) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a column a compared model, a row a measure, a line a kind of images."""
+    """Draw a column per compared model, a row per measure and a line per kind of image."""
     import pandas as pd
     from matplotlib.lines import Line2D
 
@@ -243,7 +243,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
 
 
 def _panel(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
-    """Draw the lines of one compared model and measure, `part` having a row a layer."""
+    """Draw the lines of one compared model and measure, `part` having one row per layer."""
     from matplotlib.ticker import MaxNLocator
 
     from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS

@@ -221,11 +221,9 @@ def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPla
         settings = product(benches.items(), combinations(plan.cores.get(name, {})))
         for (training, own), core in settings:
             options = with_dotted(variant.options, core)
-            made = tuned_merge(
-                own, name, variant, own.task_vectors, own.heads, plan.generators, method_options=options
-            )
-            scores = own.scores(own.updated(made.update), made.head)[[*KEPT, "logit"]]
-            texts = {"core": as_text(core), "tuned": as_text(made.chosen)}
+            merge = tuned_merge(own, name, variant, plan.generators, options)
+            scores = own.scores(own.updated(merge.update), merge.head)[[*KEPT, "logit"]]
+            texts = {"core": as_text(core), "tuned": as_text(merge.chosen)}
             parts.append(scores.assign(variant=name, training=training, **texts, **measures[training]))
     return pd.concat(parts, ignore_index=True)[[*BY, "tuned", *MEASURES, *KEPT, "logit"]]
 
@@ -241,7 +239,7 @@ def _measures(one: Bench, own: Bench) -> dict[str, float]:
 def second_intervals(
     scores: pd.DataFrame, domain: str, context: EvaluationContext, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return one row a setting (`BY`): mean AUC over the sets of `domain` and its interval, b, b_low, b_high.
+    """Return one row per setting (`BY`): mean AUC over the sets of `domain`, b, with limits b_low, b_high.
 
     `core_gain` is b less that of the first core of the same variant and training, `source_gain` that of the
     same variant and core trained with reals of one source; both with limits `…_low`, `…_high`. They are NaN
@@ -282,7 +280,7 @@ def second_intervals(
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a merge, training and core."""
+    """Return the table of the scores in `source`: one row per merge, training and core."""
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
     from r2m.report.table import Table
@@ -348,7 +346,7 @@ def _count(units: pd.DataFrame, label: int) -> int:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a core and what was trained on, below the merge.
+    """Draw one row per core and training, below the merge.
 
     The other source's AUC has its interval.
     """
