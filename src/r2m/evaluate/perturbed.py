@@ -16,9 +16,8 @@ from r2m.data.images import read_crop
 from r2m.data.perturbations import PERTURBATIONS, perturbed
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import interval, resampled_aucs
-from r2m.evaluate.protocols import EvaluationContext, mean_columns
+from r2m.evaluate.protocols import KEPT, EvaluationContext, mean_columns
 from r2m.evaluate.score_matrix import people, set_rows
-from r2m.evaluate.scores import KEPT
 from r2m.manifest import REAL
 from r2m.merge.tensors import Tensors
 from r2m.models.heads import HEAD

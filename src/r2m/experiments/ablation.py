@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
@@ -99,7 +99,6 @@ def run(bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.merge import merging, registry
 
     method = registry.get("r2m")

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 
 from r2m.errors import R2MError
 from r2m.evaluate.orders import COSTS, SETTING, random_orders, subset_name, subsets
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, merge_stage
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
@@ -236,7 +236,6 @@ def composed(
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.tuned_merge import tuned_merge
     from r2m.models import checkpoint
 

@@ -16,7 +16,9 @@ from r2m.session_files import MergeParts, SessionFiles
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.protocols import EvaluationContext
@@ -279,3 +281,23 @@ def protocol_series(table: pd.DataFrame) -> list[Series]:
         Series(title, table[key].tolist(), PROTOCOL_COLOURS[key], *PROTOCOL_MARKS[key])
         for key, title in protocol_titles(table).items()
     ]
+
+
+def image_handles(kinds: Iterable[str], **looks: Any) -> list[Line2D]:
+    """Return the entries of a legend for kinds of images."""
+    from matplotlib.lines import Line2D
+
+    from r2m.evaluate.image_kinds import IMAGE_KINDS
+    from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS
+
+    return [
+        Line2D(
+            [], [], label=IMAGE_KINDS[kind], color=IMAGE_COLOURS[kind], marker=IMAGE_MARKERS[kind], **looks
+        )
+        for kind in kinds
+    ]
+
+
+def name_row(axes: Axes, y: float, text: str, distance: float, **looks: Any) -> None:
+    """Write the name of a row to the left of a panel, in shares of whose width `distance` is."""
+    axes.text(-distance, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center", **looks)

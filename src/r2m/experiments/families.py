@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.tuned_merge import TunedMerge
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
@@ -244,7 +244,6 @@ def run(
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.models import checkpoint
 
     parts = []

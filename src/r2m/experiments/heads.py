@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
@@ -53,7 +53,6 @@ def run(bench: Bench, variants: Sequence[Chosen], generators: Sequence[str]) -> 
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.train.pairs import rows_of
 
     fakes, reals = rows_of(bench.inputs, list(generators), "train")

@@ -12,12 +12,14 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import IN_DISTRIBUTION, KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
     ExperimentOptions,
     Variants,
     merge_stage,
+    name_row,
     protocol_titles,
     trained_specialists,
 )
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
@@ -285,7 +286,6 @@ def hostile_scores(
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.triggers import logits_of, triggered_inputs
 
     fakes = bench.inputs.select(split="test", label=1, generator=list(generators))
@@ -325,7 +325,6 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
     from r2m.evaluate.diagnoses import verdict
     from r2m.evaluate.experiment_means import protocol_means, read_columns, read_settings, set_aucs
-    from r2m.evaluate.protocols import IN_DISTRIBUTION
     from r2m.evaluate.triggers import attack_rates
     from r2m.report.table import Table
 
@@ -432,15 +431,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.set_title(title, fontsize=LABEL_SIZE)
             if place == 0:
                 for y, kind in enumerate(kinds):
-                    axes.text(
-                        -0.08 / panel,
-                        y,
-                        kind,
-                        transform=axes.get_yaxis_transform(),
-                        ha="right",
-                        va="center",
-                        size=LABEL_SIZE,
-                    )
+                    name_row(axes, y, kind, 0.08 / panel, size=LABEL_SIZE)
         _verdicts(axes, table, kinds, panel)
         handles = [
             Line2D([], [], ls="", marker="o", color=colours[name], label=context.variant_label(name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.experiments.experiment import Experiment, ExperimentOptions
 from r2m.plan.stage import Stage
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
 
@@ -45,7 +45,6 @@ def table(source: Path, context: EvaluationContext) -> Table:
     Raises:
         R2MError: no table of metrics.
     """
-    from r2m.evaluate.protocols import read_table
     from r2m.report.table import Table
 
     auc = read_table(source)

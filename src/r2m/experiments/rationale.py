@@ -10,11 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
     Variants,
+    image_handles,
     merge_stage,
+    name_row,
 )
 from r2m.plan.stage import Stage
 
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.shifts import Features
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
@@ -80,7 +82,6 @@ def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Seque
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.shifts import BASE, BOTH, CORE, MEASURED, OF, RESIDUAL, measure, separation
     from r2m.merge.passes import parts as parts_of
     from r2m.train.pairs import rows_of
@@ -177,22 +178,13 @@ def part_label(part: str, context: EvaluationContext) -> str:
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw a row per part of the merge, and a mark per kind of image."""
     import pandas as pd
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.shifts import BASE
     from r2m.report.figures.framing import legend_above, text_below
-    from r2m.report.figures.style import (
-        IMAGE_COLOURS,
-        IMAGE_MARKERS,
-        add_axes,
-        new_figure,
-        styled,
-        text_width,
-        wrap,
-    )
+    from r2m.report.figures.style import add_axes, new_figure, styled, text_width, wrap
 
     shown = table[table["part"] != BASE]
     numbers = ["share", "share_low", "share_high", "along", "along_low", "along_high", "error"]
@@ -220,10 +212,10 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         y = 0.0
         for merge, parts in blocks:
             first = panels["share"]
-            _name(first, y + 0.6 * HEADING, merge, style="italic")
+            name_row(first, y + 0.6 * HEADING, merge, 0.1 / PANEL, size=LABEL_SIZE, style="italic")
             y += HEADING
             for name in parts:
-                _name(first, y + ROW / 2, name)
+                name_row(first, y + ROW / 2, name, 0.1 / PANEL, size=LABEL_SIZE)
                 rows = shown[(shown["merge"] == merge) & (shown["shift"] == name)]
                 for at, (_, row) in enumerate(rows.iterrows()):
                     place = y + ROW * (at + 0.9) / (len(rows) + 0.8)
@@ -237,28 +229,10 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axes.grid(axis="x")
             axes.set_axisbelow(True)
-        handles = [
-            Line2D(
-                *([], []),
-                ls="",
-                color=IMAGE_COLOURS[kind],
-                marker=IMAGE_MARKERS[kind],
-                ms=4,
-                label=IMAGE_KINDS[kind],
-            )
-            for kind in kinds
-        ]
+        handles = image_handles(kinds, ls="", ms=4)
         legend_above(drawn, handles, MARGIN, len(kinds), 0.04, handletextpad=0.3, columnspacing=1.2)
         text_below(drawn, caption, MARGIN)
     return drawn
-
-
-def _name(axes: Axes, y: float, text: str, style: str = "normal") -> None:
-    """Write the name of a row to the left of it."""
-    transform = axes.get_yaxis_transform()
-    axes.text(
-        -0.1 / PANEL, y, text, size=LABEL_SIZE, style=style, transform=transform, ha="right", va="center"
-    )
 
 
 def _mark(axes: Axes, row: pd.Series, measure: str, place: float) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from r2m.data.perturbations import PERTURBATIONS
+from r2m.evaluate.protocols import KEPT, PROTOCOLS, EvaluationContext
 from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage
 from r2m.options import each_once
 from r2m.plan.stage import Job, Stage
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
     from r2m.session_files import Compute, SessionFiles
@@ -129,8 +129,6 @@ def table(source: Path, context: EvaluationContext) -> Table:
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.perturbed import CLEAN, mean_aucs
-    from r2m.evaluate.protocols import PROTOCOLS
-    from r2m.evaluate.scores import KEPT
     from r2m.report.table import Table
 
     columns = ["perturbation", "level", "model", *KEPT, "logit"]
@@ -169,7 +167,6 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     from matplotlib.lines import Line2D
 
     from r2m.evaluate.perturbed import CLEAN
-    from r2m.evaluate.protocols import PROTOCOLS
     from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.style import KIND_COLOURS, add_axes, method_colour, new_figure, styled, wrap
 

@@ -10,12 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
-from r2m.experiments.experiment import (
-    Experiment,
-    ExperimentOptions,
-    Variants,
-    merge_stage,
-)
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, image_handles, merge_stage
 from r2m.plan.stage import Stage
 
 if TYPE_CHECKING:
@@ -158,21 +153,12 @@ def _verdict(frame: pd.DataFrame) -> str:
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     """Draw a column per compared model, a row per measure and a line per kind of image."""
     import pandas as pd
-    from matplotlib.lines import Line2D
 
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.similarity import MEAN
     from r2m.report.figures.framing import legend_above, text_below
-    from r2m.report.figures.style import (
-        FAINT,
-        IMAGE_COLOURS,
-        IMAGE_MARKERS,
-        add_axes,
-        new_figure,
-        styled,
-        wrap,
-    )
+    from r2m.report.figures.style import FAINT, add_axes, new_figure, styled, wrap
 
     means = table[table["specialist"] == MEAN]
     kinds = [kind for kind in IMAGE_KINDS if kind in means]
@@ -231,12 +217,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                 va="bottom",
                 size=8,
             )
-        handles = [
-            Line2D(
-                [], [], color=IMAGE_COLOURS[kind], marker=IMAGE_MARKERS[kind], ms=3.5, label=IMAGE_KINDS[kind]
-            )
-            for kind in kinds
-        ]
+        handles = image_handles(kinds, ms=3.5)
         legend_above(drawn, handles, MARGIN, 4, columnspacing=1.2)
         text_below(drawn, caption, MARGIN)
     return drawn

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import TaskVectors
     from r2m.plan.plan import Plan
@@ -211,7 +211,6 @@ def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPla
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.tuned_merge import as_text, tuned_merge
 
     benches = {ONE: bench, TWO: replace(bench, task_vectors=two["task_vectors"], heads=two["heads"])}
