@@ -115,10 +115,10 @@ def run(bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence
         named = {(CHOSEN, ""): scored(whole), (CORE, ""): scored(core)}
         named[RESIDUAL, ""] = scored({key: tensor - core[key] for key, tensor in whole.items()})
         changed = settings(options, factors)
-        different = list(dict.fromkeys(one.options for one in changed))
+        different = list(dict.fromkeys(setting.options for setting in changed))
         sweep = merging.sweep(method, bench.task_vectors, different)
-        scores = {found: scored(update) for found, update in sweep}
-        named |= {(one.factor, one.value): scores[one.options] for one in changed}
+        scores = {complete: scored(update) for complete, update in sweep}
+        named |= {(setting.factor, setting.value): scores[setting.options] for setting in changed}
         parts += [
             part.assign(variant=variant.variant, factor=factor, value=value)
             for (factor, value), part in named.items()

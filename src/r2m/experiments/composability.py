@@ -273,7 +273,7 @@ def steps_of(
     """
     import pandas as pd
 
-    images = {subset: one.images(bench) for subset, one in trained.items()}
+    images = {subset: model.images(bench) for subset, model in trained.items()}
     rows = []
     for number, order in enumerate(orders):
         for k, arrived in enumerate(order, start=1):
@@ -369,12 +369,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.set(ylim=limits, ylabel="" if index else "mean AUC")
             axes.tick_params(labelleft=index == 0)
         axes = add_axes(drawn, LEFT + 3 * PANEL + 2 * GAP + COST_GAP, TOP, PANEL, HEIGHT)
-        for place, one in enumerate(reversed(methods)):
-            axes.plot(one.rows["k"], one.rows["images"] / 1000, color=one.colour, lw=1 + 0.9 * place)
+        for place, method in enumerate(reversed(methods)):
+            axes.plot(method.rows["k"], method.rows["images"] / 1000, color=method.colour, lw=1 + 0.9 * place)
             axes.lines[-1].set_zorder(2 - 0.01 * place)
         _dress(axes, "Images read", table["k"])
         axes.set(ylim=(0, None), ylabel="thousands, cumulated")
-        handles = [_handle(one) for one in methods]
+        handles = [_handle(method) for method in methods]
         legend_above(drawn, handles, RIGHT, COLUMNS, TOP + HEIGHT + 0.38, handlelength=1.6, columnspacing=1.2)
         text_below(drawn, note, RIGHT)
     return drawn
@@ -384,13 +384,13 @@ def _methods(table: pd.DataFrame) -> list[Method]:
     """Return the lines of the figure, in the order of the table."""
     from r2m.report.figures.style import KIND_COLOURS, KIND_MARKERS, method_colour
 
-    found: list[Method] = []
+    methods: list[Method] = []
     for (kind, model), rows in table.groupby(KEYS, sort=False):
         colour = method_colour(str(model)) if kind == "merge" else KIND_COLOURS[str(kind)]
-        same = sum(one.colour == colour for one in found)
+        same = sum(method.colour == colour for method in methods)
         marker = MARKS[same % len(MARKS)] if kind == "merge" else KIND_MARKERS[str(kind)]
-        found.append(Method(rows, colour, marker))
-    return found
+        methods.append(Method(rows, colour, marker))
+    return methods
 
 
 def _aucs(axes: Axes, methods: list[Method], part: str) -> None:
@@ -401,11 +401,11 @@ def _aucs(axes: Axes, methods: list[Method], part: str) -> None:
         axes.plot(x, rows[part], marker, ls="-", color=colour, ms=3.2, lw=1)
 
 
-def _handle(one: Method) -> Line2D:
+def _handle(method: Method) -> Line2D:
     from matplotlib.lines import Line2D
 
-    label = one.rows["method"].iloc[0]
-    return Line2D([], [], marker=one.marker, ms=3.2, lw=1, color=one.colour, label=label)
+    label = method.rows["method"].iloc[0]
+    return Line2D([], [], marker=method.marker, ms=3.2, lw=1, color=method.colour, label=label)
 
 
 def _dress(axes: Axes, title: str, k: pd.Series) -> None:

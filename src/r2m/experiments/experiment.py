@@ -63,7 +63,7 @@ class Experiment:
     check: yields what is wrong with the options beside the rest of params.yaml, each text beginning with the
         key; called whether or not the experiment is enabled.
     takes: which merge variants the option `variants` may name, as keywords of `wrong_variants`.
-    reads: pattern of the files that the table is made of, one a seed where `{seed}` stands in it.
+    reads: pattern of the files that the table is made of, one per seed where `{seed}` stands in it.
     order: place among the experiments in params.yaml and in the report, by name where it is the same.
     """
 
@@ -93,7 +93,7 @@ class Experiment:
 
 
 def scores_stage(plan: Plan, name: str, job: Callable[..., Job], memory: int, **outputs: str) -> Stage:
-    """Return the stage of an experiment's scores, one job a seed; `outputs` are files beside them."""
+    """Return the stage of an experiment's scores, one job per seed; `outputs` are files beside them."""
     folder = f"{ROOT}/{name}/seed{{seed}}"
     paths = {key: f"{folder}/{file}" for key, file in {"scores": "scores.parquet", **outputs}.items()}
     seeds = [{"seed": seed} for seed in plan.seeds]
@@ -113,7 +113,7 @@ def merge_stage(
     inputs: Callable[[str], Mapping[str, Any]] = lambda seed: {},
     **outputs: str,
 ) -> Stage:
-    """Return the stage of an experiment on merges, one job a seed.
+    """Return the stage of an experiment on merges, one job per seed.
 
     Its scores are what `run(bench, variants, …)` of the experiment's module returns. Keywords of `run` are
     `values`, `inputs` (files) and `outputs` (files beside the scores), the first two by seed. The bench holds

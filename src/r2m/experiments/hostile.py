@@ -97,7 +97,7 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
         return Job(
             "r2m.experiments.hostile:data",
             {"manifests": list(plan.files(plan.training_sets(generators)).manifests)},
-            made.paths(attack=attack),
+            images.paths(attack=attack),
             {
                 "attack": attack,
                 "generators": generators,
@@ -110,7 +110,7 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
 
     def activate(attack: str) -> Job:
         activations = trunk.paths(attack=attack)["activations"]
-        return plan.trunk_job(made.paths(attack=attack)["manifest"], activations)
+        return plan.trunk_job(images.paths(attack=attack)["manifest"], activations)
 
     def train(attack: str, seed: str, outputs: Mapping[str, Path]) -> Job:
         trunks = tuple(trunk.paths(attack=attack).values()) if plan.has_trunk else ()
@@ -120,11 +120,11 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
             plan.params.finetune_options(victim),
             seed,
             outputs,
-            files=SessionFiles((made.paths(attack=attack)["manifest"],), trunks, BASE),
+            files=SessionFiles((images.paths(attack=attack)["manifest"],), trunks, BASE),
             state=f"hostile/{attack}",
         )
 
-    made = Stage(
+    images = Stage(
         "hostile_data",
         {"manifest": f"{folder}/manifest.parquet", "images": f"{folder}/images"},
         make,
@@ -157,7 +157,7 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
         inputs=lambda seed: {"replacements": hostile.parts(ATTACKS, seed)},
         diagnostics="diagnostics.parquet",
     )
-    return [made, trunk, hostile.finetune, hostile.task_vector, scored]
+    return [images, trunk, hostile.finetune, hostile.task_vector, scored]
 
 
 def data(
@@ -292,19 +292,21 @@ def hostile_scores(
     fakes = fakes[fakes["domain"].isin(set(bench.inputs.select(split="train")["domain"]))]
     inputs = triggered_inputs(bench, fakes, trigger, backbone)
     parts = []
-    for kind, one in replacements.items():
+    for replacement, specialist in replacements.items():
         changed = replace(
             bench,
-            task_vectors={**bench.task_vectors, victim: one.task_vector},
-            heads={**bench.heads, victim: one.head},
+            task_vectors={**bench.task_vectors, victim: specialist.task_vector},
+            heads={**bench.heads, victim: specialist.head},
         )
-        models = [(ALONE, changed.updated(one.task_vector), one.head)]
+        models = [(ALONE, changed.updated(specialist.task_vector), specialist.head)]
         for name, tensors, head in chain(models, _merges(changed, variants)):
-            named = {"variant": name, "replacement": kind}
+            named = {"variant": name, "replacement": replacement}
             plain = changed.scores(tensors, head)[[*KEPT, "logit"]]
             logits = logits_of(changed, inputs)
             if not np.isfinite(logits).all():
-                raise R2MError(f"{name} with {kind}: the logit of an image with the trigger is not finite")
+                raise R2MError(
+                    f"{name} with {replacement}: the logit of an image with the trigger is not finite"
+                )
             parts.append(plain.assign(**named, triggered=False))
             parts.append(fakes[KEPT].assign(**named, triggered=True, logit=logits))
     columns = ["variant", "replacement", "triggered", *KEPT, "logit"]
@@ -312,8 +314,8 @@ def hostile_scores(
 
 
 def _merges(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[str, Tensors, Tensors]]:
-    for one in variants:
-        yield one.variant, bench.merged(one.method, one.options), bench.head(one.head)
+    for variant in variants:
+        yield variant.variant, bench.merged(variant.method, variant.options), bench.head(variant.head)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
@@ -331,8 +333,8 @@ def table(source: Path, context: EvaluationContext) -> Table:
     by = ["variant", "replacement"]
     scores = read_settings(source, [*by, "triggered", "image_id"])
     columns = ["replacement", "specialist", "norm_z", "cosine_z", "stands_out", "victim"]
-    found = read_columns(source.with_name("diagnostics.parquet"), columns, "diagnoses")
-    victim = str(found["victim"].iloc[0])
+    diagnosed = read_columns(source.with_name("diagnostics.parquet"), columns, "diagnoses")
+    victim = str(diagnosed["victim"].iloc[0])
     plain = scores[~scores["triggered"]]
     means = protocol_means(plain, by, context)
     aucs = set_aucs(plain[plain["split"] == "test"], by, context)
@@ -343,7 +345,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
     means = means.merge(attack_rates(scores, context), on=by)
     alone = pd.DataFrame(
         {"variant": ALONE, "replacement": kind, **verdict(part, victim)}
-        for kind, part in found.groupby("replacement", sort=False)
+        for kind, part in diagnosed.groupby("replacement", sort=False)
     )
     means = means.merge(alone, on=by, how="left")
     order = dict(zip(dict.fromkeys(means["variant"]), range(len(means)), strict=False))
@@ -391,8 +393,8 @@ def _generators(victim: str, context: EvaluationContext) -> set[str]:
     """Return the generators that a specialist of a generator, or of a family, is trained on."""
     if victim in context.generators:
         return {victim}
-    trained = {name: one for name, one in context.generators.items() if one.role == "train"}
-    return {name for name, one in trained.items() if one.family == victim}
+    trained = {name: generator for name, generator in context.generators.items() if generator.role == "train"}
+    return {name for name, generator in trained.items() if generator.family == victim}
 
 
 def _merge_label(name: str, context: EvaluationContext) -> str:

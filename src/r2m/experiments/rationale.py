@@ -141,14 +141,14 @@ def table(source: Path, context: EvaluationContext) -> Table:
     from r2m.report.table import Table
 
     keys = ["variant", "part", "image_id", "generator", "identity", "width"]
-    found = read_columns(source, [*keys, *MEASURED], "shifts")
-    if found.empty:
+    shifts = read_columns(source, [*keys, *MEASURED], "shifts")
+    if shifts.empty:
         raise R2MError(f"{source}: expected a row an image and part, got none")
-    frame = summary(found, context)
+    frame = summary(shifts, context)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     frame.insert(3, "shift", [part_label(part, context) for part in frame["part"]])
     frame.insert(5, "kind", frame["images"].map(IMAGE_KINDS))
-    chance = 1 / float(found["width"].iloc[0])
+    chance = 1 / float(shifts["width"].iloc[0])
     return Table(
         frame,
         {"merge": "Merge", "shift": "Shift by", "kind": "Images", **TITLES},

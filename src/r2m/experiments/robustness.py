@@ -139,7 +139,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
     means = means.iloc[np.lexsort((means["model"].map(order), settings))].reset_index(drop=True)
     titles = {CLEAN: "Clean", **{name: perturbation.title for name, perturbation in PERTURBATIONS.items()}}
     means.insert(0, "setting", (means["perturbation"].map(titles) + " " + means["level"]).str.strip())
-    means.insert(1, "name", [LABELS.get(one) or context.variant_label(one) for one in means["model"]])
+    means.insert(1, "name", [LABELS.get(model) or context.variant_label(model) for model in means["model"]])
     headings = {"setting": "Perturbation", "name": "Model"}
     for name in known:
         headings |= {name: PROTOCOLS[name], f"{name}_low": "Low", f"{name}_high": "High"}
@@ -227,10 +227,8 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
 
 def _levels(table: pd.DataFrame, kind: str) -> list[str]:
     """Return the levels of a perturbation as text, in their order."""
-    levels = table.loc[table["perturbation"] == kind, "level"]
-    return [
-        f"{float(one):g}".replace("0.", ".", 1) if float(one) < 1 else f"{float(one):g}" for one in levels
-    ]
+    levels = table.loc[table["perturbation"] == kind, "level"].astype(float)
+    return [f"{level:g}".replace("0.", ".", 1) if level < 1 else f"{level:g}" for level in levels]
 
 
 EXPERIMENT = Experiment(

@@ -68,9 +68,9 @@ def run(bench: Bench, variants: Sequence[Chosen], domain: str, images: int) -> p
     parts = []
     for name in dict.fromkeys(generator):
         places = np.flatnonzero(generator == name)
-        own = {model: {layer: x[places] for layer, x in one.items()} for model, one in layers.items()}
-        found = compared(own, rows["identity"].iloc[places].tolist())
-        parts.append(found.assign(generator=name, images=len(places)))
+        own = {model: {layer: x[places] for layer, x in seen.items()} for model, seen in layers.items()}
+        values = compared(own, rows["identity"].iloc[places].tolist())
+        parts.append(values.assign(generator=name, images=len(places)))
     columns = [*KEYS, "left_out", "images", *MEASURES]
     return pd.concat(parts, ignore_index=True)[columns]
 
@@ -82,8 +82,8 @@ def _models(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[Model, T
     yield (BASE, BASE), bench.updated({})
     for name, task_vector in bench.task_vectors.items():
         yield (SPECIALIST, name), bench.updated(task_vector)
-    for one in variants:
-        yield (MERGE, one.variant), bench.merged(one.method, one.options)
+    for variant in variants:
+        yield (MERGE, variant.variant), bench.merged(variant.method, variant.options)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:

@@ -227,11 +227,11 @@ def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPla
     return pd.concat(parts, ignore_index=True)[[*BY, "tuned", *MEASURES, *KEPT, "logit"]]
 
 
-def _measures(one: Bench, own: Bench) -> dict[str, float]:
+def _measures(first: Bench, own: Bench) -> dict[str, float]:
     from r2m.evaluate.spectrum import eigenvalue_shares, mean_cosine
 
     shares = eigenvalue_shares(own.task_vectors)
-    values = [shares[0], shares[1], mean_cosine(one.task_vectors, own.task_vectors)]
+    values = [shares[0], shares[1], mean_cosine(first.task_vectors, own.task_vectors)]
     return dict(zip(MEASURES, values, strict=True))
 
 
@@ -254,7 +254,7 @@ def second_intervals(
     units = test.drop_duplicates("image_id").set_index("image_id").loc[logits.columns].reset_index()
     sets = set_rows(units, context, "sources")
     matrix = logits.to_numpy(float)
-    aucs = [[roc_auc_score(one.labels, row[one.rows]) for one in sets] for row in matrix]
+    aucs = [[roc_auc_score(test_set.labels, row[test_set.rows]) for test_set in sets] for row in matrix]
     mean = np.array(aucs).mean(axis=1)
     drawn = resampled_aucs(matrix, sets, people(units, context), resamples, seed).mean(axis=2)
     settings = logits.index.to_frame(index=False)
@@ -288,9 +288,9 @@ def table(source: Path, context: EvaluationContext) -> Table:
     domain, resamples = notes["domain"], int(notes["resamples"])
     scores = read_settings(source, [*BY, *MEASURES, "image_id", "identity", "video"])
     means = protocol_means(scores, BY, context)
-    found = second_intervals(scores, domain, context, resamples, int(notes["seed"]))
+    intervals = second_intervals(scores, domain, context, resamples, int(notes["seed"]))
     kept = ["val_auc", *(name for name in ("in_distribution", "unseen_generator") if name in means)]
-    frame = means[[*BY, *kept]].merge(found, on=BY)
+    frame = means[[*BY, *kept]].merge(intervals, on=BY)
     frame = frame.merge(scores[[*BY, *MEASURES]].drop_duplicates(), on=BY)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     one, two = (context.domain_label(name) for name in (_training_domain(context), domain))
