@@ -361,6 +361,7 @@ def test_experiment_example_runs(tmp_path, monkeypatch, image_sets, trunk_files,
 
     from detector_samples import VIT
     from r2m.evaluate.protocols import EvaluationContext, read_table
+    from r2m.experiments import stages
     from r2m.models import checkpoint
     from r2m.report.figures.style import save
     from r2m.session_files import Compute, MergeParts, SessionFiles
@@ -388,15 +389,20 @@ def test_experiment_example_runs(tmp_path, monkeypatch, image_sets, trunk_files,
     chosen.write_text(json.dumps({"variant": "half", **options}), encoding="utf-8")
     sets = tuple(image_sets.manifests)
     module = module_from(tmp_path / "moves.py", "moves_example")
+    monkeypatch.setitem(sys.modules, "r2m.experiments.moves", module)
     scores = tmp_path / "scores.parquet"
-    module.run(
+    stages.run(
+        experiment="moves",
         files=SessionFiles(
             tuple(image_sets.paths(*sets)), tuple(trunk_files[name] for name in sets), base_files["vit"]
         ),
         parts=MergeParts(vectors, heads, base_files["vit"].parent / "initial_head.safetensors"),
         chosen=[chosen],
         compute=Compute(VIT, "cpu", "fp32"),
+        inputs={},
+        values={},
         scores=scores,
+        outputs={},
         threads=1,
     )
     context = EvaluationContext.model_validate(

@@ -23,6 +23,12 @@ def chosen_file(folder, chosen):
     return path
 
 
+def compute(experiment, bench_files, scores, *, chosen=(), inputs=None, outputs=None, **values):
+    """Write the scores of an experiment on merges as the workflow does."""
+    given = {"inputs": inputs or {}, "values": values, "scores": scores, "outputs": outputs or {}}
+    stages.run(experiment=experiment, **bench_files, chosen=chosen, **given)
+
+
 def report(experiment, source, folder, context=CONTEXT):
     """Make the table of one seed's scores, and the figure of the table, in a folder."""
     context = EvaluationContext.model_validate(context)

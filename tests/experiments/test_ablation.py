@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 
 from r2m.experiments import ablation
 from r2m.merge import merging
@@ -34,7 +34,7 @@ def test_settings_are_one_change_away():
 
 
 def test_ablation_merges_what_it_says(bench, chosen):
-    scores = ablation.ablation_scores(bench, [chosen], FACTORS)
+    scores = ablation.run(bench, [chosen], FACTORS)
     names = list(dict.fromkeys(zip(scores["factor"], scores["value"], strict=True)))
     assert names[:3] == [("as chosen", ""), ("core alone", ""), ("residual alone", "")]
     assert names[3:] == [(one.factor, one.value) for one in ablation.settings(chosen.options, FACTORS)]
@@ -51,7 +51,7 @@ def test_the_parts_of_the_ablation_sum_to_the_whole(bench, chosen, monkeypatch):
     monkeypatch.setattr(
         type(bench), "updated", lambda self, update: updates.append(update) or dict(self.base)
     )
-    ablation.ablation_scores(bench, [chosen], {})
+    ablation.run(bench, [chosen], {})
     whole, core, residual = updates
     for key, tensor in whole.items():
         np.testing.assert_allclose(core[key] + residual[key], tensor, atol=1e-6)
@@ -61,7 +61,7 @@ def test_the_parts_of_the_ablation_sum_to_the_whole(bench, chosen, monkeypatch):
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    ablation.run(**bench_files, chosen=chosen_files, factors=FACTORS, scores=out)
+    compute("ablation", bench_files, out, chosen=chosen_files, factors=FACTORS)
     report("ablation", out, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["val_auc"].between(0, 1).all()

@@ -18,7 +18,8 @@ def test_scores_are_those_of_a_merged_detector(bench, bench_files):
     method = registry.get("task_arithmetic")
     options = method.options(scaling=0.5)
     names = ["swap", "third"]
-    found = bench.scores(bench.merged(method, options, names), bench.head("average", names))
+    own = bench.only(names)
+    found = bench.scores(own.merged(method, options), own.head())
     base, _ = checkpoint.load(bench_files["files"].base)
     task_vectors = {name: checkpoint.load(bench_files["parts"].task_vectors[name])[0] for name in names}
     heads = {name: checkpoint.load(bench_files["parts"].heads[name])[0] for name in names}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from composability_samples import trained_models
 from experiment_context import CONTEXT
-from reported import report
+from reported import compute, report
 from sklearn.metrics import roc_auc_score
 
 from layout import check_layout
@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_models(bench, found, models):
         key: bench.base[key] + (bench.task_vectors["swap"][key] + bench.task_vectors["up"][key]) / 2
         for key in bench.base
     }
-    expected = bench.scores(mean, bench.head("average", ["swap", "up"]))["logit"]
+    expected = bench.scores(mean, bench.only(["swap", "up"]).head())["logit"]
     averaged = scores.query("subset == @PAIR and model == 'weight_averaging'")["logit"]
     np.testing.assert_allclose(averaged, expected, atol=1e-4)
 
@@ -96,11 +96,11 @@ def test_scaling_is_chosen_on_val_of_the_generators_seen(bench, found):
     fakes, reals = rows_of(bench.inputs, generators, "val")
     aucs = []
     for scaling in GRID:
-        tensors = bench.merged(method, method.options(scaling=scaling), generators)
+        tensors = bench.only(generators).merged(method, method.options(scaling=scaling))
         bench.detector.load_tensors({**tensors, **bench.head("base")})
         aucs.append(np.mean(list(generator_aucs(bench, fakes, reals).values())))
     best = method.options(scaling=GRID[int(np.argmax(aucs))])
-    expected = bench.scores(bench.merged(method, best, generators), bench.head("base"))["logit"]
+    expected = bench.scores(bench.only(generators).merged(method, best), bench.head("base"))["logit"]
     chosen = scores.query("subset == @PAIR and model == 'scaled'")["logit"]
     np.testing.assert_allclose(chosen, expected, atol=1e-4)
 
@@ -247,14 +247,15 @@ def test_run_table_and_figure(bench_files, models, tmp_path):
     benchmark = tmp_path / "up.tsv"
     benchmark.write_text("s\tmax_rss\tcpu_time\n5.0\t10.0\t4.5\n")
     out, steps = tmp_path / "scores.parquet", tmp_path / "steps.csv"
-    composability.run(
-        **bench_files,
-        models=models,
+    compute(
+        "composability",
+        bench_files,
+        out,
+        inputs={"models": models},
+        outputs={"steps": steps},
         benchmarks={name: benchmark if name == "up" else tmp_path / "none.tsv" for name in models},
         orders=ORDERS,
-        variants=VARIANTS,
-        scores=out,
-        steps=steps,
+        tuned=VARIANTS,
     )
     seconds = pd.read_csv(steps).set_index(["order", "k", "model"])["training_seconds"]
     assert seconds[0, 1, "joint"] == 4.5
@@ -275,14 +276,15 @@ def test_run_table_and_figure(bench_files, models, tmp_path):
 )
 def test_what_is_incomplete_is_refused(bench_files, models, tmp_path, order, without, message):
     with pytest.raises(R2MError, match=message):
-        composability.run(
-            **bench_files,
-            models={name: path for name, path in models.items() if name != without},
+        compute(
+            "composability",
+            bench_files,
+            tmp_path / "scores.parquet",
+            inputs={"models": {name: path for name, path in models.items() if name != without}},
+            outputs={"steps": tmp_path / "steps.csv"},
             benchmarks={},
             orders=[order],
-            variants={"weight_averaging": MergeVariant()},
-            scores=tmp_path / "scores.parquet",
-            steps=tmp_path / "steps.csv",
+            tuned={"weight_averaging": MergeVariant()},
         )
     assert not list(tmp_path.iterdir())
 

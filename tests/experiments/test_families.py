@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from reported import report
+from reported import compute, report
 
 from layout import check_layout, texts
 from r2m.errors import R2MError
@@ -11,7 +11,7 @@ from r2m.evaluate.experiment_means import set_aucs
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.evaluate.scores import write
 from r2m.experiments import families
-from r2m.experiments.families import FamiliesPlan, family_scores, table
+from r2m.experiments.families import FamiliesPlan, table
 from r2m.merge.heads import merge_heads
 from r2m.models import checkpoint
 from r2m.options import read_yaml
@@ -60,8 +60,8 @@ def best(bench, names, head, context, factor=1.0):
 
 
 def test_each_strategy_merges_what_it_says(bench, context):
-    scores = family_scores(bench, PAIR)
-    pair = bench.head("average", ["swap", "up"])
+    scores = families.run(bench, [], PAIR)
+    pair = bench.only(["swap", "up"]).head()
     inner = best(bench, ["swap", "up"], pair, context)
     outer = best(bench, ["swap", "up"], pair, context, inner)
     expected = {
@@ -88,7 +88,7 @@ def test_each_strategy_merges_what_it_says(bench, context):
 
 
 def test_families_of_one_generator_are_not_merged_first(bench):
-    scores = family_scores(bench, SINGLE)
+    scores = families.run(bench, [], SINGLE)
     for variant in VARIANTS:
         one, two = rows(scores, variant, "generators"), rows(scores, variant, "both")
         assert one["logit"].tolist() == two["logit"].tolist()
@@ -96,9 +96,11 @@ def test_families_of_one_generator_are_not_merged_first(bench):
     assert rows(scores, "weight_averaging", "families")["specialists"].eq(2).all()
 
 
-def test_a_joint_model_is_scored_as_it_is(bench):
+def test_a_joint_model_is_scored_as_it_is(bench, tmp_path):
     joint = {**bench.updated(bench.task_vectors["up"]), **merge_heads(bench.heads, "specialist:swap")}
-    scores = family_scores(bench, PAIR.model_copy(update={"variants": {}}), joint)
+    checkpoint.save(tmp_path / "joint.safetensors", joint, {})
+    plan = PAIR.model_copy(update={"variants": {}})
+    scores = families.run(bench, [], plan, tmp_path / "joint.safetensors")
     wanted = bench.scores(bench.updated(bench.task_vectors["up"]), bench.heads["swap"])
     assert scores["logit"].tolist() == wanted["logit"].tolist()
     assert scores[["variant", "strategy", "specialists", "steps"]].drop_duplicates().values.tolist() == [
@@ -108,7 +110,7 @@ def test_a_joint_model_is_scored_as_it_is(bench):
 
 def test_the_table_counts_what_was_trained_on_as_in_distribution(bench, context, tmp_path):
     path = tmp_path / "scores.parquet"
-    scores = family_scores(bench, PAIR)
+    scores = families.run(bench, [], PAIR)
     one, all_ = tmp_path / "one.parquet", path
     write(scores, {"experiment": "families", "trained": "swap"}, one)
     write(scores, {"experiment": "families", "trained": "swap,up"}, all_)
@@ -128,7 +130,7 @@ def test_the_table_counts_what_was_trained_on_as_in_distribution(bench, context,
 def test_run_table_and_figure(bench_files, bench, tmp_path):
     joint, out = tmp_path / "joint.safetensors", tmp_path / "scores.parquet"
     checkpoint.save(joint, {**bench.updated(bench.task_vectors["up"]), **bench.heads["up"]}, {})
-    families.run(**bench_files, plan=PAIR, joint=joint, scores=out)
+    compute("families", bench_files, out, inputs={"joint": joint}, plan=PAIR)
     report("families", out, tmp_path)
     found = pd.read_csv(tmp_path / "table.csv")
     assert found["merge"].tolist()[-1] == "Joint training"

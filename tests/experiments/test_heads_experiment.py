@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 
 from r2m.errors import R2MError
 from r2m.experiments import heads
@@ -12,7 +12,7 @@ from r2m.train.probe import fit_lda_head
 
 
 def test_heads_are_fitted_to_training_images_alone(bench, chosen):
-    scores = heads.head_scores(bench, [chosen], ["swap", "up"])
+    scores = heads.run(bench, [chosen], ["swap", "up"])
     assert list(dict.fromkeys(scores["head"])) == [
         *("average", "base", "specialist:swap", "specialist:up", "specialist:third"),
         *("retrain", "lda"),
@@ -42,7 +42,7 @@ def test_lda_head_separates_in_closed_form():
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    heads.run(**bench_files, chosen=chosen_files, generators=["swap", "up"], scores=out)
+    compute("heads", bench_files, out, chosen=chosen_files, generators=["swap", "up"])
     report("heads", out, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["val_auc"].between(0, 1).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 from sklearn.metrics import roc_auc_score
 
 from layout import check_layout, texts
@@ -255,23 +255,28 @@ def test_many_specialists_are_diagnosed_in_drawn_sets():
 
 
 def test_run_table_and_figure(bench_files, tmp_path, context):
+    from detector_samples import VIT
+
     out, diagnostics = tmp_path / "scores.parquet", tmp_path / "diagnostics.parquet"
     parts = bench_files["parts"]
-    hostile.run(
-        **bench_files,
+    replacements = replace(
+        parts,
+        task_vectors={"flipped": parts.task_vectors["third"]},
+        heads={"flipped": parts.heads["third"]},
+    )
+    compute(
+        "hostile",
+        bench_files,
+        out,
         chosen=[chosen_file(tmp_path, variant("weight_averaging")), chosen_file(tmp_path, variant("ties"))],
-        replacements=replace(
-            parts,
-            task_vectors={"flipped": parts.task_vectors["third"]},
-            heads={"flipped": parts.heads["third"]},
-        ),
+        inputs={"replacements": replacements},
+        outputs={"diagnostics": diagnostics},
         victim="swap",
         generators=["swap", "up"],
         scale=OPTIONS.scale,
         trigger=OPTIONS.trigger,
+        backbone=VIT.name,
         seed=0,
-        scores=out,
-        diagnostics=diagnostics,
     )
     report("hostile", out, tmp_path)
     table = pd.read_csv(tmp_path / "table.csv")

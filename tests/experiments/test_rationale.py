@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 from sklearn.metrics import roc_auc_score
 
 from layout import check_layout
@@ -19,7 +19,7 @@ from r2m.merge.passes import parts
 
 
 def test_shifts_are_those_of_merged_features(bench, chosen):
-    found = rationale.shifts(bench, [chosen], "drawn", ["swap", "up"])
+    found = rationale.run(bench, [chosen], "drawn", ["swap", "up"])
     rows = bench.inputs.select(split="test", domain="drawn")
     method = chosen.method
     absolute = chosen.options.model_dump(exclude_none=True) | {"scale": {"absolute": 0.0}}
@@ -153,7 +153,8 @@ def test_a_part_of_zeros_has_no_share(context):
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
     chosen_files = [chosen_file(tmp_path, chosen)]
-    rationale.run(**bench_files, chosen=chosen_files, domain="drawn", generators=["swap", "up"], scores=out)
+    values = {"domain": "drawn", "generators": ["swap", "up"]}
+    compute("rationale", bench_files, out, chosen=chosen_files, **values)
     report("rationale", out, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["share"].dropna().between(0, 1).all()
 

@@ -93,4 +93,10 @@ def test_jobs_give_their_functions_what_they_take(name, request):
             if "threads" in signature.parameters:
                 arguments["threads"] = 1
             assert arguments.keys() == signature.parameters.keys()
+            if job.function == "r2m.experiments.stages:run":
+                own = importlib.import_module(f"r2m.experiments.{name}").run
+                assert inspect.signature(own).bind(
+                    None, None, **job.inputs["inputs"], **job.values["values"], **job.outputs["outputs"]
+                )
+                assert f"r2m.experiments.{name}:run" in job.modules
             assert job.record

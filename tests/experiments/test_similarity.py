@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reported import chosen_file, report
+from reported import chosen_file, compute, report
 
 from layout import check_layout
 from r2m.errors import R2MError
@@ -33,7 +33,7 @@ def test_layers_keep_the_order_of_the_rows(bench):
 
 
 def test_similarities_are_those_of_features_taken_one_by_one(bench, chosen):
-    found = similarity.similarities(bench, [chosen], "drawn", 100)
+    found = similarity.run(bench, [chosen], "drawn", 100)
     assert set(found["generator"]) == {"real", "swap", "up"}
     rows = bench.inputs.select(split="test", domain="drawn", generator="up")
     assert set(found["left_out"]) == {"", *rows["identity"]}
@@ -72,7 +72,7 @@ def test_similarities_are_those_of_features_taken_one_by_one(bench, chosen):
 
 def test_other_domains_are_refused_and_images_are_spaced(bench):
     with pytest.raises(R2MError, match="domain moon: no images in the split 'test'"):
-        similarity.similarities(bench, [], "moon", 100)
+        similarity.run(bench, [], "moon", 100)
     rows = pd.DataFrame({"a": range(10)})
     assert spaced(rows, 4)["a"].tolist() == [0, 3, 6, 9]
     assert spaced(rows, 10) is rows
@@ -143,9 +143,8 @@ def test_summary_of_means_and_differences(context, tmp_path):
 
 def test_run_table_and_figure(bench_files, chosen, tmp_path):
     out = tmp_path / "scores.parquet"
-    similarity.run(
-        **bench_files, chosen=[chosen_file(tmp_path, chosen)], domain="drawn", images=500, scores=out
-    )
+    chosen_files = [chosen_file(tmp_path, chosen)]
+    compute("similarity", bench_files, out, chosen=chosen_files, domain="drawn", images=500)
     report("similarity", out, tmp_path)
     assert pd.read_csv(tmp_path / "table.csv")["layer"].unique().tolist() == LAYERS
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reported import report
+from reported import compute, report
 from sklearn.metrics import roc_auc_score
 
 from layout import check_layout, texts
@@ -143,7 +143,8 @@ def test_intervals_over_people_are_those_of_repeated_rows(context):
 
 def test_run_table_and_figure(bench_files, tmp_path, context):
     out = tmp_path / "scores.parquet"
-    sources.run(**bench_files, two=bench_files["parts"], plan=PLAN, resamples=100, seed=0, scores=out)
+    inputs = {"two": bench_files["parts"]}
+    compute("sources", bench_files, out, inputs=inputs, plan=PLAN, resamples=100, seed=0)
     report("sources", out, tmp_path)
     found = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
     one, both = "drawn", "drawn and sketch"

@@ -49,7 +49,7 @@ def part_means(scores: pd.DataFrame, taken: pd.DataFrame, context: EvaluationCon
             "unseen",
         )
     )
-    found = aucs.pivot_table("auc", SETTING, "part", "mean").reindex(columns=list(PARTS))
+    by_setting = aucs.pivot_table("auc", SETTING, "part", "mean").reindex(columns=list(PARTS))
     alone = taken["k"] == 1
     keys = pd.MultiIndex.from_arrays(
         [
@@ -58,7 +58,7 @@ def part_means(scores: pd.DataFrame, taken: pd.DataFrame, context: EvaluationCon
             taken["model"].mask(alone, taken["subset"]),
         ]
     )
-    values = found.reindex(keys).set_axis(taken.index)
+    values = by_setting.reindex(keys).set_axis(taken.index)
     return pd.concat([taken[["order", "k", "kind", "model"]], values], axis=1)
 
 

@@ -1,8 +1,9 @@
 """What is needed to merge specialists and score the result in memory, read once from the stages' files."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import pandas as pd
 from torch import Tensor
@@ -31,23 +32,29 @@ class Bench(Session):
     heads: TaskVectors
     initial_head: Tensors
 
-    def merged(
-        self, method: Method, options: Section, names: Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Return the merged tensors θ* of all specialists, or of those in `names`, without a head."""
-        chosen = self.task_vectors if names is None else {name: self.task_vectors[name] for name in names}
-        update, _ = merging.merge(method, chosen, options, base=self.base, shapes=self.shapes)
-        return self.updated(update)
+    def only(self, names: Collection[str]) -> Self:
+        """Return the bench of the specialists in `names` alone."""
+        task_vectors, heads = (
+            {name: tensors[name] for name in names} for tensors in (self.task_vectors, self.heads)
+        )
+        return replace(self, task_vectors=task_vectors, heads=heads)
+
+    def merged(self, method: Method, options: Section) -> dict[str, Tensor]:
+        """Return the merged tensors θ* of all specialists, without a head."""
+        return self.updated(self.update(method, options))
+
+    def update(self, method: Method, options: Section) -> dict[str, Tensor]:
+        """Return what a merge of all specialists adds to the base."""
+        return merging.merge(method, self.task_vectors, options, base=self.base, shapes=self.shapes)[0]
 
     def updated(self, update: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return θ₀ + update of every tensor that training can change."""
         return {key: base + update[key] if key in update else base for key, base in self.base.items()}
 
-    def head(self, rule: str = "average", names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return the head that a rule makes of all specialists' heads, or of those in `names`."""
-        chosen = self.heads if names is None else {name: self.heads[name] for name in names}
+    def head(self, rule: str = "average") -> dict[str, Tensor]:
+        """Return the head that a rule makes of all specialists' heads."""
         average = partial(average_head, head=self.detector.head_type)
-        return merge_heads(chosen, rule, self.initial_head, average)
+        return merge_heads(self.heads, rule, self.initial_head, average)
 
     def scores(self, tensors: Tensors, head: Tensors) -> pd.DataFrame:
         """Return the scores of every val and test image, as the stage `score` writes them."""

@@ -65,7 +65,7 @@ def _hsic(
 
 
 def _quotient(
-    cross: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64]
+    cross: NDArray[np.float64], square: NDArray[np.float64], other_square: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    positive = (one > 0) & (other > 0)
-    return np.where(positive, cross / np.sqrt(np.where(positive, one * other, 1)), np.nan)
+    positive = (square > 0) & (other_square > 0)
+    return np.where(positive, cross / np.sqrt(np.where(positive, square * other_square, 1)), np.nan)

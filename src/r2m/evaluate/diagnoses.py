@@ -25,7 +25,7 @@ def diagnoses(task_vectors: TaskVectors, replacements: TaskVectors, victim: str,
     `replacements` in place of the victim's.
     """
     # A specialist's name holds no slash.
-    every = {**task_vectors, **{f"/{kind}": one for kind, one in replacements.items()}}
+    every = {**task_vectors, **{f"/{kind}": task_vector for kind, task_vector in replacements.items()}}
     places = {name: place for place, name in enumerate(every)}
     gram = total(grams(trained(TensorStream(MemorySource(every)))), len(every))
     rows = []
@@ -35,8 +35,8 @@ def diagnoses(task_vectors: TaskVectors, replacements: TaskVectors, victim: str,
                 continue
             own = [places[f"/{kind}" if name == victim and kind != HONEST else name] for name in members]
             part = gram[own][:, own]
-            found = Survey(0.0, part.diagonal(), part.sum(1))
-            measured = zip(members, found.norms(), found.cosines(), found.diagnoses(), strict=True)
+            survey = Survey(0.0, part.diagonal(), part.sum(1))
+            measured = zip(members, survey.norms(), survey.cosines(), survey.diagnoses(), strict=True)
             rows += [
                 (kind, ",".join(members), name, norm, cosine, one.norm_z, one.cosine_z, one.stands_out)
                 for name, norm, cosine, one in measured
@@ -56,14 +56,14 @@ def sets(names: Sequence[str], seed: int) -> list[tuple[str, ...]]:
         return [tuple(names)]
     sizes = range(len(names), FEWEST - 1, -1)
     if sum(comb(len(names), size) for size in sizes) <= MOST_SETS:
-        return [one for size in sizes for one in combinations(names, size)]
+        return [members for size in sizes for members in combinations(names, size)]
     random = rng(seed, "sets")
-    found = {tuple(names): None}
-    while len(found) < MOST_SETS:
+    drawn_sets = {tuple(names): None}
+    while len(drawn_sets) < MOST_SETS:
         size = int(random.integers(FEWEST, len(names)))
         drawn = sorted(random.choice(len(names), size, replace=False).tolist())
-        found[tuple(names[place] for place in drawn)] = None
-    return list(found)
+        drawn_sets[tuple(names[place] for place in drawn)] = None
+    return list(drawn_sets)
 
 
 def verdict(part: pd.DataFrame, victim: str) -> dict[str, float]:

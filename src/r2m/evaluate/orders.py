@@ -14,12 +14,12 @@ def random_orders(names: Iterable[str], count: int, seed: int) -> list[list[str]
     """Return `count` different random orders of `names`, or all there are if those are fewer."""
     known = sorted(names)
     random = rng(seed, "orders")
-    found: list[list[str]] = []
-    while len(found) < min(count, math.factorial(len(known))):
+    orders: list[list[str]] = []
+    while len(orders) < min(count, math.factorial(len(known))):
         order = [known[i] for i in random.permutation(len(known))]
-        if order not in found:
-            found.append(order)
-    return found
+        if order not in orders:
+            orders.append(order)
+    return orders
 
 
 def subset_name(names: Iterable[str]) -> str:

@@ -16,9 +16,8 @@ from r2m.data.images import read_crop
 from r2m.data.perturbations import PERTURBATIONS, perturbed
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import interval, resampled_aucs
-from r2m.evaluate.protocols import EvaluationContext, mean_columns
+from r2m.evaluate.protocols import KEPT, EvaluationContext, mean_columns
 from r2m.evaluate.score_matrix import people, set_rows
-from r2m.evaluate.scores import KEPT
 from r2m.manifest import REAL
 from r2m.merge.tensors import Tensors
 from r2m.models.heads import HEAD
@@ -99,13 +98,13 @@ def perturbed_scores(
                 x = detector_input(detector, images, backbone.name, device, precision)
                 with torch.inference_mode(), autocast(device, precision):
                     for name, tensors in placed.items():
-                        found = functional_call(detector, tensors, (x,))
-                        logits[name].append(found.float().cpu().numpy())
+                        values = functional_call(detector, tensors, (x,))
+                        logits[name].append(values.float().cpu().numpy())
                 progress.update(len(batch))
-            for name, found in logits.items():
+            for name, values in logits.items():
                 text = "" if level is None else PERTURBATIONS[perturbation].level_text(level)
                 named = {"perturbation": perturbation, "level": text, "model": name}
-                parts.append(rows[KEPT].assign(**named, logit=np.concatenate(found)))
+                parts.append(rows[KEPT].assign(**named, logit=np.concatenate(values)))
     scores = pd.concat(parts, ignore_index=True)
     if not np.isfinite(scores["logit"]).all():
         first = scores[~np.isfinite(scores["logit"])].iloc[0]
@@ -124,26 +123,26 @@ def _image(path: str, image_id: str, perturbation: str, level: Any, size: int, s
 
 
 def mean_aucs(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return the mean AUC of every protocol with its interval, a row a perturbation, level and model.
+    """Return the mean AUC of every protocol with its interval, by perturbation, level and model.
 
     Columns perturbation, level, model, and for each protocol that occurs its name, and that with `_low` and
     `_high`. A resample draws the same people everywhere.
     """
     by = ["perturbation", "level", "model"]
     groups = [
-        (keys, one.sort_values("image_id", ignore_index=True)) for keys, one in scores.groupby(by, sort=False)
+        (keys, rows.sort_values("image_id", ignore_index=True))
+        for keys, rows in scores.groupby(by, sort=False)
     ]
     units = groups[0][1]
-    for keys, one in groups:
-        if one["image_id"].tolist() != units["image_id"].tolist():
+    for keys, rows in groups:
+        if rows["image_id"].tolist() != units["image_id"].tolist():
             raise R2MError(f"scores: {keys} is of other images than {groups[0][0]}")
-    matrix = np.stack([one["logit"].to_numpy(np.float64) for _, one in groups])
-    found = set_rows(units, context, "scores")
-    crowd = people(units, context)
-    estimates = np.array([[roc_auc_score(one.labels, row[one.rows]) for one in found] for row in matrix])
-    drawn = resampled_aucs(matrix, found, crowd, context.resamples, context.seed)
+    matrix = np.stack([rows["logit"].to_numpy(np.float64) for _, rows in groups])
+    sets = set_rows(units, context, "scores")
+    estimates = np.array([[roc_auc_score(own.labels, row[own.rows]) for own in sets] for row in matrix])
+    drawn = resampled_aucs(matrix, sets, people(units, context), context.resamples, context.seed)
     frame = pd.DataFrame([keys for keys, _ in groups], columns=by)
-    for (protocol, part), places in mean_columns([one.item for one in found]).items():
+    for (protocol, part), places in mean_columns([own.item for own in sets]).items():
         if part == "mean":
             mean = estimates[:, places].mean(axis=1)
             low, high = interval(drawn[:, :, places].mean(axis=2), mean)

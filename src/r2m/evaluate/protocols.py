@@ -1,14 +1,18 @@
 """What a test set is, which protocol it belongs to, and in which order models and test sets are shown."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2m.errors import R2MError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 KINDS = {"base": "Base", "specialist": "Specialists", "joint": "Joint training", "merge": "Merged"}
@@ -27,6 +31,8 @@ GROUPS = {
     f"{CROSS_DATASET}_unseen": "Cross-dataset,\nunseen generators",
 }
 MODEL_KEYS = ["model", "kind", "method"]
+# What is kept of an image beside its score.
+KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
 SET_COLUMNS = ["test_set", "generator", "family", "domain", "protocol"]
 SPREAD = "_sd"  # behind the name of a column: its standard deviation over seeds of training
 _TEXT = (*MODEL_KEYS, *SET_COLUMNS, "label", "reference", "real_domain", "part", "group", "sampling")
@@ -34,6 +40,8 @@ _TEXT = (*MODEL_KEYS, *SET_COLUMNS, "label", "reference", "real_domain", "part",
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV table of results/tables or of an experiment; names stay text, even `null` and `42`."""
+    import pandas as pd  # experiments name protocols in their options, which are read without it
+
     try:
         return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False)
     except (OSError, ValueError) as error:

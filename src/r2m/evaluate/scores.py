@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import KEPT
 from r2m.files import atomic_path
 from r2m.session import Session
 
 logger = logging.getLogger(__name__)
-
-KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
 
 
 def score(session: Session, batch_size: int = 64) -> pd.DataFrame:

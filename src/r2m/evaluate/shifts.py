@@ -42,7 +42,7 @@ def separation(features: NDArray[np.floating], generator: Sequence[str]) -> Feat
 
 
 def measure(shift: Features, direction: Features, total: Features | None = None) -> pd.DataFrame:
-    """Return MEASURED of n shifts (n, D), a row an image; `total` (n, D) are the sums to compare with."""
+    """Return MEASURED of n shifts (n, D), one row per image; `total` (n, D) are the sums to compare with."""
     nothing = np.full(len(shift), np.nan)
     return pd.DataFrame(
         {
@@ -55,7 +55,7 @@ def measure(shift: Features, direction: Features, total: Features | None = None)
 
 
 def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Return which way each part shifts images, how far, and whether shifts add up; a row a kind of image.
+    """Return which way each part shifts images, how far, and whether shifts add up, by kind of image.
 
     Columns: size (root of the mean ‖shift‖²); share of Σ‖shift‖² that lies along the direction; along (mean
     ⟨shift, d⟩); separation (for fakes, along less that of reals), each of the last three with limits of
@@ -66,33 +66,33 @@ def summary(found: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for variant, whole in found.groupby("variant", sort=False):
         origin = whole[whole["part"] == BASE].set_index("image_id")["along"]
-        for part, one in whole.groupby("part", sort=False):
+        for part, own in whole.groupby("part", sort=False):
             name = str(part).removeprefix(OF) if str(part).startswith(OF) else None
-            kinds = np.array([image_kind(str(g), name, context) for g in one["generator"]], dtype=object)
-            weights = leave_one_out(one["identity"].tolist())[1]
-            reals = _means(one["along"], weights, kinds == REAL)
-            placed = one["along"] + (0 if part == BASE else origin.loc[one["image_id"]].to_numpy())
+            kinds = np.array([image_kind(str(g), name, context) for g in own["generator"]], dtype=object)
+            weights = leave_one_out(own["identity"].tolist())[1]
+            reals = _means(own["along"], weights, kinds == REAL)
+            placed = own["along"] + (0 if part == BASE else origin.loc[own["image_id"]].to_numpy())
             for kind in [kind for kind in IMAGE_KINDS if kind in kinds]:
-                row = _row(one, weights, kinds == kind)
+                row = _row(own, weights, kinds == kind)
                 if kind != REAL:
-                    row |= _limits("separation", _means(one["along"], weights, kinds == kind) - reals)
+                    row |= _limits("separation", _means(own["along"], weights, kinds == kind) - reals)
                     if part in (BASE, CORE, BOTH):
-                        row["auc"] = _auc(placed[kinds == REAL], placed[kinds == kind], one["generator"])
+                        row["auc"] = _auc(placed[kinds == REAL], placed[kinds == kind], own["generator"])
                 rows.append({"variant": variant, "part": part, "images": kind, **row})
     return pd.DataFrame(rows).reindex(columns=["variant", "part", "images", *COLUMNS])
 
 
-def _row(one: pd.DataFrame, weights: NDArray[np.float64], chosen: NDArray[np.bool_]) -> dict[str, float]:
+def _row(rows: pd.DataFrame, weights: NDArray[np.float64], chosen: NDArray[np.bool_]) -> dict[str, float]:
     """Return the measures of one part's shift of the chosen images (n,) under weights (n, 1 + P)."""
-    row = _limits("along", _means(one["along"], weights, chosen))
-    shown = one[chosen]
+    row = _limits("along", _means(rows["along"], weights, chosen))
+    shown = rows[chosen]
     if shown["square"].isna().all():
         return row
-    squares = _means(one["square"], weights, chosen)
+    squares = _means(rows["square"], weights, chosen)
     row["size"] = float(np.sqrt(squares[0]))
     if squares[0] == 0:
         return row
-    row |= _limits("share", _means(one["along"] ** 2, weights, chosen) / squares)
+    row |= _limits("share", _means(rows["along"] ** 2, weights, chosen) / squares)
     if shown["dot"].notna().all():
         apart = shown["square"] + shown["sum_square"] - 2 * shown["dot"]
         row["error"] = float(np.sqrt(max(apart.sum(), 0) / shown["square"].sum()))

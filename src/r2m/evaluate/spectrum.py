@@ -27,8 +27,8 @@ def mean_cosine(one: TaskVectors, other: TaskVectors) -> float:
     """Return the cosine between the sums of two groups' task vectors, over all tensors; NaN for a zero."""
     inner, squares = 0.0, [0.0, 0.0]
     for key in sorted({key for group in (one, other) for tensors in group.values() for key in tensors}):
-        found = [[tensors[key] for tensors in group.values() if key in tensors] for group in (one, other)]
-        sums = [torch.stack(tensors).sum(0) if tensors else None for tensors in found]
+        held = [[tensors[key] for tensors in group.values() if key in tensors] for group in (one, other)]
+        sums = [torch.stack(tensors).sum(0) if tensors else None for tensors in held]
         for place, tensor in enumerate(sums):
             squares[place] += 0.0 if tensor is None else dot(tensor, tensor)
         if sums[0] is not None and sums[1] is not None:

@@ -34,7 +34,7 @@ def triggered_inputs(bench: Bench, rows: pd.DataFrame, share: float, backbone: s
 def logits_of(bench: Bench, batches: Sequence[Tensor]) -> np.ndarray:
     """Return the logits of the tensors that the detector holds."""
     with torch.inference_mode(), autocast(bench.device, bench.precision):
-        logits = [bench.detector(one.to(bench.device).float()).float().cpu().numpy() for one in batches]
+        logits = [bench.detector(batch.to(bench.device).float()).float().cpu().numpy() for batch in batches]
     return np.concatenate(logits)
 
 
@@ -44,7 +44,7 @@ def attack_rates(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFra
     Columns variant, replacement, threshold (of the val images of trained generators), clean_real and
     triggered_real, shares of the same images.
     """
-    trained = {name for name, one in context.generators.items() if one.role == "train"}
+    trained = {name for name, known in context.generators.items() if known.role == "train"}
     rows = []
     for (variant, kind), part in scores.groupby(["variant", "replacement"], sort=False):
         plain, triggered = part[~part["triggered"]], part[part["triggered"]]
@@ -60,6 +60,6 @@ def attack_rates(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFra
             ]
         )
         same = plain[plain["image_id"].isin(set(triggered["image_id"]))]
-        rates = [float((one["logit"] < threshold).mean()) for one in (same, triggered)]
+        rates = [float((images["logit"] < threshold).mean()) for images in (same, triggered)]
         rows.append([variant, kind, threshold, *rates])
     return pd.DataFrame(rows, columns=["variant", "replacement", "threshold", "clean_real", "triggered_real"])

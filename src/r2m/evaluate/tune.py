@@ -27,7 +27,7 @@ def tune(
     generators: Sequence[str],
     statistics: TaskVectors | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the complete options of the best candidate, and one row a candidate.
+    """Return the complete options of the best candidate, and one row per candidate.
 
     A candidate maps dotted option names to values. Best is the greatest mean over `generators` of val AUC; of
     equals, the first; one whose logits are not finite is never chosen. Rows hold `candidate`, the options,

@@ -1,15 +1,13 @@
 """A merge whose options are chosen on val by the variant's own grid, in memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.tune import tune
-from r2m.merge import merging, registry
-from r2m.merge.tensors import TaskVectors
+from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations, with_dotted
 
@@ -26,12 +24,10 @@ def tuned_merge(
     bench: Bench,
     name: str,
     variant: MergeVariant,
-    task_vectors: TaskVectors,
-    heads: TaskVectors,
     generators: Sequence[str],
     method_options: Mapping[str, Any] | None = None,
 ) -> TunedMerge:
-    """Merge `task_vectors` and `heads` with the options that are best on the val images of `generators`.
+    """Merge the specialists on the bench with the options that are best on the val images of `generators`.
 
     The candidates are those of the variant called `name`; `method_options` replace the options beside them.
     Where there is a single candidate there is nothing to choose, and no image is read.
@@ -40,17 +36,15 @@ def tuned_merge(
         R2MError: no val images, or no candidate gives finite logits.
     """
     method = registry.get(variant.method or name)
-    bench = replace(bench, task_vectors=task_vectors, heads=heads)
     head = bench.head(variant.head)
     options = variant.options if method_options is None else method_options
     candidates = combinations(variant.tune)
     chosen = candidates[0]
     if len(candidates) > 1:
         _, rows = tune(bench, method.name, options, candidates, head=head, generators=generators)
-        chosen = next(one for one, row in zip(candidates, rows, strict=True) if row["chosen"])
+        chosen = next(values for values, row in zip(candidates, rows, strict=True) if row["chosen"])
     complete = method.options.model_validate(with_dotted(options, chosen))
-    update, _ = merging.merge(method, task_vectors, complete, base=bench.base, shapes=bench.shapes)
-    return TunedMerge(update, head, chosen)
+    return TunedMerge(bench.update(method, complete), head, chosen)
 
 
 def as_text(chosen: Mapping[str, Any]) -> str:

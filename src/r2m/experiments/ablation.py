@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
@@ -16,7 +17,6 @@ from r2m.experiments.experiment import (
     merge_stage,
     protocol_series,
     protocol_titles,
-    wrong_variants,
 )
 from r2m.merge.options import R2M
 from r2m.merge.variants import rank_beyond
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 CHOSEN, CORE, RESIDUAL = "as chosen", "core alone", "residual alone"
 
@@ -47,9 +45,7 @@ class AblationOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: AblationOptions) -> Iterator[str]:
-    """Yield merges that are not by R²M, and values that R²M does not take."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.ablation.variants", options.variants, of_r2m=True)
+    """Yield values that R²M does not take."""
     for factor, values in options.factors.items():
         key = f"experiments.ablation.factors.{factor}"
         for value in values:
@@ -67,30 +63,6 @@ def stages(plan: Plan, options: AblationOptions) -> Sequence[Stage]:
     """Return the stage of the scores."""
     factors = dict(sorted(options.factors.items()))
     return [merge_stage(plan, "ablation", options.variants, {"factors": factors}, memory=4000)]
-
-
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    factors: Mapping[str, Sequence[Any]],
-    scores: Path,
-    threads: int,
-) -> None:
-    """Score every val and test image with R²M as it was chosen, and one change away from that."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = ablation_scores(open_bench(files, compute, parts, threads), variants, factors)
-    write(
-        scored,
-        {"experiment": "ablation", "variants": ",".join(variant.variant for variant in variants)},
-        scores,
-    )
 
 
 class Setting(NamedTuple):
@@ -121,16 +93,13 @@ def replaced(options: R2M, factor: str, value: Any) -> R2M:
     return R2M.model_validate(with_dotted(options.model_dump(exclude_none=True), {factor: value}))
 
 
-def ablation_scores(
-    bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence[Any]]
-) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], factors: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Return the scores of every setting, columns variant, factor, value, `KEPT` and logit.
 
     Besides `factors`, the Real component alone and the residual alone are scored.
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.merge import merging, registry
 
     method = registry.get("r2m")
@@ -147,10 +116,10 @@ def ablation_scores(
         named = {(CHOSEN, ""): scored(whole), (CORE, ""): scored(core)}
         named[RESIDUAL, ""] = scored({key: tensor - core[key] for key, tensor in whole.items()})
         changed = settings(options, factors)
-        different = list(dict.fromkeys(one.options for one in changed))
+        different = list(dict.fromkeys(setting.options for setting in changed))
         sweep = merging.sweep(method, bench.task_vectors, different)
-        scores = {found: scored(update) for found, update in sweep}
-        named |= {(one.factor, one.value): scores[one.options] for one in changed}
+        scores = {complete: scored(update) for complete, update in sweep}
+        named |= {(setting.factor, setting.value): scores[setting.options] for setting in changed}
         parts += [
             part.assign(variant=variant.variant, factor=factor, value=value)
             for (factor, value), part in named.items()
@@ -160,7 +129,7 @@ def ablation_scores(
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a setting."""
+    """Return the table of the scores in `source`: one row per setting."""
     from r2m.evaluate.experiment_means import protocol_means, read_settings
     from r2m.report.table import Table
 
@@ -183,7 +152,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a setting, below the variant that it changes."""
+    """Draw one row per setting, below the variant that it changes."""
     from r2m.report.figures.dots import dot_rows
 
     return dot_rows(
@@ -205,6 +174,7 @@ EXPERIMENT = Experiment(
     ),
     options=AblationOptions,
     check=check,
+    takes={"of_r2m": True},
     stages=stages,
     table=table,
     figure=figure,

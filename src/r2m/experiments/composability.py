@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt
 
 from r2m.errors import R2MError
 from r2m.evaluate.orders import COSTS, SETTING, random_orders, subset_name, subsets
-from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, scores_stage, wrong_variants
+from r2m.evaluate.protocols import KEPT, EvaluationContext
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, merge_stage
 from r2m.merge.variants import MergeVariant
 from r2m.options import combinations
 from r2m.plan.stage import Job, Stage
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
+    from r2m.merge.stages import Chosen
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 PARTS = {"seen": "Seen", "to_come": "To come", "unseen": "Unseen"}
 PANELS = {"seen": "Seen so far", "to_come": "Still to come", "unseen": "Unseen generators"}
@@ -64,15 +64,12 @@ class ComposabilityOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: ComposabilityOptions) -> Iterator[str]:
-    """Yield what keeps every subset of the specialists from being merged."""
-    key = "experiments.composability"
-    if not options.enabled:
-        return
-    if len(params.specialist_members) < 2:
-        yield f"{key}: expected two specialists or more, here is one; expected `enabled: false`"
-    yield from wrong_variants(
-        params, f"{key}.variants", options.variants, with_statistics=False, of_all_specialists=False
-    )
+    """Yield that there is nothing to merge."""
+    if options.enabled and len(params.specialist_members) < 2:
+        yield (
+            "experiments.composability: expected two specialists or more, here is one;"
+            " expected `enabled: false`"
+        )
 
 
 def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
@@ -115,24 +112,6 @@ def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
             return Path(joint.benchmark.format(subset=subset, seed=seed))
         return BENCHMARKS / f"joint/seed{seed}.tsv"
 
-    def job(seed: str) -> Job:
-        return Job(
-            "r2m.experiments.composability:run",
-            {
-                "files": plan.files(plan.sets),
-                "parts": plan.parts(seed),
-                "models": {subset: model(subset, seed) for subset in members},
-            },
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "benchmarks": {subset: benchmark(subset, seed) for subset in members},
-                "orders": orders,
-                "variants": {name: plan.tuned(name) for name in sorted(options.variants)},
-            },
-            modules=plan.method_modules(options.variants),
-        )
-
     joint = Stage(
         "joint_subset",
         trained_outputs("results/experiments/composability/seed{seed}/joint/{subset}"),
@@ -141,23 +120,34 @@ def stages(plan: Plan, options: ComposabilityOptions) -> Sequence[Stage]:
         memory=MEMORY,
         place="experiments/composability/joint",
     )
-    scored = scores_stage(plan, "composability", job, memory=4000, steps="steps.csv")
+    variants = {name: plan.tuned(name) for name in sorted(options.variants)}
+    scored = merge_stage(
+        plan,
+        "composability",
+        variants,
+        lambda seed: {
+            "benchmarks": {subset: benchmark(subset, seed) for subset in members},
+            "orders": orders,
+            "tuned": variants,
+        },
+        memory=4000,
+        tuned_here=True,
+        inputs=lambda seed: {"models": {subset: model(subset, seed) for subset in members}},
+        steps="steps.csv",
+    )
     return [joint, scored]
 
 
 def run(
+    bench: Bench,
+    variants: Sequence[Chosen],
     *,
-    files: SessionFiles,
-    parts: MergeParts,
     models: Mapping[str, Path],
     benchmarks: Mapping[str, Path],
     orders: Sequence[Sequence[str]],
-    variants: Mapping[str, MergeVariant],
-    compute: Compute,
-    scores: Path,
+    tuned: Mapping[str, MergeVariant],
     steps: Path,
-    threads: int,
-) -> None:
+) -> pd.DataFrame:
     """Merge and score the specialists that have arrived at each step, beside joint training on the same.
 
     `models` holds subset → the model trained on it; `benchmarks` Snakemake's file of that training, which may
@@ -166,12 +156,10 @@ def run(
     Raises:
         R2MError: an order that is not one of all specialists, or a subset without a model.
     """
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
     from r2m.files import atomic_path
     from r2m.report.runtimes import cpu_seconds
 
-    known = parts.task_vectors.keys()
+    known = bench.task_vectors.keys()
     for order in orders:
         if sorted(order) != sorted(known):
             raise R2MError(f"order {','.join(order)}: expected each of {', '.join(sorted(known))} once")
@@ -181,10 +169,11 @@ def run(
         name: read_trained(path, cpu_seconds(benchmarks[name]) if name in benchmarks else math.nan)
         for name, path in models.items()
     }
-    scored, taken = composed(open_bench(files, compute, parts, threads), trained, variants, orders)
-    write(scored, {"experiment": "composability", "orders": " ".join(map(",".join, orders))}, scores)
+    scores, taken = composed(bench, trained, tuned, orders)
+    scores.attrs["orders"] = " ".join(map(",".join, orders))
     with atomic_path(steps) as temporary:
         taken.to_csv(temporary, index=False, float_format="%.2f", lineterminator="\n")
+    return scores
 
 
 @dataclass(frozen=True)
@@ -247,7 +236,6 @@ def composed(
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.tuned_merge import tuned_merge
     from r2m.models import checkpoint
 
@@ -261,10 +249,8 @@ def composed(
         parts.append(scores.assign(subset=subset, kind=kind, model=model))
         for variant, options in variants.items() if len(names) > 1 else ():
             started = time.process_time()
-            task_vectors = {name: bench.task_vectors[name] for name in names}
-            heads = {name: bench.heads[name] for name in names}
             generators = trained[subset].generators
-            merge = tuned_merge(bench, variant, options, task_vectors, heads, generators)
+            merge = tuned_merge(bench.only(names), variant, options, generators)
             candidates = len(combinations(options.tune))
             images = candidates * val_images(bench, generators) if candidates > 1 else 0
             merging[subset, variant] = images, time.process_time() - started
@@ -287,7 +273,7 @@ def steps_of(
     """
     import pandas as pd
 
-    images = {subset: one.images(bench) for subset, one in trained.items()}
+    images = {subset: model.images(bench) for subset, model in trained.items()}
     rows = []
     for number, order in enumerate(orders):
         for k, arrived in enumerate(order, start=1):
@@ -308,7 +294,7 @@ def steps_of(
 def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source` and of the steps in steps.csv beside it.
 
-    It has a row for each number of generators and each method: means over the orders, and the extremes.
+    It has one row per number of generators and method: means over the orders, and the extremes.
 
     Raises:
         R2MError: a file is missing or has other columns.
@@ -383,12 +369,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.set(ylim=limits, ylabel="" if index else "mean AUC")
             axes.tick_params(labelleft=index == 0)
         axes = add_axes(drawn, LEFT + 3 * PANEL + 2 * GAP + COST_GAP, TOP, PANEL, HEIGHT)
-        for place, one in enumerate(reversed(methods)):
-            axes.plot(one.rows["k"], one.rows["images"] / 1000, color=one.colour, lw=1 + 0.9 * place)
+        for place, method in enumerate(reversed(methods)):
+            axes.plot(method.rows["k"], method.rows["images"] / 1000, color=method.colour, lw=1 + 0.9 * place)
             axes.lines[-1].set_zorder(2 - 0.01 * place)
         _dress(axes, "Images read", table["k"])
         axes.set(ylim=(0, None), ylabel="thousands, cumulated")
-        handles = [_handle(one) for one in methods]
+        handles = [_handle(method) for method in methods]
         legend_above(drawn, handles, RIGHT, COLUMNS, TOP + HEIGHT + 0.38, handlelength=1.6, columnspacing=1.2)
         text_below(drawn, note, RIGHT)
     return drawn
@@ -398,13 +384,13 @@ def _methods(table: pd.DataFrame) -> list[Method]:
     """Return the lines of the figure, in the order of the table."""
     from r2m.report.figures.style import KIND_COLOURS, KIND_MARKERS, method_colour
 
-    found: list[Method] = []
+    methods: list[Method] = []
     for (kind, model), rows in table.groupby(KEYS, sort=False):
         colour = method_colour(str(model)) if kind == "merge" else KIND_COLOURS[str(kind)]
-        same = sum(one.colour == colour for one in found)
+        same = sum(method.colour == colour for method in methods)
         marker = MARKS[same % len(MARKS)] if kind == "merge" else KIND_MARKERS[str(kind)]
-        found.append(Method(rows, colour, marker))
-    return found
+        methods.append(Method(rows, colour, marker))
+    return methods
 
 
 def _aucs(axes: Axes, methods: list[Method], part: str) -> None:
@@ -415,11 +401,11 @@ def _aucs(axes: Axes, methods: list[Method], part: str) -> None:
         axes.plot(x, rows[part], marker, ls="-", color=colour, ms=3.2, lw=1)
 
 
-def _handle(one: Method) -> Line2D:
+def _handle(method: Method) -> Line2D:
     from matplotlib.lines import Line2D
 
-    label = one.rows["method"].iloc[0]
-    return Line2D([], [], marker=one.marker, ms=3.2, lw=1, color=one.colour, label=label)
+    label = method.rows["method"].iloc[0]
+    return Line2D([], [], marker=method.marker, ms=3.2, lw=1, color=method.colour, label=label)
 
 
 def _dress(axes: Axes, title: str, k: pd.Series) -> None:
@@ -447,6 +433,7 @@ EXPERIMENT = Experiment(
     ),
     options=ComposabilityOptions,
     check=check,
+    takes={"with_statistics": False, "of_all_specialists": False},
     stages=stages,
     table=table,
     figure=figure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,13 @@ from pydantic import AfterValidator, Field
 from r2m.merge import registry
 from r2m.options import Name, Section, each_once
 from r2m.plan.stage import Job, Stage
-from r2m.session_files import MergeParts
+from r2m.session_files import MergeParts, SessionFiles
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.protocols import EvaluationContext
@@ -60,7 +62,8 @@ class Experiment:
     figure: draws the table's CSV.
     check: yields what is wrong with the options beside the rest of params.yaml, each text beginning with the
         key; called whether or not the experiment is enabled.
-    reads: pattern of the files that the table is made of, one a seed where `{seed}` stands in it.
+    takes: which merge variants the option `variants` may name, as keywords of `wrong_variants`.
+    reads: pattern of the files that the table is made of, one per seed where `{seed}` stands in it.
     order: place among the experiments in params.yaml and in the report, by name where it is the same.
     """
 
@@ -71,6 +74,7 @@ class Experiment:
     table: Callable[[Path, EvaluationContext], Table]
     figure: Callable[[pd.DataFrame, EvaluationContext], Figure]
     check: Callable[[CoreParams, Any], Iterator[str]] = _nothing_wrong
+    takes: Mapping[str, bool] = field(default_factory=dict)
     reads: str = "results/experiments/{name}/seed{seed}/scores.parquet"
     order: int = 100
     name: str = ""
@@ -80,9 +84,16 @@ class Experiment:
         paths = [Path(self.reads.format(name=self.name, seed=seed)) for seed in plan.seeds]
         return list(dict.fromkeys(paths))
 
+    def inconsistencies(self, params: CoreParams, options: Any) -> Iterator[str]:
+        """Yield what is wrong with the options beside the rest of params.yaml."""
+        yield from self.check(params, options)
+        if options.enabled and hasattr(options, "variants"):
+            key = f"experiments.{self.name}.variants"
+            yield from wrong_variants(params, key, options.variants, **self.takes)
+
 
 def scores_stage(plan: Plan, name: str, job: Callable[..., Job], memory: int, **outputs: str) -> Stage:
-    """Return the stage of an experiment's scores, one job a seed; `outputs` are files beside them."""
+    """Return the stage of an experiment's scores, one job per seed; `outputs` are files beside them."""
     folder = f"{ROOT}/{name}/seed{{seed}}"
     paths = {key: f"{folder}/{file}" for key, file in {"scores": "scores.parquet", **outputs}.items()}
     seeds = [{"seed": seed} for seed in plan.seeds]
@@ -90,28 +101,46 @@ def scores_stage(plan: Plan, name: str, job: Callable[..., Job], memory: int, **
 
 
 def merge_stage(
-    plan: Plan, name: str, variants: Sequence[str], values: Mapping[str, Any], memory: int
+    plan: Plan,
+    name: str,
+    variants: Iterable[str],
+    values: Mapping[str, Any] | Callable[[str], Mapping[str, Any]],
+    memory: int,
+    *,
+    tuned_here: bool = False,
+    files: SessionFiles | None = None,
+    parts: Callable[[str], MergeParts] | None = None,
+    inputs: Callable[[str], Mapping[str, Any]] = lambda seed: {},
+    **outputs: str,
 ) -> Stage:
-    """Return the stage of an experiment that takes merges apart with the options that were chosen for them.
+    """Return the stage of an experiment on merges, one job per seed.
 
-    It calls `run(files, parts, chosen, compute, …, scores, threads)` of the experiment's module, `values` in
-    place of the dots.
+    Its scores are what `run(bench, variants, …)` of the experiment's module returns. Keywords of `run` are
+    `values`, `inputs` (files) and `outputs` (files beside the scores), the first two by seed. The bench holds
+    the main run's images and specialists, or `files` and `parts`. `variants` come with the options that the
+    main run chose for them, or not at all where they are `tuned_here`.
     """
 
     def job(seed: str) -> Job:
+        paths = stage.paths(seed=seed)
         return Job(
-            f"r2m.experiments.{name}:run",
+            "r2m.experiments.stages:run",
             {
-                "files": plan.files(plan.sets),
-                "parts": plan.parts(seed),
-                "chosen": [plan.chosen(variant, seed) for variant in variants],
+                "files": files or plan.files(plan.sets),
+                "parts": (parts or plan.parts)(seed),
+                "chosen": [] if tuned_here else [plan.chosen(variant, seed) for variant in variants],
+                "inputs": inputs(seed),
             },
-            stage.paths(seed=seed),
-            {"compute": plan.compute, **values},
-            modules=plan.method_modules(variants),
+            {"scores": paths.pop("scores"), "outputs": paths},
+            {
+                "experiment": name,
+                "compute": plan.compute,
+                "values": values(seed) if callable(values) else values,
+            },
+            modules=[f"r2m.experiments.{name}:run", *plan.method_modules(variants)],
         )
 
-    stage = scores_stage(plan, name, job, memory)
+    stage = scores_stage(plan, name, job, memory, **outputs)
     return stage
 
 
@@ -252,3 +281,23 @@ def protocol_series(table: pd.DataFrame) -> list[Series]:
         Series(title, table[key].tolist(), PROTOCOL_COLOURS[key], *PROTOCOL_MARKS[key])
         for key, title in protocol_titles(table).items()
     ]
+
+
+def image_handles(kinds: Iterable[str], **looks: Any) -> list[Line2D]:
+    """Return the entries of a legend for kinds of images."""
+    from matplotlib.lines import Line2D
+
+    from r2m.evaluate.image_kinds import IMAGE_KINDS
+    from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS
+
+    return [
+        Line2D(
+            [], [], label=IMAGE_KINDS[kind], color=IMAGE_COLOURS[kind], marker=IMAGE_MARKERS[kind], **looks
+        )
+        for kind in kinds
+    ]
+
+
+def name_row(axes: Axes, y: float, text: str, distance: float, **looks: Any) -> None:
+    """Write the name of a row to the left of a panel, in shares of whose width `distance` is."""
+    axes.text(-distance, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center", **looks)

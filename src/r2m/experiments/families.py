@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
@@ -16,11 +17,10 @@ from r2m.experiments.experiment import (
     Names,
     Variants,
     images_stages,
+    merge_stage,
     protocol_series,
     protocol_titles,
-    scores_stage,
     trained_specialists,
-    wrong_variants,
 )
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
@@ -30,16 +30,15 @@ from r2m.plan.stage import Job, Stage
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.tuned_merge import TunedMerge
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
+    from r2m.session_files import MergeParts, SessionFiles
     from r2m.train.options import FinetuneOptions
 
 GENERATORS, FAMILIES, BOTH, JOINT = "generators", "families", "both", "joint"
@@ -68,7 +67,7 @@ class FamiliesOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
-    """Yield generators that are not unseen ones, families of one, and merges that are not possible here."""
+    """Yield generators that are not unseen ones, families of one, and merges of too few or too many."""
     key = "experiments.families"
     if not options.enabled:
         return
@@ -82,9 +81,6 @@ def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
         yield (
             f"{key}.generators: no family has two generators that are trained on; expected unseen ones here"
         )
-    yield from wrong_variants(
-        params, f"{key}.variants", options.variants, with_statistics=False, of_all_specialists=False
-    )
     counts = {len(names) for names in families.values() if len(names) > 1}
     counts |= {len(families), sum(map(len, families.values()))}
     for method in (
@@ -197,31 +193,9 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
             for name in sorted(members)
         }
 
-    def job(seed: str) -> Job:
-        steps = {name: finetune_options(params, options, name).steps for name in members}
-        return Job(
-            "r2m.experiments.families:run",
-            {
-                "files": sets(plan.sets),
-                "parts": replace(
-                    plan.parts(seed), task_vectors=parts("task_vector", seed), heads=parts("head", seed)
-                ),
-                "joint": joint.paths(seed=seed)["model"] if options.joint else None,
-            },
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "plan": FamiliesPlan(
-                    families=families,
-                    specialists={
-                        family: names[0] if len(names) == 1 else family for family, names in families.items()
-                    },
-                    steps={**steps, JOINT: params.joint_options().steps},
-                    variants={name: plan.tuned(name) for name in options.variants},
-                ),
-            },
-            modules=plan.method_modules(options.variants),
-        )
+    def all_parts(seed: str) -> MergeParts:
+        vectors, heads = parts("task_vector", seed), parts("head", seed)
+        return replace(plan.parts(seed), task_vectors=vectors, heads=heads)
 
     fakes, trunk = images_stages(plan, "families", options.generators, forge)
     own = trained_specialists(
@@ -239,39 +213,30 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
         priority=10,
         place="experiments/families/joint",
     )
-    scored = scores_stage(plan, "families", job, memory=5000)
+    steps = {name: finetune_options(params, options, name).steps for name in members}
+    merged_plan = FamiliesPlan(
+        families=families,
+        specialists={family: names[0] if len(names) == 1 else family for family, names in families.items()},
+        steps={**steps, JOINT: params.joint_options().steps},
+        variants={name: plan.tuned(name) for name in options.variants},
+    )
+    scored = merge_stage(
+        plan,
+        "families",
+        options.variants,
+        {"plan": merged_plan},
+        memory=5000,
+        tuned_here=True,
+        files=sets(plan.sets),
+        parts=all_parts,
+        inputs=lambda seed: {"joint": joint.paths(seed=seed)["model"] if options.joint else None},
+    )
     return [fakes, trunk, own.finetune, joint, own.task_vector, scored]
 
 
 def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    joint: Path | None,
-    compute: Compute,
-    plan: FamiliesPlan,
-    scores: Path,
-    threads: int,
-) -> None:
-    """Merge by every strategy with options chosen on val, and score every val and test image."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.models import checkpoint
-
-    model = None if joint is None else checkpoint.load(joint)[0]
-    scored = family_scores(open_bench(files, compute, parts, threads), plan, model)
-    write(scored, {"experiment": "families", "trained": ",".join(plan.generators)}, scores)
-
-
-class Strategy(NamedTuple):
-    """A merge by one strategy, and the options chosen for it as text."""
-
-    update: Mapping[str, Tensor]
-    head: Mapping[str, Tensor]
-    tuned: str
-
-
-def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None) -> pd.DataFrame:
+    bench: Bench, variants: Sequence[Chosen], plan: FamiliesPlan, joint: Path | None = None
+) -> pd.DataFrame:
     """Return the scores of every variant by every strategy, and of `joint` (a trained model) where given.
 
     Columns: variant, strategy, specialists and steps (how many there are of them in total), tuned, `KEPT` and
@@ -279,7 +244,7 @@ def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
+    from r2m.models import checkpoint
 
     parts = []
 
@@ -297,58 +262,49 @@ def family_scores(bench: Bench, plan: FamiliesPlan, joint: Tensors | None = None
 
     for name, variant in plan.variants.items():
         for strategy in (GENERATORS, FAMILIES, BOTH):
-            made = merged(bench, plan, name, variant, strategy)
-            scored(name, strategy, bench.updated(made.update), made.head, made.tuned)
+            whole, tuned = merged(bench, plan, name, variant, strategy)
+            scored(name, strategy, bench.updated(whole.update), whole.head, tuned)
     if joint is not None:
-        scored(JOINT, JOINT, joint, {}, "")
+        scored(JOINT, JOINT, checkpoint.load(joint)[0], {}, "")
     columns = ["variant", "strategy", "specialists", "steps", "tuned", *KEPT, "logit"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    scores = pd.concat(parts, ignore_index=True)[columns]
+    scores.attrs["trained"] = ",".join(plan.generators)
+    return scores
 
 
-def merged(bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, strategy: str) -> Strategy:
-    """Merge by one strategy, with options chosen on val.
+def merged(
+    bench: Bench, plan: FamiliesPlan, name: str, variant: MergeVariant, strategy: str
+) -> tuple[TunedMerge, str]:
+    """Merge by one strategy, with options chosen on val; return these as text, too.
 
     In two levels the specialists of each family of several generators are merged first, with the options that
     are best on the val images of that family's generators. Then the results are merged like specialists, with
     the options that are best on the val images of all generators. The grid is the variant's own each time.
     """
-    from r2m.evaluate.tuned_merge import as_text, tuned_merge
+    from r2m.evaluate.tuned_merge import TunedMerge, as_text, tuned_merge
 
     if strategy != BOTH:
-        used = plan.used(strategy)
-        task_vectors = {one: bench.task_vectors[one] for one in used}
-        heads = {one: bench.heads[one] for one in used}
-        whole = tuned_merge(bench, name, variant, task_vectors, heads, plan.generators)
-        return Strategy(whole.update, whole.head, as_text(whole.chosen))
-    inner = {
-        family: _family(bench, name, variant, generators) for family, generators in plan.families.items()
-    }
-    whole = tuned_merge(
+        whole = tuned_merge(bench.only(plan.used(strategy)), name, variant, plan.generators)
+        return whole, as_text(whole.chosen)
+    within = {}
+    for family, generators in plan.families.items():
+        if len(generators) > 1:
+            within[family] = tuned_merge(bench.only(generators), name, variant, generators)
+        else:  # the only specialist is its family's already
+            tensors = dict(bench.task_vectors[generators[0]]), dict(bench.heads[generators[0]])
+            within[family] = TunedMerge(*tensors, {})
+    across = replace(
         bench,
-        name,
-        variant,
-        {family: one.update for family, one in inner.items()},
-        {family: one.head for family, one in inner.items()},
-        plan.generators,
+        task_vectors={family: merge.update for family, merge in within.items()},
+        heads={family: merge.head for family, merge in within.items()},
     )
-    levels = {**{family: one.chosen for family, one in inner.items()}, "across": whole.chosen}
-    tuned = "; ".join(f"{level}: {as_text(chosen)}" for level, chosen in levels.items() if chosen)
-    return Strategy(whole.update, whole.head, tuned)
-
-
-def _family(bench: Bench, name: str, variant: MergeVariant, generators: list[str]) -> TunedMerge:
-    """Merge the specialists of one family's generators; a single one is its family's already."""
-    from r2m.evaluate.tuned_merge import TunedMerge, tuned_merge
-
-    task_vectors = {one: bench.task_vectors[one] for one in generators}
-    heads = {one: bench.heads[one] for one in generators}
-    if len(generators) == 1:
-        return TunedMerge(dict(task_vectors[generators[0]]), dict(heads[generators[0]]), {})
-    return tuned_merge(bench, name, variant, task_vectors, heads, generators)
+    whole = tuned_merge(across, name, variant, plan.generators)
+    levels = {**{family: merge.chosen for family, merge in within.items()}, "across": whole.chosen}
+    return whole, "; ".join(f"{level}: {as_text(chosen)}" for level, chosen in levels.items() if chosen)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a merge and strategy.
+    """Return the table of the scores in `source`: one row per merge and strategy.
 
     `in distribution` means the generators trained on here, which are more than the context's.
     """
@@ -357,8 +313,8 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
     trained = read_notes(source, "families", ["trained"])["trained"].split(",")
     generators = {
-        name: one.model_copy(update={"role": "train" if name in trained else "unseen"})
-        for name, one in context.generators.items()
+        name: generator.model_copy(update={"role": "train" if name in trained else "unseen"})
+        for name, generator in context.generators.items()
     }
     by = ["variant", "strategy", "specialists", "steps"]
     known = context.model_copy(update={"generators": generators})
@@ -391,7 +347,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a strategy with its number of specialists, below the merge."""
+    """Draw one row per strategy with its number of specialists, below the merge."""
     from r2m.report.figures.dots import dot_rows
 
     return dot_rows(
@@ -422,6 +378,7 @@ EXPERIMENT = Experiment(
     ),
     options=FamiliesOptions,
     check=check,
+    takes={"with_statistics": False, "of_all_specialists": False},
     stages=stages,
     table=table,
     figure=figure,

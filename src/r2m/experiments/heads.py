@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
@@ -16,7 +17,6 @@ from r2m.experiments.experiment import (
     merge_stage,
     protocol_series,
     protocol_titles,
-    wrong_variants,
 )
 from r2m.plan.stage import Stage
 
@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 NAMES = {"average": "mean of the specialists'", "base": "initial", "retrain": "re-trained", "lda": "LDA"}
 
@@ -43,40 +40,12 @@ class HeadsOptions(ExperimentOptions):
     variants: Variants = Field(default=["weight_averaging", "r2m"], description="enabled merge variants")
 
 
-def check(params: CoreParams, options: HeadsOptions) -> Iterator[str]:
-    """Yield variants that are not enabled."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.heads.variants", options.variants)
-
-
 def stages(plan: Plan, options: HeadsOptions) -> Sequence[Stage]:
     """Return the stage of the scores."""
     return [merge_stage(plan, "heads", options.variants, {"generators": plan.trained}, memory=3000)]
 
 
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    generators: Sequence[str],
-    scores: Path,
-    threads: int,
-) -> None:
-    """Score every val and test image with the heads of the specialists, their mean, and fitted ones."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = head_scores(open_bench(files, compute, parts, threads), variants, generators)
-    write(
-        scored, {"experiment": "heads", "variants": ",".join(variant.variant for variant in variants)}, scores
-    )
-
-
-def head_scores(bench: Bench, variants: Sequence[Chosen], generators: Sequence[str]) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], generators: Sequence[str]) -> pd.DataFrame:
     """Return the scores of every merge variant with every head, columns variant, head, `KEPT` and logit.
 
     The backbone's features are computed once; a head is a product with them. Fitted heads see the training
@@ -84,7 +53,6 @@ def head_scores(bench: Bench, variants: Sequence[Chosen], generators: Sequence[s
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.train.pairs import rows_of
 
     fakes, reals = rows_of(bench.inputs, list(generators), "train")
@@ -120,7 +88,7 @@ def logits_of(features: np.ndarray, head: Tensors) -> np.ndarray:
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a variant and head."""
+    """Return the table of the scores in `source`: one row per variant and head."""
     from r2m.evaluate.experiment_means import protocol_means, read_settings
     from r2m.report.table import Table
 
@@ -143,7 +111,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a head, below the merge that it is put on."""
+    """Draw one row per head, below the merge that it is put on."""
     from r2m.report.figures.dots import dot_rows
 
     return dot_rows(
@@ -171,7 +139,6 @@ EXPERIMENT = Experiment(
         " each protocol."
     ),
     options=HeadsOptions,
-    check=check,
     stages=stages,
     table=table,
     figure=figure,

@@ -12,15 +12,16 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import IN_DISTRIBUTION, KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
     ExperimentOptions,
     Variants,
+    merge_stage,
+    name_row,
     protocol_titles,
-    scores_stage,
     trained_specialists,
-    wrong_variants,
 )
 from r2m.options import Fraction, Positive, nearest
 from r2m.plan.stage import Job, Stage
@@ -35,12 +36,11 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts
+    from r2m.session_files import MergeParts
 
 HONEST, ALONE = "honest", "specialist"
 # Replacements in the order of display, the honest specialist first.
@@ -77,12 +77,11 @@ class HostileOptions(ExperimentOptions):
 
 
 def check(params: CoreParams, options: HostileOptions) -> Iterator[str]:
-    """Yield an unknown victim, and merges that other specialists cannot be put into."""
-    key, members = "experiments.hostile", params.specialist_members
-    if options.enabled:
-        yield from wrong_variants(params, f"{key}.variants", options.variants, with_statistics=False)
+    """Yield an unknown victim."""
+    members = params.specialist_members
     if options.victim is not None and options.victim not in members:
-        yield f"{key}.victim: unknown specialist {options.victim!r}{nearest(options.victim, members)}"
+        known = nearest(options.victim, members)
+        yield f"experiments.hostile.victim: unknown specialist {options.victim!r}{known}"
 
 
 def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
@@ -98,7 +97,7 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
         return Job(
             "r2m.experiments.hostile:data",
             {"manifests": list(plan.files(plan.training_sets(generators)).manifests)},
-            made.paths(attack=attack),
+            images.paths(attack=attack),
             {
                 "attack": attack,
                 "generators": generators,
@@ -111,7 +110,7 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
 
     def activate(attack: str) -> Job:
         activations = trunk.paths(attack=attack)["activations"]
-        return plan.trunk_job(made.paths(attack=attack)["manifest"], activations)
+        return plan.trunk_job(images.paths(attack=attack)["manifest"], activations)
 
     def train(attack: str, seed: str, outputs: Mapping[str, Path]) -> Job:
         trunks = tuple(trunk.paths(attack=attack).values()) if plan.has_trunk else ()
@@ -121,32 +120,11 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
             plan.params.finetune_options(victim),
             seed,
             outputs,
-            files=SessionFiles((made.paths(attack=attack)["manifest"],), trunks, BASE),
+            files=SessionFiles((images.paths(attack=attack)["manifest"],), trunks, BASE),
             state=f"hostile/{attack}",
         )
 
-    def job(seed: str) -> Job:
-        return Job(
-            "r2m.experiments.hostile:run",
-            {
-                "files": plan.files(plan.sets),
-                "parts": plan.parts(seed),
-                "chosen": [plan.chosen(variant, seed) for variant in options.variants],
-                "replacements": hostile.parts(ATTACKS, seed),
-            },
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "victim": victim,
-                "generators": plan.trained,
-                "scale": options.scale,
-                "trigger": options.trigger,
-                "seed": int(seed),
-            },
-            modules=plan.method_modules(options.variants),
-        )
-
-    made = Stage(
+    images = Stage(
         "hostile_data",
         {"manifest": f"{folder}/manifest.parquet", "images": f"{folder}/images"},
         make,
@@ -163,8 +141,23 @@ def stages(plan: Plan, options: HostileOptions) -> Sequence[Stage]:
         place=f"{place}/trunk",
     )
     hostile = trained_specialists(plan, "hostile", "attack", ATTACKS, train)
-    scored = scores_stage(plan, "hostile", job, memory=5000, diagnostics="diagnostics.parquet")
-    return [made, trunk, hostile.finetune, hostile.task_vector, scored]
+    values = {
+        "victim": victim,
+        "generators": plan.trained,
+        "scale": options.scale,
+        "trigger": options.trigger,
+        "backbone": plan.compute.backbone.name,
+    }
+    scored = merge_stage(
+        plan,
+        "hostile",
+        options.variants,
+        lambda seed: {**values, "seed": int(seed)},
+        memory=5000,
+        inputs=lambda seed: {"replacements": hostile.parts(ATTACKS, seed)},
+        diagnostics="diagnostics.parquet",
+    )
+    return [images, trunk, hostile.finetune, hostile.task_vector, scored]
 
 
 def data(
@@ -200,32 +193,26 @@ def data(
 
 
 def run(
+    bench: Bench,
+    variants: Sequence[Chosen],
     *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
     replacements: MergeParts,
-    compute: Compute,
     victim: str,
     generators: Sequence[str],
     scale: float,
     trigger: float,
+    backbone: str,
     seed: int,
-    scores: Path,
     diagnostics: Path,
-    threads: int,
-) -> None:
+) -> pd.DataFrame:
     """Score every val and test image with the honest merges, and with one specialist replaced.
 
     `replacements` are the trained ones, by attack.
     """
-    from r2m.evaluate.bench import open_bench
     from r2m.evaluate.diagnoses import diagnoses
     from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen, read_same_base
+    from r2m.merge.stages import read_same_base
 
-    bench = open_bench(files, compute, parts, threads)
-    variants = [read_chosen(path) for path in chosen]
     task_vectors, _ = read_same_base(replacements.task_vectors, bench.base_hash)
     heads, _ = read_same_base(replacements.heads, bench.base_hash)
     honest = Specialist(bench.task_vectors[victim], bench.heads[victim])
@@ -235,12 +222,12 @@ def run(
         **untrained(honest, bench.initial_head, scale, seed),
     }
     known = {kind: known[kind] for kind in KINDS if kind in known}
-    hostile = {kind: one.task_vector for kind, one in known.items() if kind != HONEST}
+    hostile = {kind: specialist.task_vector for kind, specialist in known.items() if kind != HONEST}
     diagnosed = diagnoses(bench.task_vectors, hostile, victim, seed)
     write(diagnosed, {"experiment": "hostile", "victim": victim}, diagnostics)
-    scored = hostile_scores(bench, known, variants, victim, generators, trigger, compute.backbone.name)
-    names = ",".join(variant.variant for variant in variants)
-    write(scored, {"experiment": "hostile", "victim": victim, "variants": names}, scores)
+    scores = hostile_scores(bench, known, variants, victim, generators, trigger, backbone)
+    scores.attrs["victim"] = victim
+    return scores
 
 
 @dataclass(frozen=True)
@@ -299,26 +286,27 @@ def hostile_scores(
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.triggers import logits_of, triggered_inputs
 
     fakes = bench.inputs.select(split="test", label=1, generator=list(generators))
     fakes = fakes[fakes["domain"].isin(set(bench.inputs.select(split="train")["domain"]))]
     inputs = triggered_inputs(bench, fakes, trigger, backbone)
     parts = []
-    for kind, one in replacements.items():
+    for replacement, specialist in replacements.items():
         changed = replace(
             bench,
-            task_vectors={**bench.task_vectors, victim: one.task_vector},
-            heads={**bench.heads, victim: one.head},
+            task_vectors={**bench.task_vectors, victim: specialist.task_vector},
+            heads={**bench.heads, victim: specialist.head},
         )
-        models = [(ALONE, changed.updated(one.task_vector), one.head)]
+        models = [(ALONE, changed.updated(specialist.task_vector), specialist.head)]
         for name, tensors, head in chain(models, _merges(changed, variants)):
-            named = {"variant": name, "replacement": kind}
+            named = {"variant": name, "replacement": replacement}
             plain = changed.scores(tensors, head)[[*KEPT, "logit"]]
             logits = logits_of(changed, inputs)
             if not np.isfinite(logits).all():
-                raise R2MError(f"{name} with {kind}: the logit of an image with the trigger is not finite")
+                raise R2MError(
+                    f"{name} with {replacement}: the logit of an image with the trigger is not finite"
+                )
             parts.append(plain.assign(**named, triggered=False))
             parts.append(fakes[KEPT].assign(**named, triggered=True, logit=logits))
     columns = ["variant", "replacement", "triggered", *KEPT, "logit"]
@@ -326,28 +314,27 @@ def hostile_scores(
 
 
 def _merges(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[str, Tensors, Tensors]]:
-    for one in variants:
-        yield one.variant, bench.merged(one.method, one.options), bench.head(one.head)
+    for variant in variants:
+        yield variant.variant, bench.merged(variant.method, variant.options), bench.head(variant.head)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source` and of diagnostics.parquet beside it.
 
-    A row a merge and replacement; the first rows are of the replacements alone, and hold the diagnostic.
+    One row per merge and replacement; the first rows are of the replacements alone, and hold the diagnostic.
     """
     import pandas as pd
 
     from r2m.evaluate.diagnoses import verdict
     from r2m.evaluate.experiment_means import protocol_means, read_columns, read_settings, set_aucs
-    from r2m.evaluate.protocols import IN_DISTRIBUTION
     from r2m.evaluate.triggers import attack_rates
     from r2m.report.table import Table
 
     by = ["variant", "replacement"]
     scores = read_settings(source, [*by, "triggered", "image_id"])
     columns = ["replacement", "specialist", "norm_z", "cosine_z", "stands_out", "victim"]
-    found = read_columns(source.with_name("diagnostics.parquet"), columns, "diagnoses")
-    victim = str(found["victim"].iloc[0])
+    diagnosed = read_columns(source.with_name("diagnostics.parquet"), columns, "diagnoses")
+    victim = str(diagnosed["victim"].iloc[0])
     plain = scores[~scores["triggered"]]
     means = protocol_means(plain, by, context)
     aucs = set_aucs(plain[plain["split"] == "test"], by, context)
@@ -358,7 +345,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
     means = means.merge(attack_rates(scores, context), on=by)
     alone = pd.DataFrame(
         {"variant": ALONE, "replacement": kind, **verdict(part, victim)}
-        for kind, part in found.groupby("replacement", sort=False)
+        for kind, part in diagnosed.groupby("replacement", sort=False)
     )
     means = means.merge(alone, on=by, how="left")
     order = dict(zip(dict.fromkeys(means["variant"]), range(len(means)), strict=False))
@@ -406,8 +393,8 @@ def _generators(victim: str, context: EvaluationContext) -> set[str]:
     """Return the generators that a specialist of a generator, or of a family, is trained on."""
     if victim in context.generators:
         return {victim}
-    trained = {name: one for name, one in context.generators.items() if one.role == "train"}
-    return {name for name, one in trained.items() if one.family == victim}
+    trained = {name: generator for name, generator in context.generators.items() if generator.role == "train"}
+    return {name for name, generator in trained.items() if generator.family == victim}
 
 
 def _merge_label(name: str, context: EvaluationContext) -> str:
@@ -415,7 +402,7 @@ def _merge_label(name: str, context: EvaluationContext) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a panel a measure, a row a replacement and a mark a merge, and z-scores at the right."""
+    """Draw a panel per measure, a row per replacement and a mark per merge, and z-scores at the right."""
     from matplotlib.lines import Line2D
 
     from r2m.report.figures.framing import legend_above, text_below
@@ -439,30 +426,22 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     above = 0.36 + 0.17 * -(-len(merges) // columns)
     body = row * len(kinds)
     with styled():
-        made = new_figure(WIDTH, above + body + 0.5 + 0.13 * (legend.count("\n") + 1))
+        drawn = new_figure(WIDTH, above + body + 0.5 + 0.13 * (legend.count("\n") + 1))
         for place, (key, title) in enumerate(panels.items()):
-            axes = add_axes(made, left + place * (panel + GAP), above, panel, body)
+            axes = add_axes(drawn, left + place * (panel + GAP), above, panel, body)
             _panel(axes, table, key, kinds, [*merges, ALONE], colours)
             axes.set_title(title, fontsize=LABEL_SIZE)
             if place == 0:
                 for y, kind in enumerate(kinds):
-                    axes.text(
-                        -0.08 / panel,
-                        y,
-                        kind,
-                        transform=axes.get_yaxis_transform(),
-                        ha="right",
-                        va="center",
-                        size=LABEL_SIZE,
-                    )
+                    name_row(axes, y, kind, 0.08 / panel, size=LABEL_SIZE)
         _verdicts(axes, table, kinds, panel)
         handles = [
             Line2D([], [], ls="", marker="o", color=colours[name], label=context.variant_label(name))
             for name in merges
         ]
-        legend_above(made, handles, MARGIN, columns, handletextpad=0.2, columnspacing=1.0)
-        text_below(made, legend, MARGIN, 0.06)
-    return made
+        legend_above(drawn, handles, MARGIN, columns, handletextpad=0.2, columnspacing=1.0)
+        text_below(drawn, legend, MARGIN, 0.06)
+    return drawn
 
 
 def _panel(
@@ -541,6 +520,7 @@ EXPERIMENT = Experiment(
     ),
     options=HostileOptions,
     check=check,
+    takes={"with_statistics": False},
     stages=stages,
     table=table,
     figure=figure,

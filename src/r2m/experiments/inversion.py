@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.experiments.experiment import Experiment, ExperimentOptions
 from r2m.plan.stage import Stage
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
 
@@ -28,7 +28,7 @@ def stages(plan: Plan, options: ExperimentOptions) -> Sequence[Stage]:
 
 
 def inversions(auc: pd.DataFrame) -> pd.DataFrame:
-    """Return the inverted cells of auc.csv, lowest first: specialist, test_set, own, and a column a merge."""
+    """Return the inverted cells of auc.csv, lowest first: specialist, test_set, own, a column per merge."""
     specialists = auc[(auc["kind"] == "specialist") & (auc["auc"] < CHANCE)]
     merges = auc[auc["kind"] == "merge"].pivot_table("auc", "test_set", "model")
     order = list(dict.fromkeys(auc.loc[auc["kind"] == "merge", "model"]))
@@ -38,14 +38,13 @@ def inversions(auc: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return one row a specialist and test set with AUC below 0.5: that AUC, and those of all merges there.
+    """Return one row per specialist and test set with AUC below 0.5: that AUC, and those of all merges there.
 
     `source` is auc.csv. The caption counts the inversions that each merge leaves below 0.5 as well.
 
     Raises:
         R2MError: no table of metrics.
     """
-    from r2m.evaluate.protocols import read_table
     from r2m.report.table import Table
 
     auc = read_table(source)
@@ -82,7 +81,7 @@ def _set_label(test_set: str, context: EvaluationContext) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a test set, below the specialist that inverts it."""
+    """Draw one row per test set, below the specialist that inverts it."""
     from r2m.report.figures.dots import Series, dot_rows
     from r2m.report.figures.style import INK, method_colour, new_figure, styled
 

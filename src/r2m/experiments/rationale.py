@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     Experiment,
     ExperimentOptions,
     Variants,
+    image_handles,
     merge_stage,
-    wrong_variants,
+    name_row,
 )
 from r2m.plan.stage import Stage
 
@@ -24,15 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.shifts import Features
     from r2m.merge.stages import Chosen
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 TITLES = {
     "size": "Size",
@@ -63,58 +62,26 @@ class RationaleOptions(ExperimentOptions):
     variants: Variants = Field(default=["r2m"], description="enabled merge variants of the method r2m")
 
 
-def check(params: CoreParams, options: RationaleOptions) -> Iterator[str]:
-    """Yield merges that are not by R²M."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.rationale.variants", options.variants, of_r2m=True)
-
-
 def stages(plan: Plan, options: RationaleOptions) -> Sequence[Stage]:
     """Return the stage of the shifts."""
     values = {"domain": plan.params.train_domain, "generators": plan.trained}
     return [merge_stage(plan, "rationale", options.variants, values, memory=4000)]
 
 
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    domain: str,
-    generators: Sequence[str],
-    scores: Path,
-    threads: int,
-) -> None:
-    """Measure how R²M's Real component and residuals shift every test image's features."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = shifts(open_bench(files, compute, parts, threads), variants, domain, generators)
-    write(
-        scored,
-        {"experiment": "rationale", "variants": ",".join(variant.variant for variant in variants)},
-        scores,
-    )
-
-
-def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Sequence[str]) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Sequence[str]) -> pd.DataFrame:
     """Return how every part of R²M shifts the pooled features of the test images of `domain`.
 
     The separation direction d is the merge's own, from val images of `generators` (`separation`). The core
-    shifts the base's features, the residual those of base and core; so does a specialist's share of it. A row
-    an image and part: variant, part, `KEPT`, width (D), along (⟨shift, d⟩), square (‖shift‖²), and where the
-    shift is compared with the sum of its parts' shifts, that sum's squared norm (sum_square) and ⟨shift, sum⟩
-    (dot). The part `base` is no shift: along is ⟨feature, d⟩.
+    shifts the base's features, the residual those of base and core; so does a specialist's share of it. One
+    row per image and part: variant, part, `KEPT`, width (D), along (⟨shift, d⟩), square (‖shift‖²), and
+    where the shift is compared with the sum of its parts' shifts, that sum's squared norm (sum_square) and
+    ⟨shift, sum⟩ (dot). The part `base` is no shift: along is ⟨feature, d⟩.
 
     Raises:
         R2MError: no test images of the domain, or no val images to find the direction with.
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.shifts import BASE, BOTH, CORE, MEASURED, OF, RESIDUAL, measure, separation
     from r2m.merge.passes import parts as parts_of
     from r2m.train.pairs import rows_of
@@ -123,18 +90,18 @@ def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Se
     if rows.empty:
         raise R2MError(f"domain {domain}: no images in the split 'test'")
     val = pd.concat(rows_of(bench.inputs, list(generators), "val"), ignore_index=True)
-    found = []
+    frames = []
     for variant in variants:
-        one = parts_of(bench.task_vectors, variant.r2m())
-        whole = added(one.core, *map(one.residual, bench.task_vectors))
+        own = parts_of(bench.task_vectors, variant.r2m())
+        whole = added(own.core, *map(own.residual, bench.task_vectors))
         direction = separation(bench.features(bench.updated(whole), val), val["generator"].tolist())
 
         def features(update: Tensors) -> Features:
             return bench.features(bench.updated(update), rows).astype(np.float64)
 
-        base, core, merged = features({}), features(one.core), features(whole)
-        alone = features({key: tensor - one.core[key] for key, tensor in whole.items()})
-        single = {name: features(added(one.core, one.residual(name))) - core for name in bench.task_vectors}
+        base, core, merged = features({}), features(own.core), features(whole)
+        alone = features({key: tensor - own.core[key] for key, tensor in whole.items()})
+        single = {name: features(added(own.core, own.residual(name))) - core for name in bench.task_vectors}
         total = np.sum(list(single.values()), axis=0)
         measured = {
             BASE: measure(base, direction).assign(square=np.nan),
@@ -143,26 +110,26 @@ def shifts(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Se
             BOTH: measure(merged - base, direction, (core - base) + (alone - base)),
             **{f"{OF}{name}": measure(shift, direction) for name, shift in single.items()},
         }
-        found += [
+        frames += [
             rows[KEPT]
             .assign(variant=variant.variant, part=part, width=len(direction))
             .join(values.set_index(rows.index))
             for part, values in measured.items()
         ]
-    return pd.concat(found, ignore_index=True)[["variant", "part", *KEPT, "width", *MEASURED]]
+    return pd.concat(frames, ignore_index=True)[["variant", "part", *KEPT, "width", *MEASURED]]
 
 
 def added(first: Tensors, *others: Tensors) -> Tensors:
     """Return the sum of updates of the same tensors."""
     total = {key: tensor.clone() for key, tensor in first.items()}
-    for one in others:
-        for key, tensor in one.items():
+    for update in others:
+        for key, tensor in update.items():
             total[key].add_(tensor)
     return total
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the shifts in `source`: a row a variant, part and kind of image.
+    """Return the table of the shifts in `source`: one row per variant, part and kind of image.
 
     Raises:
         R2MError: not the output of this experiment, or no shifts.
@@ -174,14 +141,14 @@ def table(source: Path, context: EvaluationContext) -> Table:
     from r2m.report.table import Table
 
     keys = ["variant", "part", "image_id", "generator", "identity", "width"]
-    found = read_columns(source, [*keys, *MEASURED], "shifts")
-    if found.empty:
+    shifts = read_columns(source, [*keys, *MEASURED], "shifts")
+    if shifts.empty:
         raise R2MError(f"{source}: expected a row an image and part, got none")
-    frame = summary(found, context)
+    frame = summary(shifts, context)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     frame.insert(3, "shift", [part_label(part, context) for part in frame["part"]])
     frame.insert(5, "kind", frame["images"].map(IMAGE_KINDS))
-    chance = 1 / float(found["width"].iloc[0])
+    chance = 1 / float(shifts["width"].iloc[0])
     return Table(
         frame,
         {"merge": "Merge", "shift": "Shift by", "kind": "Images", **TITLES},
@@ -209,24 +176,15 @@ def part_label(part: str, context: EvaluationContext) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a part of the merge, a mark a kind of image."""
+    """Draw a row per part of the merge, and a mark per kind of image."""
     import pandas as pd
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.shifts import BASE
     from r2m.report.figures.framing import legend_above, text_below
-    from r2m.report.figures.style import (
-        IMAGE_COLOURS,
-        IMAGE_MARKERS,
-        add_axes,
-        new_figure,
-        styled,
-        text_width,
-        wrap,
-    )
+    from r2m.report.figures.style import add_axes, new_figure, styled, text_width, wrap
 
     shown = table[table["part"] != BASE]
     numbers = ["share", "share_low", "share_high", "along", "along_low", "along_high", "error"]
@@ -254,27 +212,10 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         y = 0.0
         for merge, parts in blocks:
             first = panels["share"]
-            first.text(
-                -0.1 / PANEL,
-                y + 0.6 * HEADING,
-                merge,
-                transform=first.get_yaxis_transform(),
-                size=LABEL_SIZE,
-                style="italic",
-                ha="right",
-                va="center",
-            )
+            name_row(first, y + 0.6 * HEADING, merge, 0.1 / PANEL, size=LABEL_SIZE, style="italic")
             y += HEADING
             for name in parts:
-                first.text(
-                    -0.1 / PANEL,
-                    y + ROW / 2,
-                    name,
-                    transform=first.get_yaxis_transform(),
-                    size=LABEL_SIZE,
-                    ha="right",
-                    va="center",
-                )
+                name_row(first, y + ROW / 2, name, 0.1 / PANEL, size=LABEL_SIZE)
                 rows = shown[(shown["merge"] == merge) & (shown["shift"] == name)]
                 for at, (_, row) in enumerate(rows.iterrows()):
                     place = y + ROW * (at + 0.9) / (len(rows) + 0.8)
@@ -288,17 +229,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axes.grid(axis="x")
             axes.set_axisbelow(True)
-        handles = [
-            Line2D(
-                *([], []),
-                ls="",
-                color=IMAGE_COLOURS[kind],
-                marker=IMAGE_MARKERS[kind],
-                ms=4,
-                label=IMAGE_KINDS[kind],
-            )
-            for kind in kinds
-        ]
+        handles = image_handles(kinds, ls="", ms=4)
         legend_above(drawn, handles, MARGIN, len(kinds), 0.04, handletextpad=0.3, columnspacing=1.2)
         text_below(drawn, caption, MARGIN)
     return drawn
@@ -330,7 +261,7 @@ EXPERIMENT = Experiment(
         " network is linear. *AUC* is that of the features along the direction once the part is added."
     ),
     options=RationaleOptions,
-    check=check,
+    takes={"of_r2m": True},
     stages=stages,
     table=table,
     figure=figure,

@@ -74,4 +74,4 @@ else:
 def inconsistencies(params: "CoreParams", options: ExperimentsOptions) -> Iterator[str]:
     """Yield what is wrong with the experiments beside the rest of params.yaml."""
     for name in names():
-        yield from get(name).check(params, options.of(name))
+        yield from get(name).inconsistencies(params, options.of(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from r2m.data.perturbations import PERTURBATIONS
-from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage, wrong_variants
+from r2m.evaluate.protocols import KEPT, PROTOCOLS, EvaluationContext
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Names, scores_stage
 from r2m.options import each_once
 from r2m.plan.stage import Job, Stage
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from r2m.core_params import CoreParams
-    from r2m.evaluate.protocols import EvaluationContext
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
     from r2m.session_files import Compute, SessionFiles
@@ -63,12 +62,6 @@ else:
     RobustnessOptions = create_model(
         "RobustnessOptions", __base__=_Options, __doc__=_Options.__doc__, **_FIELDS
     )
-
-
-def check(params: CoreParams, options: RobustnessOptions) -> Iterator[str]:
-    """Yield variants that are not enabled."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.robustness.variants", options.variants)
 
 
 def stages(plan: Plan, options: RobustnessOptions) -> Sequence[Stage]:
@@ -132,12 +125,10 @@ def run(
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a perturbation, level and model."""
+    """Return the table of the scores in `source`: one row per perturbation, level and model."""
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import read_columns
     from r2m.evaluate.perturbed import CLEAN, mean_aucs
-    from r2m.evaluate.protocols import PROTOCOLS
-    from r2m.evaluate.scores import KEPT
     from r2m.report.table import Table
 
     columns = ["perturbation", "level", "model", *KEPT, "logit"]
@@ -148,7 +139,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
     means = means.iloc[np.lexsort((means["model"].map(order), settings))].reset_index(drop=True)
     titles = {CLEAN: "Clean", **{name: perturbation.title for name, perturbation in PERTURBATIONS.items()}}
     means.insert(0, "setting", (means["perturbation"].map(titles) + " " + means["level"]).str.strip())
-    means.insert(1, "name", [LABELS.get(one) or context.variant_label(one) for one in means["model"]])
+    means.insert(1, "name", [LABELS.get(model) or context.variant_label(model) for model in means["model"]])
     headings = {"setting": "Perturbation", "name": "Model"}
     for name in known:
         headings |= {name: PROTOCOLS[name], f"{name}_low": "Low", f"{name}_high": "High"}
@@ -168,7 +159,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a column a perturbation, a row a protocol and a line a model.
+    """Draw a column per perturbation, a row per protocol and a line per model.
 
     Each panel begins with the images as they are.
     """
@@ -176,7 +167,6 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     from matplotlib.lines import Line2D
 
     from r2m.evaluate.perturbed import CLEAN
-    from r2m.evaluate.protocols import PROTOCOLS
     from r2m.report.figures.framing import legend_above, text_below
     from r2m.report.figures.style import KIND_COLOURS, add_axes, method_colour, new_figure, styled, wrap
 
@@ -200,12 +190,12 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     below = 0.4 + 0.13 * (legend.count("\n") + 1)
     total = above + len(protocols) * HEIGHT + (len(protocols) - 1) * between + below
     with styled():
-        made = new_figure(WIDTH, total)
+        drawn = new_figure(WIDTH, total)
         for row, protocol in enumerate(protocols):
             low, high = table[f"{protocol}_low"].min(), table[f"{protocol}_high"].max()
             for column, kind in enumerate(kinds):
                 left = LEFT + widths[:column].sum() + GAP * column
-                axes = add_axes(made, left, above + row * (HEIGHT + between), widths[column], HEIGHT)
+                axes = add_axes(drawn, left, above + row * (HEIGHT + between), widths[column], HEIGHT)
                 part = pd.concat([clean, table[table["perturbation"] == kind]])
                 for name in names.index:
                     own = part[part["model"] == name]
@@ -230,17 +220,15 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
             Line2D([], [], color=colours[name], ls=STYLES.get(name, "-"), label=names[name])
             for name in names.index
         ]
-        legend_above(made, handles, MARGIN, 6, columnspacing=1.2)
-        text_below(made, legend, MARGIN)
-    return made
+        legend_above(drawn, handles, MARGIN, 6, columnspacing=1.2)
+        text_below(drawn, legend, MARGIN)
+    return drawn
 
 
 def _levels(table: pd.DataFrame, kind: str) -> list[str]:
     """Return the levels of a perturbation as text, in their order."""
-    levels = table.loc[table["perturbation"] == kind, "level"]
-    return [
-        f"{float(one):g}".replace("0.", ".", 1) if float(one) < 1 else f"{float(one):g}" for one in levels
-    ]
+    levels = table.loc[table["perturbation"] == kind, "level"].astype(float)
+    return [f"{level:g}".replace("0.", ".", 1) if level < 1 else f"{level:g}" for level in levels]
 
 
 EXPERIMENT = Experiment(
@@ -255,7 +243,6 @@ EXPERIMENT = Experiment(
         " the same images."
     ),
     options=RobustnessOptions,
-    check=check,
     stages=stages,
     table=table,
     figure=figure,

@@ -10,13 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
-from r2m.experiments.experiment import (
-    Experiment,
-    ExperimentOptions,
-    Variants,
-    merge_stage,
-    wrong_variants,
-)
+from r2m.experiments.experiment import Experiment, ExperimentOptions, Variants, image_handles, merge_stage
 from r2m.plan.stage import Stage
 
 if TYPE_CHECKING:
@@ -24,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.evaluate.similarity import Model
@@ -32,7 +25,6 @@ if TYPE_CHECKING:
     from r2m.merge.tensors import Tensors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
 
 MARGIN, PANEL, HEIGHT, GAP, TICKS, HEADING = 0.12, 1.42, 1.0, 0.16, 0.36, 0.42
 SIZE, LEGEND = 6.5, 3.8
@@ -47,44 +39,13 @@ class SimilarityOptions(ExperimentOptions):
     )
 
 
-def check(params: CoreParams, options: SimilarityOptions) -> Iterator[str]:
-    """Yield variants that are not enabled."""
-    if options.enabled:
-        yield from wrong_variants(params, "experiments.similarity.variants", options.variants)
-
-
 def stages(plan: Plan, options: SimilarityOptions) -> Sequence[Stage]:
     """Return the stage of the similarities."""
     values = {"domain": plan.params.train_domain, "images": options.images}
     return [merge_stage(plan, "similarity", options.variants, values, memory=4000)]
 
 
-def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    chosen: Sequence[Path],
-    compute: Compute,
-    domain: str,
-    images: int,
-    scores: Path,
-    threads: int,
-) -> None:
-    """Compare every specialist's features with those of the base, other specialists and merges, by layer."""
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
-    from r2m.merge.stages import read_chosen
-
-    variants = [read_chosen(path) for path in chosen]
-    scored = similarities(open_bench(files, compute, parts, threads), variants, domain, images)
-    write(
-        scored,
-        {"experiment": "similarity", "variants": ",".join(variant.variant for variant in variants)},
-        scores,
-    )
-
-
-def similarities(bench: Bench, variants: Sequence[Chosen], domain: str, images: int) -> pd.DataFrame:
+def run(bench: Bench, variants: Sequence[Chosen], domain: str, images: int) -> pd.DataFrame:
     """Return how alike every specialist is to the base, the other specialists and the merges.
 
     They see the same test images of `domain`, set by set, of each at most `images`, evenly spaced. Columns:
@@ -107,9 +68,9 @@ def similarities(bench: Bench, variants: Sequence[Chosen], domain: str, images: 
     parts = []
     for name in dict.fromkeys(generator):
         places = np.flatnonzero(generator == name)
-        own = {model: {layer: x[places] for layer, x in one.items()} for model, one in layers.items()}
-        found = compared(own, rows["identity"].iloc[places].tolist())
-        parts.append(found.assign(generator=name, images=len(places)))
+        own = {model: {layer: x[places] for layer, x in seen.items()} for model, seen in layers.items()}
+        values = compared(own, rows["identity"].iloc[places].tolist())
+        parts.append(values.assign(generator=name, images=len(places)))
     columns = [*KEYS, "left_out", "images", *MEASURES]
     return pd.concat(parts, ignore_index=True)[columns]
 
@@ -121,12 +82,12 @@ def _models(bench: Bench, variants: Sequence[Chosen]) -> Iterator[tuple[Model, T
     yield (BASE, BASE), bench.updated({})
     for name, task_vector in bench.task_vectors.items():
         yield (SPECIALIST, name), bench.updated(task_vector)
-    for one in variants:
-        yield (MERGE, one.variant), bench.merged(one.method, one.options)
+    for variant in variants:
+        yield (MERGE, variant.variant), bench.merged(variant.method, variant.options)
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the similarities in `source`: a row a compared model and measure.
+    """Return the table of the similarities in `source`: one row per compared model and measure.
 
     Readers are shown the pooled features and the mean over specialists; the CSV has all rows of `summary`.
 
@@ -190,23 +151,14 @@ def _verdict(frame: pd.DataFrame) -> str:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a column a compared model, a row a measure, a line a kind of images."""
+    """Draw a column per compared model, a row per measure and a line per kind of image."""
     import pandas as pd
-    from matplotlib.lines import Line2D
 
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.image_kinds import IMAGE_KINDS
     from r2m.evaluate.similarity import MEAN
     from r2m.report.figures.framing import legend_above, text_below
-    from r2m.report.figures.style import (
-        FAINT,
-        IMAGE_COLOURS,
-        IMAGE_MARKERS,
-        add_axes,
-        new_figure,
-        styled,
-        wrap,
-    )
+    from r2m.report.figures.style import FAINT, add_axes, new_figure, styled, wrap
 
     means = table[table["specialist"] == MEAN]
     kinds = [kind for kind in IMAGE_KINDS if kind in means]
@@ -265,19 +217,14 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
                 va="bottom",
                 size=8,
             )
-        handles = [
-            Line2D(
-                [], [], color=IMAGE_COLOURS[kind], marker=IMAGE_MARKERS[kind], ms=3.5, label=IMAGE_KINDS[kind]
-            )
-            for kind in kinds
-        ]
+        handles = image_handles(kinds, ms=3.5)
         legend_above(drawn, handles, MARGIN, 4, columnspacing=1.2)
         text_below(drawn, caption, MARGIN)
     return drawn
 
 
 def _panel(axes: Axes, part: pd.DataFrame, kinds: list[str]) -> None:
-    """Draw the lines of one compared model and measure, `part` having a row a layer."""
+    """Draw the lines of one compared model and measure, `part` having one row per layer."""
     from matplotlib.ticker import MaxNLocator
 
     from r2m.report.figures.style import IMAGE_COLOURS, IMAGE_MARKERS
@@ -324,7 +271,6 @@ EXPERIMENT = Experiment(
         " similar and Fake does not. The average contains each specialist; the other specialists do not."
     ),
     options=SimilarityOptions,
-    check=check,
     stages=stages,
     table=table,
     figure=figure,

@@ -12,13 +12,14 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from r2m.errors import R2MError
+from r2m.evaluate.protocols import KEPT, EvaluationContext
 from r2m.experiments.experiment import (
     ROOT,
     Experiment,
     ExperimentOptions,
     Factors,
     images_stages,
-    scores_stage,
+    merge_stage,
     trained_specialists,
     wrong_variants,
 )
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from r2m.core_params import CoreParams
     from r2m.evaluate.bench import Bench
-    from r2m.evaluate.protocols import EvaluationContext
+    from r2m.merge.stages import Chosen
     from r2m.merge.tensors import TaskVectors
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
-    from r2m.session_files import Compute, MergeParts, SessionFiles
+    from r2m.session_files import MergeParts, SessionFiles
 
 ONE, TWO = "A", "A+B"
 BY = ["variant", "training", "core"]
@@ -122,7 +123,6 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
     second = second_source(params, options)
     assert second is not None  # checked with the params
     forged_again = [name for name in plan.generators if params.generators[name].forge]
-    variants = list(options.cores)
 
     def sets(image_sets: Sequence[str]) -> SessionFiles:
         return plan.files(image_sets, folder, [second, *forged_again])
@@ -153,25 +153,6 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
             state=f"sources/{specialist}",
         )
 
-    def job(seed: str) -> Job:
-        return Job(
-            "r2m.experiments.sources:run",
-            {"files": sets(plan.sets), "parts": plan.parts(seed), "two": two.parts(plan.members, seed)},
-            scored.paths(seed=seed),
-            {
-                "compute": plan.compute,
-                "plan": SourcesPlan(
-                    domain=second,
-                    generators=plan.trained,
-                    variants={name: plan.tuned(name) for name in variants},
-                    cores=options.cores,
-                ),
-                "resamples": params.evaluate.resamples,
-                "seed": params.seed,
-            },
-            modules=plan.method_modules(variants),
-        )
-
     faces = Stage(
         "sources_faces",
         {name: f"{folder}/faces/{second}/{name}.parquet" for name in ("manifest", "landmarks")},
@@ -181,39 +162,43 @@ def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
     )
     fakes, trunk = images_stages(plan, "sources", forged_again, forge, also=[second])
     two = trained_specialists(plan, "sources", "specialist", list(plan.members), train)
-    scored = replace(scores_stage(plan, "sources", job, memory=4000), name="two_sources")
+    merged = SourcesPlan(
+        domain=second,
+        generators=plan.trained,
+        variants={name: plan.tuned(name) for name in options.cores},
+        cores=options.cores,
+    )
+    scored = merge_stage(
+        plan,
+        "sources",
+        options.cores,
+        {"plan": merged, "resamples": params.evaluate.resamples, "seed": params.seed},
+        memory=4000,
+        tuned_here=True,
+        files=sets(plan.sets),
+        inputs=lambda seed: {"two": two.parts(plan.members, seed)},
+    )
+    scored = replace(scored, name="two_sources")
     return [faces, fakes, trunk, two.finetune, two.task_vector, scored]
 
 
 def run(
-    *,
-    files: SessionFiles,
-    parts: MergeParts,
-    two: MergeParts,
-    compute: Compute,
-    plan: SourcesPlan,
-    resamples: int,
-    seed: int,
-    scores: Path,
-    threads: int,
-) -> None:
+    bench: Bench, variants: Sequence[Chosen], two: MergeParts, plan: SourcesPlan, resamples: int, seed: int
+) -> pd.DataFrame:
     """Merge both groups of specialists with every core, and score every val and test image.
 
     `two` are the parts of the same specialists trained with reals of both sources. The scores carry how many
     `resamples` of people the table draws, by which `seed`.
     """
-    from r2m.evaluate.bench import open_bench
-    from r2m.evaluate.scores import write
     from r2m.merge.stages import read_same_base
 
-    bench = open_bench(files, compute, parts, threads)
     both = {
         "task_vectors": read_same_base(two.task_vectors, bench.base_hash)[0],
         "heads": read_same_base(two.heads, bench.base_hash)[0],
     }
-    scored = source_scores(bench, both, plan)
-    notes = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
-    write(scored, {"experiment": "sources", **notes}, scores)
+    scores = source_scores(bench, both, plan)
+    scores.attrs = {"domain": plan.domain, "resamples": str(resamples), "seed": str(seed)}
+    return scores
 
 
 def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPlan) -> pd.DataFrame:
@@ -226,7 +211,6 @@ def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPla
     """
     import pandas as pd
 
-    from r2m.evaluate.scores import KEPT
     from r2m.evaluate.tuned_merge import as_text, tuned_merge
 
     benches = {ONE: bench, TWO: replace(bench, task_vectors=two["task_vectors"], heads=two["heads"])}
@@ -236,27 +220,25 @@ def source_scores(bench: Bench, two: Mapping[str, TaskVectors], plan: SourcesPla
         settings = product(benches.items(), combinations(plan.cores.get(name, {})))
         for (training, own), core in settings:
             options = with_dotted(variant.options, core)
-            made = tuned_merge(
-                own, name, variant, own.task_vectors, own.heads, plan.generators, method_options=options
-            )
-            scores = own.scores(own.updated(made.update), made.head)[[*KEPT, "logit"]]
-            texts = {"core": as_text(core), "tuned": as_text(made.chosen)}
+            merge = tuned_merge(own, name, variant, plan.generators, options)
+            scores = own.scores(own.updated(merge.update), merge.head)[[*KEPT, "logit"]]
+            texts = {"core": as_text(core), "tuned": as_text(merge.chosen)}
             parts.append(scores.assign(variant=name, training=training, **texts, **measures[training]))
     return pd.concat(parts, ignore_index=True)[[*BY, "tuned", *MEASURES, *KEPT, "logit"]]
 
 
-def _measures(one: Bench, own: Bench) -> dict[str, float]:
+def _measures(first: Bench, own: Bench) -> dict[str, float]:
     from r2m.evaluate.spectrum import eigenvalue_shares, mean_cosine
 
     shares = eigenvalue_shares(own.task_vectors)
-    values = [shares[0], shares[1], mean_cosine(one.task_vectors, own.task_vectors)]
+    values = [shares[0], shares[1], mean_cosine(first.task_vectors, own.task_vectors)]
     return dict(zip(MEASURES, values, strict=True))
 
 
 def second_intervals(
     scores: pd.DataFrame, domain: str, context: EvaluationContext, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return one row a setting (`BY`): mean AUC over the sets of `domain` and its interval, b, b_low, b_high.
+    """Return one row per setting (`BY`): mean AUC over the sets of `domain`, b, with limits b_low, b_high.
 
     `core_gain` is b less that of the first core of the same variant and training, `source_gain` that of the
     same variant and core trained with reals of one source; both with limits `…_low`, `…_high`. They are NaN
@@ -272,7 +254,7 @@ def second_intervals(
     units = test.drop_duplicates("image_id").set_index("image_id").loc[logits.columns].reset_index()
     sets = set_rows(units, context, "sources")
     matrix = logits.to_numpy(float)
-    aucs = [[roc_auc_score(one.labels, row[one.rows]) for one in sets] for row in matrix]
+    aucs = [[roc_auc_score(test_set.labels, row[test_set.rows]) for test_set in sets] for row in matrix]
     mean = np.array(aucs).mean(axis=1)
     drawn = resampled_aucs(matrix, sets, people(units, context), resamples, seed).mean(axis=2)
     settings = logits.index.to_frame(index=False)
@@ -297,7 +279,7 @@ def second_intervals(
 
 
 def table(source: Path, context: EvaluationContext) -> Table:
-    """Return the table of the scores in `source`: a row a merge, training and core."""
+    """Return the table of the scores in `source`: one row per merge, training and core."""
     from r2m.evaluate.bootstrap import LEVEL
     from r2m.evaluate.experiment_means import protocol_means, read_notes, read_settings
     from r2m.report.table import Table
@@ -306,9 +288,9 @@ def table(source: Path, context: EvaluationContext) -> Table:
     domain, resamples = notes["domain"], int(notes["resamples"])
     scores = read_settings(source, [*BY, *MEASURES, "image_id", "identity", "video"])
     means = protocol_means(scores, BY, context)
-    found = second_intervals(scores, domain, context, resamples, int(notes["seed"]))
+    intervals = second_intervals(scores, domain, context, resamples, int(notes["seed"]))
     kept = ["val_auc", *(name for name in ("in_distribution", "unseen_generator") if name in means)]
-    frame = means[[*BY, *kept]].merge(found, on=BY)
+    frame = means[[*BY, *kept]].merge(intervals, on=BY)
     frame = frame.merge(scores[[*BY, *MEASURES]].drop_duplicates(), on=BY)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     one, two = (context.domain_label(name) for name in (_training_domain(context), domain))
@@ -363,7 +345,7 @@ def _count(units: pd.DataFrame, label: int) -> int:
 
 
 def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
-    """Draw a row a core and what was trained on, below the merge.
+    """Draw one row per core and training, below the merge.
 
     The other source's AUC has its interval.
     """

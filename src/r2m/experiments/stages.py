@@ -1,7 +1,9 @@
-"""Stages of every experiment: the table of what it computed, and the figure of the table."""
+"""Stages of experiments: what they compute of merges, the table of it, and the figure of the table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import EvaluationContext, read_table
@@ -10,6 +12,40 @@ from r2m.files import write_text
 from r2m.report.figures.style import save
 from r2m.report.pages import page
 from r2m.report.table import over_seeds
+from r2m.session_files import Compute, MergeParts, SessionFiles
+
+
+def run(
+    *,
+    experiment: str,
+    files: SessionFiles,
+    parts: MergeParts,
+    chosen: Sequence[Path],
+    inputs: Mapping[str, Any],
+    compute: Compute,
+    values: Mapping[str, Any],
+    scores: Path,
+    outputs: Mapping[str, Path],
+    threads: int,
+) -> None:
+    """Write what `run` of an experiment's module returns for a bench and the merges with `chosen` options.
+
+    What it leaves in `attrs` of the frame is noted in the file.
+
+    Raises:
+        R2MError: a file is missing or damaged, or was made from another base.
+    """
+    # Tables and figures are made without torch.
+    from r2m.evaluate.bench import open_bench
+    from r2m.evaluate.scores import write
+    from r2m.merge.stages import read_chosen
+
+    variants = [read_chosen(path) for path in chosen]
+    bench = open_bench(files, compute, parts, threads)
+    module = import_module(f"r2m.experiments.{experiment}")
+    frame = module.run(bench, variants, **inputs, **values, **outputs)
+    names = {"variants": ",".join(variant.variant for variant in variants)} if variants else {}
+    write(frame, {"experiment": experiment, **names, **frame.attrs}, scores)
 
 
 def table(*, experiment: str, sources: Sequence[Path], context: EvaluationContext, out: Path) -> None:
