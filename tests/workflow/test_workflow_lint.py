@@ -68,6 +68,13 @@ def test_every_job_belongs_to_one_stage_of_dvc() -> None:
     assert len(set(jobs)) == len(jobs)
 
 
+def test_stages_read_sections_that_params_have() -> None:
+    """DVC refuses to run where a section that a stage depends on is left out."""
+    sections = {param.partition(".")[0] for _, stage in STAGES.values() for param in stage["params"]}
+    for path in ("params.yaml", "tests/workflow/tiny.yaml"):
+        assert sections <= set(yaml.safe_load((REPOSITORY / path).read_text())), path
+
+
 def test_schema_is_that_of_the_models() -> None:
     made = subprocess.run([sys.executable, "-m", "r2m", "schema"], capture_output=True, text=True, check=True)
     assert (REPOSITORY / "workflow/schemas/params.schema.yaml").read_text() == made.stdout

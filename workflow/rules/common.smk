@@ -83,4 +83,5 @@ def images_state(image_set):
         return ""
     digest = FOLDERS.digest(RUN.plan.own_folders(image_set))
     manifest = RUN.plan.manifest(image_set)
-    return f"{digest} {FOLDERS.times_lost(manifest.parent / 'images', manifest)}"
+    lost = FOLDERS.times_lost(str(manifest.parent / "images"), str(manifest))
+    return f"{digest} {lost}"

@@ -111,6 +111,12 @@ class Stage:
         """Return the outputs of one job."""
         return {key: Path(pattern.format(**wildcards)) for key, pattern in self.outputs.items()}
 
+    def code(self, **wildcards: str) -> list[str]:
+        """Return the code of one job, and that of its plan, as `code_digest` takes it."""
+        job = self.job(**wildcards)
+        planned = f"{self.job.__module__}:{self.job.__qualname__.partition('.')[0]}"
+        return [planned, job.function, *job.modules]
+
     def artifacts(self, **chosen: str) -> list[str]:
         """Return the outputs of all jobs, or of those whose wildcards have the `chosen` values."""
         return [

@@ -1,11 +1,10 @@
 """What DVC tracks: the jobs behind each of its stages, and digests of them and of training images."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2m.digest import code_digest
 from r2m.files import write_text
 from r2m.options import FAMILIES
 from r2m.plan.plan import RESULTS, Plan
@@ -25,9 +24,9 @@ class Tracked:
 
     @property
     def digest(self) -> str:
-        """A digest of the code and of everything that the jobs are called with."""
-        records = [stage.job(**wildcards).record for stage, wildcards in self.jobs]
-        return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
+        """A digest of the code of the jobs; that of none does not change when code does."""
+        code = {target for stage, wildcards in self.jobs for target in stage.code(**wildcards)}
+        return code_digest(sorted(code)) if code else "none"
 
 
 def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) -> dict[str, Tracked]:
