@@ -1,5 +1,6 @@
 """Generators that arrive one by one, with three of them: subsets of two are trained jointly on."""
 
+import sys
 from collections.abc import Callable
 
 import pandas as pd
@@ -77,4 +78,6 @@ def test_fewer_orders_train_nothing(three_generators: Project) -> None:
     jobs = three_generators.jobs("--", "paper")
     assert not [name for name in jobs if name.startswith(("joint_subset", "finetune", "joint"))]
     three_generators.snakemake("--", "paper")
+    assert len(list(folder.iterdir())) == 2, "deleted unasked"
+    three_generators.run(sys.executable, "-m", "r2m", "prune", "--yes")
     assert len(list(folder.iterdir())) == 1
