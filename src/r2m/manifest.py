@@ -1,4 +1,4 @@
-"""The manifest: the one table that stages exchange, one row an encoded image."""
+"""The manifest: the one table that stages exchange, one row per encoded image."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -143,7 +143,7 @@ def table(source: Path, context: EvaluationContext) -> Table:
     keys = ["variant", "part", "image_id", "generator", "identity", "width"]
     shifts = read_columns(source, [*keys, *MEASURED], "shifts")
     if shifts.empty:
-        raise R2MError(f"{source}: expected a row an image and part, got none")
+        raise R2MError(f"{source}: expected one row per image and part, got none")
     frame = summary(shifts, context)
     frame.insert(0, "merge", frame["variant"].map(context.variant_label))
     frame.insert(3, "shift", [part_label(part, context) for part in frame["part"]])

@@ -49,7 +49,7 @@ def run(
 
 
 def table(*, experiment: str, sources: Sequence[Path], context: EvaluationContext, out: Path) -> None:
-    """Write the table of an experiment's scores, one file a seed, as `out`.csv, .md, .tex and .html.
+    """Write the table of an experiment's scores, one file per seed, as `out`.csv, .md, .tex and .html.
 
     Raises:
         R2MError: no such experiment, or a file that is not what it computes.

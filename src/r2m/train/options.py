@@ -47,4 +47,4 @@ class JointOptions(Section):
     """All-in-one training on the union of the generators."""
 
     steps_factor: Positive = Field(default=2.0, description="times the steps of one specialist")
-    multiclass: bool = Field(default=False, description="train it with one class a generator as well")
+    multiclass: bool = Field(default=False, description="train it with one class per generator as well")
