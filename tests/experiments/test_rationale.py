@@ -135,7 +135,7 @@ def test_summary(context, tmp_path):
     assert "0.0156 would lie along a random direction" in table.caption
     assert "| residual of swap | Fake, own |" in table.to_markdown()
     made.iloc[:0].to_parquet(path)
-    with pytest.raises(R2MError, match="expected a row an image and part, got none"):
+    with pytest.raises(R2MError, match="expected one row per image and part, got none"):
         rationale.table(path, context)
     pd.DataFrame({"part": ["core"]}).to_parquet(path)
     with pytest.raises(R2MError, match=r"scores\.parquet: expected shifts with the columns variant, part"):
