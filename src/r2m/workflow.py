@@ -11,7 +11,7 @@ from r2m.plan.stage import Captioned, Job, Stage
 from r2m.plan.tracking import Tracked
 
 # Below results, but made by no job, or kept for the next run.
-UNMANAGED = ("logs", "benchmarks", "code", ".state", "report.html", ".gitignore")
+UNMANAGED = ("logs", "benchmarks", ".state", "report.html", ".gitignore")
 
 
 class Workflow:
@@ -97,7 +97,7 @@ class Workflow:
         """Return the files below `results` that no job makes, such as those of names that the params lost."""
         files: set[Path] = set()
         folders: set[Path] = set()
-        for stage in self.stages.values():
+        for stage in (*self.stages.values(), self.code):
             for instance in stage.instances:
                 for key, path in stage.paths(**instance).items():
                     (folders if key in stage.folders else files).add(path)

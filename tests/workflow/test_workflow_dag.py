@@ -242,6 +242,7 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
     for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path
-    records = {"logs", "benchmarks", "code"}
+    records = {"logs", "benchmarks"}
     kept = [path for path in (project / "results").rglob("*") if records.isdisjoint(path.parts)]
-    assert [path for path in kept if path.is_file() and {"inp", "r2m_task"} & {path.stem, *path.parts}] == []
+    names = {"inp", "r2m_task", "forge-inp", "merge-r2m_task"}
+    assert [path for path in kept if path.is_file() and names & {path.stem, *path.parts}] == []
