@@ -43,3 +43,15 @@ def test_methods_by_name():
     assert {"r2m", "ties", "weight_averaging"} <= found.keys()
     assert found["ties"].options(keep=0.4).scaling == 1
     assert all(method.name == name and method.title and method.citation for name, method in found.items())
+
+
+@pytest.mark.parametrize("specialists", [[{}], {}.values(), None])
+def test_specialists_are_a_mapping(specialists):
+    with pytest.raises(r2m.R2MError, match="specialists: expected a mapping of names"):
+        r2m.merge_models("ties", {}, specialists)
+
+
+@pytest.mark.parametrize("paths", ["swap.safetensors", []])
+def test_files_to_inspect_are_a_list(paths):
+    with pytest.raises(r2m.R2MError, match="paths: expected a list of weights files"):
+        r2m.inspect(paths)

@@ -41,6 +41,10 @@ def merge(
             that are not finite, among the inputs or in the result's dtype.
     """
     chosen, complete = resolve(method, options or {})
+    if not isinstance(specialists, Mapping):
+        raise R2MError(
+            f"specialists: expected a mapping of names to tensors by name, got {type(specialists).__name__}"
+        )
     check_count(chosen, complete, len(specialists))
     model = _Model("base", _tensors("base", base))
     models = {

@@ -26,8 +26,10 @@ def inspect(paths: Sequence[Path], base: Path | None = None, threads: int = 1) -
     Tensors are called as in the base, or in the first file.
 
     Raises:
-        R2MError: a file that cannot be read, or a tensor of two shapes.
+        R2MError: no list of files, a file that cannot be read, or a tensor of two shapes.
     """
+    if isinstance(paths, str | Path) or not paths:
+        raise R2MError(f"paths: expected a list of weights files, got {str(paths) or 'an empty one'!r}")
     with ExitStack() as stack:
         origin = stack.enter_context(open_base(base)) if base is not None else None
         files: list[WeightsFile] = []
