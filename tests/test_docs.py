@@ -103,7 +103,8 @@ def test_paths_of_results_are_those_that_stages_make():
     from r2m.params import load
     from r2m.workflow import UNMANAGED, Workflow
 
-    stages = Workflow(load(ROOT / "params.yaml")).stages.values()
+    run = Workflow(load(ROOT / "params.yaml"))
+    stages = (*run.stages.values(), run.code)
     made = {Path(path) for stage in stages for path in stage.artifacts()}
     known = made | {parent for path in made for parent in path.parents}
     for page in PAGES:

@@ -67,4 +67,4 @@ def test_a_merge_that_is_switched_off_leaves_no_job_but_a_stage_of_dvc():
     assert not [path for stage in run.main.values() for path in stage.artifacts() if "/ties/" in path]
     assert run.tracked["merge-ties"].files == []
     assert run.tracked["merge-ties"].digest == run.tracked["merge-fisher"].digest
-    assert run.tracked["merge-r2m"].digest != run.tracked["merge-r2m_task"].digest
+    assert run.tracked["merge-r2m"].digest != run.tracked["merge-weight_averaging"].digest
