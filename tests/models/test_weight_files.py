@@ -69,7 +69,7 @@ def tarball(path):
         ("w.gguf", b"GGUF" + bytes(99), "a GGUF file"),
         ("w.npy", b"\x93NUMPY" + bytes(99), "an array of NumPy"),
         ("w.onnx", b"\x08\x08\x12\x07pytorch", "an ONNX model"),
-        ("w.pt.gz", gzip.compress(b"weights"), "compressed by gzip; unpack it"),
+        ("w.pt.gz", gzip.compress(b"weights", mtime=0), "compressed by gzip; unpack it"),
         (
             "w.pkl",
             pickle.dumps({"a": np.ones(2)}),
