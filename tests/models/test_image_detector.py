@@ -1,14 +1,17 @@
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import r2m
 from detector_samples import CONVNET, SIZE, VIT, load_detector, session_of
+from r2m.cli import r2m as group
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.config import KEY, DetectorConfig, inherited, read_config
@@ -150,3 +153,51 @@ def test_what_a_model_inherits(whole, tmp_path):
         **before.model_dump() | {"labels": ("real", "swap", "up"), "threshold": 0.3}
     )
     assert inherited({}, whole, threshold=0.3) == {}
+
+
+def run_score(*arguments):
+    return CliRunner().invoke(group, ["score", *map(str, arguments)], catch_exceptions=False).output
+
+
+def test_the_command_scores_files_and_folders(whole, paths, tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for path in paths[:2]:
+        shutil.copy(path, folder)
+    out = tmp_path / "scores.csv"
+    run_score(folder, paths[2], "--model", whole, "--device", "cpu", "--out", out)
+    table = pd.read_csv(out)
+    assert list(table) == ["path", "logit", "probability", "label"]
+    assert table["path"].iloc[-1] == str(paths[2])
+    expected = r2m.load(whole, device="cpu").logits(list(table["path"]))
+    np.testing.assert_allclose(table["logit"], expected, atol=1e-5)
+    printed = run_score(paths[2], "--model", whole, "--device", "cpu")
+    assert printed.splitlines()[0] == "path,logit,probability,label"
+    assert len(printed.splitlines()) == 2
+
+
+def test_the_command_takes_a_specialist_with_its_base(specialist, base_files, paths, tmp_path):
+    out = tmp_path / "scores.csv"
+    run_score(paths[0], "--model", specialist, "--base", base_files["vit"], "--device", "cpu", "--out", out)
+    assert len(pd.read_csv(out)) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "model", "message"),
+    [
+        ("empty", None, "empty: holds no image"),
+        ("nowhere", None, "nowhere"),
+        ("broken.jpg", None, "broken.jpg"),
+        (None, "broken.jpg", "broken.jpg"),
+        (None, "nowhere.safetensors", "nowhere.safetensors"),
+    ],
+)
+def test_the_command_names_what_is_wrong_and_writes_nothing(whole, paths, tmp_path, images, model, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    out = tmp_path / "scores.csv"
+    given = paths[0] if images is None else tmp_path / images
+    chosen = whole if model is None else tmp_path / model
+    with pytest.raises(R2MError, match=message):
+        run_score(given, "--model", chosen, "--device", "cpu", "--out", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.jpg", "empty"]
