@@ -1,7 +1,9 @@
 """The whole workflow that `params.yaml` asks for: stages of the default run, of experiments, and of DVC."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from r2m.experiments import registry
 from r2m.params import Params
@@ -24,10 +26,13 @@ class Workflow:
     @cached_property
     def main(self) -> dict[str, Stage]:
         """The stages of the default run."""
-        phases = (images, training, merging, scoring)
-        stages = [stage for phase in phases for stage in phase.stages(self.plan)]
-        stages += [*reporting.stages(self.plan, stages), tracking.members(self.plan)]
+        stages = [*self._computing, *self.reporting, tracking.members(self.plan)]
         return {stage.name: stage for stage in stages}
+
+    @cached_property
+    def _computing(self) -> list[Stage]:
+        phases = (images, training, merging, scoring)
+        return [stage for phase in phases for stage in phase.stages(self.plan)]
 
     @cached_property
     def experiments(self) -> dict[str, Stage]:
@@ -35,7 +40,15 @@ class Workflow:
         stages: list[Stage] = []
         for name in self.params.experiments.enabled:
             own = registry.get(name).stages(self.plan, getattr(self.params.experiments, name))
-            stages += [*own, self._table(name), self._figure(name)]
+            folder = RESULTS / "experiments" / name
+            tables = {suffix: f"{folder}/table.{suffix}" for suffix in ("csv", "md", "tex", "html")}
+            figures = reporting.figure_files(f"{folder}/figure")
+            sources = {"sources": registry.get(name).sources(self.plan)}
+            stages += [
+                *own,
+                self._shown_of(name, "table", sources, tables, "html"),
+                self._shown_of(name, "figure", {"table": folder / "table.csv"}, figures, "svg"),
+            ]
         return {stage.name: stage for stage in stages}
 
     @property
@@ -57,7 +70,7 @@ class Workflow:
     @cached_property
     def reporting(self) -> list[Stage]:
         """The stages that readers see the outputs of."""
-        return [self.main[stage.name] for stage in reporting.stages(self.plan, ())]
+        return reporting.stages(self.plan, self._computing)
 
     @cached_property
     def wildcards(self) -> dict[str, str]:
@@ -105,57 +118,43 @@ class Workflow:
         return [
             path
             for path in sorted(results.rglob("*"))
-            if not path.is_dir()
+            if (path.is_symlink() or not path.is_dir())
             and path not in files
             and kept.isdisjoint([path, *path.parents])
             and folders.isdisjoint(path.parents)
         ]
 
-    def _table(self, name: str) -> Stage:
-        """Return the stage of an experiment's table."""
-        folder = RESULTS / "experiments" / name
-        outputs = {suffix: f"{folder}/table.{suffix}" for suffix in ("csv", "md", "tex", "html")}
+    def untracked(self) -> list[Path]:
+        """Return the orphans in folders that DVC takes whole, so that a clone could not restore those."""
+        tracked = [file for stage in self.tracked.values() for file in stage.files]
+        whole = {Path(path).parts[:2] for path in (*tracked, *self.dvc_folders)}
+        return [path for path in self.orphans() if path.parts[:2] in whole]
+
+    def _shown_of(
+        self,
+        name: str,
+        what: str,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, str],
+        reported: str,
+    ) -> Stage:
+        """Return the stage of an experiment's table or figure; its output `reported` is in the report."""
 
         def job() -> Job:
             return Job(
-                "r2m.experiments.stages:table",
-                {"sources": registry.get(name).sources(self.plan)},
-                {"out": folder / "table"},
+                f"r2m.experiments.stages:{what}",
+                inputs,
+                {"out": RESULTS / "experiments" / name / what},
                 {"experiment": name, "context": self.plan.experiment_context},
-                modules=[f"r2m.experiments.{name}:table"],
+                modules=[f"r2m.experiments.{name}:{what}"],
             )
 
-        labels = {"experiment": name, "what": "table"}
         return Stage(
-            f"table_{name}",
+            f"{what}_{name}",
             outputs,
             job,
             is_benchmarked=False,
-            place=f"experiments/table_{name}",
-            report={"html": Captioned("experiment", "Experiments", labels)},
-            caption=registry.get(name).caption,
-        )
-
-    def _figure(self, name: str) -> Stage:
-        """Return the stage of an experiment's figure."""
-        folder = RESULTS / "experiments" / name
-
-        def job() -> Job:
-            return Job(
-                "r2m.experiments.stages:figure",
-                {"table": folder / "table.csv"},
-                {"out": folder / "figure"},
-                {"experiment": name, "context": self.plan.experiment_context},
-                modules=[f"r2m.experiments.{name}:figure"],
-            )
-
-        labels = {"experiment": name, "what": "figure"}
-        return Stage(
-            f"figure_{name}",
-            reporting.figure_files(f"{folder}/figure"),
-            job,
-            is_benchmarked=False,
-            place=f"experiments/figure_{name}",
-            report={"svg": Captioned("experiment", "Experiments", labels)},
+            place=f"experiments/{what}_{name}",
+            report={reported: Captioned("experiment", "Experiments", {"experiment": name, "what": what})},
             caption=registry.get(name).caption,
         )

@@ -100,6 +100,8 @@ def test_people_pick_jobs_by_values_or_names():
         (["swop"], "no job for 'swop'; did you mean 'swap'"),
         (["sed=1"], "unknown wildcard 'sed'; did you mean 'seed'"),
         (["seed=7"], "no job with seed=7"),
+        (["model=swop"], "no job with model=swop; did you mean 'swap'"),
+        (["swap", "model=up"], "model is given twice, as swap and as up"),
     ],
 )
 def test_wrong_picks_are_told(words, text):

@@ -68,3 +68,24 @@ def test_a_merge_that_is_switched_off_leaves_no_job_but_a_stage_of_dvc():
     assert run.tracked["merge-ties"].files == []
     assert run.tracked["merge-ties"].digest == run.tracked["merge-fisher"].digest
     assert run.tracked["merge-r2m"].digest != run.tracked["merge-weight_averaging"].digest
+
+
+def test_only_what_dvc_takes_whole_keeps_it_from_being_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Workflow(load(ROOT / "tests/workflow/tiny.yaml"))
+    ours = ("results/experiments/gone/table.csv", "results/notes.txt")
+    taken = ("results/specialists/gone/seed0/model.safetensors", "results/tune/gone/seed0/chosen.json")
+    for name in (*ours, *taken):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert set(map(str, run.orphans())) == {*ours, *taken}
+    assert set(map(str, run.untracked())) == set(taken)
+
+
+def test_links_below_results_are_orphans_but_not_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/file").touch()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/link").symlink_to(tmp_path / "elsewhere")
+    assert Workflow(load(ROOT / "tests/workflow/tiny.yaml")).orphans() == [Path("results/link")]

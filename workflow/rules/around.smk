@@ -60,10 +60,10 @@ def run_snakemake(*arguments):
 
 def commit():
     """Tell DVC that what is there is current, unless files of other params lie between it."""
-    if orphans := RUN.orphans():
+    if untracked := RUN.untracked():
         logger.warning(
-            f"DVC is not told of these results, since a clone could not restore them: {len(orphans)} files"
-            " are of names that params.yaml does not hold. `r2m prune --yes` removes them; then run again."
+            f"DVC is not told of these results, since a clone could not restore them: {len(untracked)} files"
+            f" such as {untracked[0]} are of names that params.yaml does not hold. `r2m prune --yes` removes them; then run again."
         )
         return
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]

@@ -28,7 +28,7 @@ rule base:
     benchmark:
         S.base.benchmark
     resources:
-        mem_mb=4000,
+        mem_mb=S.base.memory,
     params:
         **call(S.base),
     script:
@@ -44,9 +44,9 @@ rule faces:
         S.faces.log,
     benchmark:
         S.faces.benchmark
-    threads: 2
+    threads: S.faces.threads
     resources:
-        mem_mb=1500,
+        mem_mb=S.faces.memory,
     params:
         **call(S.faces),
         files=lambda w: images_state(w.domain),
@@ -64,7 +64,7 @@ rule forge:
     benchmark:
         S.forge.benchmark
     resources:
-        mem_mb=1500,
+        mem_mb=S.forge.memory,
     params:
         **call(S.forge),
         files=lambda w: images_state(w.generator),
@@ -82,7 +82,7 @@ rule trunk:
     benchmark:
         S.trunk.benchmark
     resources:
-        mem_mb=2000,
+        mem_mb=S.trunk.memory,
     params:
         **call(S.trunk),
     script:

@@ -11,7 +11,7 @@ rule statistics:
     benchmark:
         S.statistics.benchmark
     resources:
-        mem_mb=3000,
+        mem_mb=S.statistics.memory,
     params:
         **call(S.statistics),
     script:
@@ -28,7 +28,7 @@ rule tune:
     benchmark:
         S.tune.benchmark
     resources:
-        mem_mb=4000,
+        mem_mb=S.tune.memory,
     params:
         **call(S.tune),
     script:
@@ -45,7 +45,7 @@ rule real_component:
     benchmark:
         S.real_component.benchmark
     resources:
-        mem_mb=3000,
+        mem_mb=S.real_component.memory,
     params:
         **call(S.real_component),
     script:
@@ -62,7 +62,7 @@ rule residual:
     benchmark:
         S.residual.benchmark
     resources:
-        mem_mb=3000,
+        mem_mb=S.residual.memory,
     params:
         **call(S.residual),
     script:
@@ -79,7 +79,7 @@ rule merge:
     benchmark:
         S.merge.benchmark
     resources:
-        mem_mb=3000,
+        mem_mb=S.merge.memory,
     params:
         **call(S.merge),
     script:

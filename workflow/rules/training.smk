@@ -11,14 +11,13 @@ rule finetune:
     benchmark:
         S.finetune.benchmark
     resources:
-        mem_mb=2500,
+        mem_mb=S.finetune.memory,
     params:
         **call(S.finetune),
     script:
         "../scripts/job.py"
 
 
-# The longest jobs: they begin first.
 rule joint:
     input:
         reads(S.joint),
@@ -28,9 +27,9 @@ rule joint:
         S.joint.log,
     benchmark:
         S.joint.benchmark
-    priority: 10
+    priority: S.joint.priority
     resources:
-        mem_mb=2500,
+        mem_mb=S.joint.memory,
     params:
         **call(S.joint),
     script:
@@ -46,9 +45,9 @@ rule joint_multiclass:
         S.joint_multiclass.log,
     benchmark:
         S.joint_multiclass.benchmark
-    priority: 10
+    priority: S.joint_multiclass.priority
     resources:
-        mem_mb=2500,
+        mem_mb=S.joint_multiclass.memory,
     params:
         **call(S.joint_multiclass),
     script:
@@ -65,7 +64,7 @@ rule probe:
     benchmark:
         S.probe.benchmark
     resources:
-        mem_mb=2500,
+        mem_mb=S.probe.memory,
     params:
         **call(S.probe),
     script:
@@ -82,7 +81,7 @@ rule task_vector:
     benchmark:
         S.task_vector.benchmark
     resources:
-        mem_mb=2000,
+        mem_mb=S.task_vector.memory,
     params:
         **call(S.task_vector),
     script:

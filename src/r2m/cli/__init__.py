@@ -1,13 +1,10 @@
 """The command `r2m`: each subcommand is a module of this package, imported only when it is called."""
 
 import importlib
-import os
-from contextlib import suppress
 
 import click
 
-from r2m.cli.process import leave, set_up_logging
-from r2m.errors import R2MError
+from r2m.cli.process import guarded, leave, set_up_logging
 from r2m.version import __version__
 
 # Heading of the help → its commands, in the order of the help.
@@ -50,17 +47,8 @@ def r2m(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; bad input prints one line and exits with 1."""
-    # oneMKL's and OpenMP's workers spin while idle, which starves the other job of a two-core machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        r2m()
-    except R2MError as error:
-        click.echo(f"r2m: error: {error}", err=True)
-        leave(1)
-    except OSError as error:
-        with suppress(OSError):
-            click.echo(f"r2m: error: {error}", err=True)
-        leave(1)
+        guarded(r2m)
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise

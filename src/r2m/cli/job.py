@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.process import leave, set_up_logging
+from r2m.cli.process import guarded, leave, set_up_logging
 from r2m.errors import R2MError
 from r2m.plan.stage import Job
 
@@ -51,8 +51,7 @@ def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> N
     if stage not in stages:
         raise R2MError(f"unknown stage {stage!r}{nearest(stage, stages)}")
     for wildcards in stages[stage].matching(words):
-        shown = ", ".join(f"{name}={value}" for name, value in wildcards.items())
-        logger.info("%s %s", stage, shown)
+        logger.info("%s", " ".join([stage, *(f"{name}={value}" for name, value in wildcards.items())]))
         job = stages[stage].job(**wildcards)
         missing = [file for file in job.reads if not Path(file).exists()]
         if missing:
@@ -66,14 +65,9 @@ def run_logged(job: Job, threads: int, log: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(file, stream.fileno())
-    # Idle workers of OpenMP and oneMKL spin otherwise, which starves the other job of a two-core machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     set_up_logging()
     try:
-        job.run(threads)
-    except (R2MError, OSError) as error:
-        click.echo(f"r2m: error: {error}", err=True)
-        leave(1)
+        guarded(lambda: job.run(threads))
     except Exception:
         traceback.print_exc()
         leave(1)

@@ -3,7 +3,12 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+
+import click
+
+from r2m.errors import R2MError
 
 
 def set_up_logging(verbose: bool = False) -> None:
@@ -13,6 +18,18 @@ def set_up_logging(verbose: bool = False) -> None:
         format="%(levelname).1s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+
+
+def guarded(call: Callable[[], object]) -> None:
+    """Call a function; bad input, or what the system refuses, ends the process with one line and 1."""
+    # oneMKL's and OpenMP's workers spin while idle, which starves the other job of a two-core machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        call()
+    except (R2MError, OSError) as error:
+        with suppress(OSError):
+            click.echo(f"r2m: error: {error}", err=True)
+        leave(1)
 
 
 def leave(status: int) -> None:

@@ -151,6 +151,8 @@ def images_stages(
 
     `forge(generator, outputs)` is the job of one generator. The trunk runs over the image sets `also`, too.
     """
+    from r2m.plan.images import forged_outputs
+
     folder = ROOT / name
 
     def make(generator: str) -> Job:
@@ -165,11 +167,7 @@ def images_stages(
     stage = "{stage}" if also else "forged"
     fakes = Stage(
         f"{name}_forge",
-        {
-            "manifest": f"{folder}/forged/{{generator}}/manifest.parquet",
-            "skipped": f"{folder}/forged/{{generator}}/skipped.csv",
-            "images": f"{folder}/forged/{{generator}}/images",
-        },
+        forged_outputs(f"{folder}/forged/{{generator}}"),
         make,
         [{"generator": generator} for generator in generators],
         folders=frozenset({"images"}),
@@ -213,6 +211,8 @@ def trained_specialists(
     plan: Plan, experiment: str, wildcard: str, names: Sequence[str], train: Callable[..., Job]
 ) -> Specialists:
     """Return the specialists `names` of an experiment; `train(name, seed, outputs)` is the job of one."""
+    from r2m.plan.training import MEMORY, task_vector_outputs, trained_outputs
+
     folder = f"{ROOT}/{experiment}/specialists/{{{wildcard}}}/seed{{seed}}"
     instances = plan.seeded(**{wildcard: names})
 
@@ -224,15 +224,15 @@ def trained_specialists(
 
     finetune = Stage(
         f"{experiment}_finetune",
-        {"model": f"{folder}/model.safetensors", "history": f"{folder}/history.csv"},
+        trained_outputs(folder),
         tune,
         instances,
-        memory=2500,
+        memory=MEMORY,
         place=f"experiments/{experiment}/finetune",
     )
     task_vector = Stage(
         f"{experiment}_task_vector",
-        {"task_vector": f"{folder}/task_vector.safetensors", "head": f"{folder}/head.safetensors"},
+        task_vector_outputs(folder),
         subtract,
         instances,
         memory=2000,

@@ -154,6 +154,8 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
 
     Fakes of `options.generators` are forged of all splits; their test images come out the same.
     """
+    from r2m.plan.training import MEMORY, trained_outputs
+
     params, folder = plan.params, ROOT / "families"
     families, members = family_generators(params, options), family_members(params, options)
     generators = [name for names in families.values() for name in names]
@@ -203,13 +205,10 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
     )
     joint = Stage(
         "families_joint",
-        {
-            "model": f"{folder}/joint/seed{{seed}}/model.safetensors",
-            "history": f"{folder}/joint/seed{{seed}}/history.csv",
-        },
+        trained_outputs(f"{folder}/joint/seed{{seed}}"),
         train_jointly,
         [{"seed": seed} for seed in plan.seeds] if options.joint else [],
-        memory=2500,
+        memory=MEMORY,
         priority=10,
         place="experiments/families/joint",
     )

@@ -23,11 +23,10 @@ from r2m.merge.tensors import Tensors, apply, as_matrix, norm
 from r2m.merge.tensors import task_vector as subtracted
 from r2m.models import checkpoint
 from r2m.models.config import head_average, inherited
+from r2m.models.heads import HEAD
 from r2m.options import Section, complaint
 
 logger = logging.getLogger(__name__)
-
-HEAD = "head."
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Stages of merging: statistics, tuning on val, R²M's Real component and residuals, and the merged models."""
 
 from r2m.merge import registry
-from r2m.plan.plan import BASE, INITIAL_HEAD, RESULTS, Plan
+from r2m.plan.plan import BASE, INITIAL_HEAD, Plan
 from r2m.plan.stage import Job, Stage
 
 
@@ -99,7 +99,7 @@ def residual(plan: Plan) -> Stage:
             "r2m.merge.stages:residual",
             {
                 "chosen": plan.chosen(variant, seed),
-                "core": RESULTS / f"real/{variant}/seed{seed}/core.safetensors",
+                "core": plan.real_component(variant, seed),
                 "task_vectors": plan.specialists("task_vector", seed),
             },
             stage.paths(variant=variant, seed=seed, specialist=specialist),
@@ -117,16 +117,14 @@ def merge(plan: Plan) -> Stage:
 
     def job(variant: str, seed: str) -> Job:
         is_r2m = variant in plan.r2m_variants
-        folder = RESULTS / f"residuals/{variant}/seed{seed}"
-        residuals = {name: folder / f"{name}.safetensors" for name in plan.members}
         return Job(
             "r2m.merge.stages:merge",
             {
                 "chosen": plan.chosen(variant, seed),
                 "base": BASE,
                 "task_vectors": {} if is_r2m else plan.specialists("task_vector", seed),
-                "core": RESULTS / f"real/{variant}/seed{seed}/core.safetensors" if is_r2m else None,
-                "residuals": residuals if is_r2m else {},
+                "core": plan.real_component(variant, seed) if is_r2m else None,
+                "residuals": plan.residuals(variant, seed) if is_r2m else {},
                 "statistics": plan.statistics(variant, seed),
                 "heads": plan.specialists("head", seed),
                 "initial_head": INITIAL_HEAD,

@@ -242,6 +242,15 @@ class Plan:
         """Return the options that were chosen on val for a merge."""
         return RESULTS / f"tune/{variant}/seed{seed}/chosen.json"
 
+    def real_component(self, variant: str, seed: str) -> Path:
+        """Return the Real component of a merge by R²M."""
+        return RESULTS / f"real/{variant}/seed{seed}/core.safetensors"
+
+    def residuals(self, variant: str, seed: str, suffix: str = ".safetensors") -> dict[str, Path]:
+        """Return specialist → its truncated residual in a merge by R²M, or the report of that (`.json`)."""
+        folder = RESULTS / f"residuals/{variant}/seed{seed}"
+        return {name: folder / f"{name}{suffix}" for name in self.members}
+
     def tuned(self, variant: str) -> MergeVariant:
         """Return what tuning a merge depends on: method, head, options and grid."""
         return self.params.merge.methods[variant].model_copy(update={"enabled": True, "label": None})

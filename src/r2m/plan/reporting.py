@@ -160,8 +160,7 @@ def spectra(plan: Plan) -> Stage:
     """Singular values of task vectors and residuals."""
 
     def inputs(variant: str) -> dict[str, Any]:
-        folder = RESULTS / f"residuals/{variant}/seed{plan.seeds[0]}"
-        return {"reports": [folder / f"{name}.json" for name in plan.members]}
+        return {"reports": list(plan.residuals(variant, plan.seeds[0], ".json").values())}
 
     return variant_figure(plan, "spectra", "Singular values of task vectors and residuals", inputs)
 

@@ -130,12 +130,21 @@ class Stage:
         """Yield the jobs that `NAME=VALUE` or bare values of wildcards pick.
 
         Raises:
-            R2MError: no job has such a wildcard or value.
+            R2MError: no job has such a wildcard or value, or a wildcard is given twice.
         """
-        picked = dict(self._named(word) for word in words)
+        picked: dict[str, str] = {}
+        for name, value in map(self._named, words):
+            if name in picked:
+                raise R2MError(f"{self.name}: {name} is given twice, as {picked[name]} and as {value}")
+            picked[name] = value
         jobs = [one for one in self.instances if all(one[name] == value for name, value in picked.items())]
         if not jobs:
-            raise R2MError(f"{self.name}: no job with {', '.join(f'{k}={v}' for k, v in picked.items())}")
+            known = {name: {one[name] for one in self.instances} for name in picked}
+            unknown = [name for name, value in picked.items() if value not in known[name]]
+            hint = nearest(picked[unknown[0]], known[unknown[0]]) if unknown else ""
+            raise R2MError(
+                f"{self.name}: no job with {', '.join(f'{k}={v}' for k, v in picked.items())}{hint}"
+            )
         yield from jobs
 
     def _named(self, word: str) -> tuple[str, str]:
