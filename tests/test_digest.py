@@ -5,6 +5,8 @@ from r2m.digest import closure, code_digest, modules_of
 from r2m.experiments import registry as experiments
 from r2m.merge import registry
 
+CACHES = (digest._parsed, digest._uses, digest._file, digest._digest, digest._definition_digest)
+
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
@@ -19,7 +21,7 @@ def package(tmp_path, monkeypatch):
         forget()
 
     def forget():
-        for cached in (digest._parsed, digest._uses, digest._file, digest._digest):
+        for cached in CACHES:
             cached.cache_clear()
 
     yield write
@@ -124,6 +126,11 @@ def test_carriers_of_values_do_not_count():
     assert "r2m.train.finetune:finetune" in reached
     classes = {"r2m.errors:R2MError", "r2m.train.options:FinetuneOptions", "r2m.options:Section"}
     assert not reached & classes
+
+
+def test_digests_do_not_depend_on_how_they_are_made():
+    """Stages note the digest of their code, and a faster way to it must not train every model again."""
+    assert "r2m.digest" not in modules_of(["r2m.train.stages:finetune"])
 
 
 def test_the_expansion_of_a_grid_counts():
