@@ -140,6 +140,8 @@ class Workflow:
     ) -> Stage:
         """Return the stage of an experiment's table or figure; its output `reported` is in the report."""
 
+        experiment = registry.get(name)
+
         def job() -> Job:
             return Job(
                 f"r2m.experiments.stages:{what}",
@@ -155,6 +157,10 @@ class Workflow:
             job,
             is_benchmarked=False,
             place=f"experiments/{what}_{name}",
-            report={reported: Captioned("experiment", "Experiments", {"experiment": name, "what": what})},
-            caption=registry.get(name).caption,
+            report={
+                reported: Captioned(
+                    "experiment", "Experiments", {"experiment": experiment.title, "what": what}
+                )
+            },
+            caption=experiment.caption,
         )
