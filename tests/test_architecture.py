@@ -16,6 +16,10 @@ SOURCE = Path(r2m.__file__).parent
 GROUND = {"errors", "files", "seeding", "digest", "manifest", "options", "version"}
 ORDER = [
     "data",
+    "video",
+    "index",
+    "validate",
+    "datasets",
     "forge",
     "models",
     "trunk",
