@@ -13,6 +13,7 @@ STATE = "results/.state/swap/seed0.safetensors"
 def test_killed_finetuning_resumes_to_the_same_bytes(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    project = project.alone()
     for key, value in (("steps", 400), ("validate_every", 50), ("checkpoint_every", 25)):
         project.edit(f"finetune.{key}", value)
     uninterrupted = project.copy(tmp_path_factory.mktemp("uninterrupted") / "project")

@@ -105,7 +105,7 @@ def test_dvc_and_snakemake_make_the_same_of_a_change(
     project.edit("merge.methods.r2m_task", None)
     project.run(sys.executable, "-m", "r2m", "prune", "--yes")
     before = (project / "results/tables/auc.csv").read_bytes()
-    other = project.copy(tmp_path_factory.mktemp("other") / "project")
+    other = project.copy(tmp_path_factory.mktemp("other") / "project").alone()
     alone = other.start(*snakemake(cores=1))
     ran = stages_run(project.dvc("repro"))
     finished(alone)
