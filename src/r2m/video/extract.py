@@ -1,4 +1,4 @@
-"""Faces of videos: sampled, found, tracked, aligned and written; videos that are done are kept till all are."""
+"""Faces of videos: sampled, found, tracked, aligned and written; what is done is kept until all is."""
 
 import json
 import os
@@ -171,9 +171,9 @@ def _digest(path: Path) -> str:
 
 
 def _write_faces(path: Path, folder: Path, aligner: Aligner, options: VideoOptions) -> list[_Face] | str:
-    """Make `folder` with the crops of a video's faces as PNG and their table, or the reason for none; return it.
+    """Make `folder` with the crops of a video's faces as PNG and their table, or the reason for none.
 
-    A video that gives none is as much a result as another, and is not read again either.
+    Return what was written. A video that gives none is a result like another, and is not read again either.
     """
     folder.mkdir()
     try:
