@@ -2,8 +2,8 @@
 
     python benchmarks/videos.py ROOT
 
-ROOT is a checkout whose `data/raw` has the packages `celeba` and `faces`. Clips are drawn from its photographs:
-720p, H.264 with a keyframe every 10 s, a face that moves over a still background.
+ROOT is a checkout whose `data/raw` has the packages `celeba` and `faces`. Clips are drawn from photographs:
+720p, H.264, a keyframe every 10 s, a face that moves over a still background.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def main() -> None:
         clock = Clock()
         clock.watch()
         print(
-            "| frames | faces | frames/s a core | decode | detection | embedding | alignment, encoding | rest |"
+            "| frames | faces | frames/s a core | decode | detection | embedding | alignment, files | rest |"
         )
         print("|--:|--:|--:|--:|--:|--:|--:|--:|")
         for count in arguments.frames:

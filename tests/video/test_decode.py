@@ -1,4 +1,3 @@
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +29,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         root / "open265.mp4",
         pictures,
         codec="libx265",
-        options={"x265-params": "open-gop=1:keyint=12:bframes=3:log-level=none"},
+        options={
+            "preset": "ultrafast",
+            "x265-params": "open-gop=1:keyint=12:bframes=3:scenecut=0:log-level=none",
+        },
     )
     # Packets of VP8's alternate reference frames are never shown.
     alternate = {"auto-alt-ref": "1", "lag-in-frames": "16", "arnr-maxframes": "7"}
@@ -110,7 +112,7 @@ def test_rotation_is_honoured(tmp_path: Path, rotation: int) -> None:
 
 def test_a_wrong_or_missing_frame_count_does_not_matter(videos: dict[str, Path], tmp_path: Path) -> None:
     content = bytearray(videos[".avi"].read_bytes())
-    for header, offset in ((b"avih", 24), (b"strh", 40)):
+    for header, offset in ((b"avih", 20), (b"strh", 36)):
         start = content.index(header) + len(header)
         content[start + offset : start + offset + 4] = (7).to_bytes(4, "little")
     wrong = tmp_path / "wrong.avi"
@@ -154,7 +156,7 @@ def test_what_leads_up_to_the_first_keyframe_is_no_frame(
 
 
 def reason(path: Path, numbers: list[int] | None = None) -> str:
-    with pytest.raises(ValueError, match="^[^:]+: ") as caught, Video(path) as video:
+    with pytest.raises(ValueError, match=": ") as caught, Video(path) as video:
         for _ in video.frames(range(len(video)) if numbers is None else numbers):
             pass
     assert type(caught.value) is ValueError
@@ -230,13 +232,10 @@ def test_a_file_is_let_go_of(videos: dict[str, Path]) -> None:
         container.seek(0)
 
 
-def test_opening_decodes_nothing(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", numbered(200), gop=200)
-    start = time.process_time()
-    with Video(path) as video:
-        assert len(video) == 200
-    opened = time.process_time() - start
-    with Video(path) as video:
-        start = time.process_time()
-        list(video.frames([199]))
-    assert opened < time.process_time() - start
+def test_opening_decodes_nothing(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Video, keyframe: int | None) -> Iterator[av.VideoFrame]:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Video, "_decoded", refuse)
+    with Video(videos[".mp4"]) as video:
+        assert len(video) == 60

@@ -1,5 +1,6 @@
 """Video files in a user's folders, through `build_domain` and `build_generator`."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -32,11 +33,10 @@ def draw(path: Path, seed: int, frames: int = 16, tint: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """FaceForensics++ as it is downloaded: reals 000 to 015, and fakes with the next one's face."""
+    """The real videos 000 to 015 of FaceForensics++ as they are downloaded."""
     root = tmp_path_factory.mktemp("ff")
     for i in range(PEOPLE):
         draw(root / f"original_sequences/youtube/c23/videos/{i:03}.mp4", i)
-        draw(root / f"manipulated_sequences/Deepfakes/c23/videos/{i:03}_{(i + 1) % PEOPLE:03}.mp4", i, tint=1)
     return root
 
 
@@ -73,24 +73,29 @@ def test_a_domain_of_videos(domain: Path) -> None:
     assert [path.name for path in domain.parent.iterdir()] == ["ff"]
 
 
-def test_fakes_are_paired_with_frames_of_their_own_video(domain: Path, tree: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "deepfakes"
-    options = GeneratorOptions(family="FS", images=str(tree / "manipulated_sequences"))
+def test_fakes_are_paired_with_frames_of_their_own_video(domain: Path, tmp_path: Path) -> None:
+    reals = rows_of(domain)
+    people = {split: sorted(set(rows["identity"])) for split, rows in reals.groupby("split")}
+    pairs = [(a[-10:-7], b[-10:-7]) for names in people.values() for a, b in itertools.pairwise(names)]
+    for target, source in pairs:
+        draw(tmp_path / f"Deepfakes/c23/videos/{target}_{source}.mp4", int(target), tint=1)
+    mixed = f"{people['train'][0][-10:-7]}_{people['test'][0][-10:-7]}.mp4"
+    draw(tmp_path / f"Deepfakes/c23/videos/{mixed}", 0, tint=1)
+    options = GeneratorOptions(family="FS", images=str(tmp_path / "Deepfakes"))
     rows, skipped = user_rows(
-        "deepfakes", options, read_reals([domain]), SETTINGS, folder, frames_per_video=4
+        *("deepfakes", options, read_reals([domain]), SETTINGS, tmp_path / "out"), frames_per_video=4
     )
-    reals = rows_of(domain).set_index("image_id")
-    kept = rows["video"].str.split("/").str[-1]
-    assert kept.nunique() > 2
-    assert len(rows) + 4 * len(skipped) == 4 * PEOPLE
-    # One row of reason a video of whose two people one is tested on and the other is not.
-    assert all(path.endswith(".mp4") and "different splits" in reason for path, reason in skipped)
-    for row, name in zip(rows.itertuples(), kept, strict=True):
-        real = reals.loc[row.source_image]
-        assert real["video"].endswith(name[:3])
-        assert row.source_image.rsplit("/", 1)[1] == row.image_id.rsplit("/", 1)[1]
+    assert len(rows) == 4 * len(pairs)
+    ((path, reason),) = skipped
+    assert path.endswith(mixed)
+    assert "different splits" in reason
+    of_id = reals.set_index("image_id")
+    for row in rows.itertuples():
+        real = of_id.loc[row.source_image]
+        assert Path(real["video"]).name == Path(row.video).name[:3]
+        assert Path(row.source_image).name == Path(row.image_id).name
         assert (real["identity"], real["split"]) == (row.identity, row.split)
-    assert not (tmp_path / ".deepfakes.videos").exists()
+    assert [child.name for child in tmp_path.glob(".*")] == []
 
 
 def test_a_generator_of_videos_with_reals_of_its_own(domain: Path, tmp_path: Path) -> None:
@@ -109,7 +114,7 @@ def test_a_generator_of_videos_with_reals_of_its_own(domain: Path, tmp_path: Pat
     assert list(paired["identity"]) == list(fakes["identity"])
     assert set(rows["split"]) == {"test"}
     assert reasons(tmp_path / "celeb") == {
-        "id3_id4_0001.mp4": "byte-identical to a real video: celeb/real/id3_0000/000001"
+        "id3_id4_0001.mp4": "byte-identical to a real video: celeb/real/id3_0000/000015"
     }
 
 
@@ -122,7 +127,7 @@ def test_videos_stand_beside_stills(tmp_path: Path) -> None:
         )
         cv2.imwrite(str(raw / f"s{i}.png"), picture)
     (raw / "clip").mkdir()
-    cv2.imwrite(str(raw / "clip/000001.png"), picture)
+    cv2.imwrite(str(raw / "clip/000001.png"), picture[::-1])
     draw(raw / "clip.mp4", 20)
     (raw / "broken.avi").write_bytes(b"no video")
     (raw / "p1.avi").write_bytes(b"no video")

@@ -101,7 +101,7 @@ class Video:
             if not packet.is_discard:
                 shown.append(packet.pts)
         if every:
-            self._check_length(end - min(every))
+            self._check_length(end - min(0, *every))
         known = [time for time in shown if time is not None]
         unique = len(set(known)) == len(shown)
         if not unique or not keyframes or self._stream.codec_context.name in UNSHOWN:
@@ -110,26 +110,39 @@ class Video:
         return sorted(time for time in known if time >= min(keyframes)), sorted(keyframes)
 
     def _check_length(self, length: int) -> None:
-        """Raise ValueError where all packets last `length` ticks, much less than the file states."""
+        """Raise ValueError if the packets end after `length` ticks, much earlier than the file states."""
         stated = _stated_seconds(self._container, self._stream)
         seconds = float(length * (self._stream.time_base or 0))
         if stated is not None and seconds < LEAST_LENGTH * stated:
             raise ValueError(f"cannot be read: cut off, {seconds:.1f} s of {stated:.1f} s")
 
     def _sought(self, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield the frames `numbers`; from one to the next, decode on or seek, whichever is shorter."""
+        """Yield the frames `numbers`; from one to the next, decode on, or seek where that skips frames."""
         frames: Iterator[VideoFrame] = iter(())
-        last = None
+        previous: int | None = None
+        may_seek = True
         for number in numbers:
-            time = self._times[number]
-            keyframe = self._keyframes[bisect.bisect_right(self._keyframes, time) - 1]
-            if last is None or keyframe > last:
-                frames = self._decoded(time)
-            frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= time), None)
-            if frame is None or frame.pts != time:
-                raise ValueError(f"cannot be read: damaged at frame {number}")
-            last = time
+            keyframe = self._keyframes[bisect.bisect_right(self._keyframes, self._times[number]) - 1]
+            if previous is None or (may_seek and keyframe > self._times[previous + 1]):
+                frames = self._decoded(keyframe)
+            try:
+                frame = self._next(frames, number)
+            except ValueError:
+                if not may_seek:
+                    raise
+                # In an open group of pictures, decoders may miss what stands before its keyframe.
+                frames, may_seek = self._decoded(None), False
+                frame = self._next(frames, number)
+            previous = number
             yield number, frame
+
+    def _next(self, frames: Iterator[VideoFrame], number: int) -> VideoFrame:
+        """Return the frame `number` of `frames` to come; raises ValueError if it is not among them."""
+        time = self._times[number]
+        frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= time), None)
+        if frame is None or frame.pts != time:
+            raise ValueError(f"cannot be read: damaged at frame {number}")
+        return frame
 
     def _counted(self, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield the frames `numbers`, told by counting frames from the first."""
@@ -142,9 +155,13 @@ class Video:
                 return
         raise ValueError(f"cannot be read: damaged at frame {min(wanted)}")
 
-    def _decoded(self, time: int | None) -> Iterator[VideoFrame]:
-        """Yield all frames from the last keyframe before `time` on; None: from the first on."""
-        packets = self._reopened() if time is None else self._packets_before(time)
+    def _decoded(self, keyframe: int | None) -> Iterator[VideoFrame]:
+        """Yield frames from the one at the time `keyframe` on, or from an earlier one; None: from the first.
+
+        Raises:
+            ValueError: a damaged frame.
+        """
+        packets = self._reopened() if keyframe is None else self._packets_from(keyframe)
         start = None
         for packet in packets:
             if start is None:
@@ -156,14 +173,14 @@ class Video:
                 if start is None or packet.pts is None or packet.pts >= start:
                     raise ValueError(f"cannot be read: damaged at {_seconds(packet)}") from error
 
-    def _packets_before(self, time: int) -> Iterator[Packet]:
-        """Seek and return the packets from a keyframe at or before `time` on."""
-        last = bisect.bisect_right(self._keyframes, time)
-        for keyframe in reversed(self._keyframes[max(0, last - SEEKS) : last]):
-            self._container.seek(keyframe, stream=self._stream)
+    def _packets_from(self, keyframe: int) -> Iterator[Packet]:
+        """Seek and return the packets from the one at the time `keyframe`, or an earlier keyframe, on."""
+        last = bisect.bisect_right(self._keyframes, keyframe)
+        for earlier in reversed(self._keyframes[max(0, last - SEEKS) : last]):
+            self._container.seek(earlier, stream=self._stream)
             packets = self._container.demux(self._stream)
             first = next(packets, None)
-            if first is not None and first.is_keyframe and first.pts is not None and first.pts <= time:
+            if first is not None and first.is_keyframe and first.pts is not None and first.pts <= keyframe:
                 return itertools.chain([first], packets)
         return self._reopened()
 

@@ -165,7 +165,8 @@ def _made_by(settings: Settings, options: VideoOptions) -> dict[str, object]:
 def _digest(path: Path) -> str:
     """Return the digest of a file's bytes; raises ValueError for one that cannot be read."""
     try:
-        return blake3(max_threads=1).update_mmap(path).hexdigest()
+        with open(path, "rb"):  # whose errors say more
+            return blake3(max_threads=1).update_mmap(path).hexdigest()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
 
