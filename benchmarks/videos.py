@@ -45,8 +45,8 @@ def draw_clip(path: Path, photograph: Path, background: Path) -> None:
         grain = np.random.default_rng(0)
         for number in range(SECONDS * RATE):
             picture = scene.copy()
-            x = round((WIDTH - FACE) * (0.5 + 0.4 * np.sin(number / 40)))
-            y = round((HEIGHT - FACE) * (0.5 + 0.3 * np.cos(number / 25)))
+            x = round((WIDTH - FACE) * (0.5 + 0.1 * np.sin(number / 40)))
+            y = round((HEIGHT - FACE) * (0.5 + 0.1 * np.cos(number / 25)))
             picture[y : y + FACE, x : x + FACE] = face
             noise = grain.integers(-4, 5, (HEIGHT, WIDTH, 1), dtype=np.int16)
             picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
@@ -88,7 +88,7 @@ class Clock:
         extract.Video = Timed  # type: ignore[misc]
         detector, embedder = faces.FaceDetector, faces.FaceEmbedder
         detector.every = self.timed("detection", detector.every)  # type: ignore[method-assign]
-        embedder.embed = self.timed("embedding", embedder.embed)  # type: ignore[method-assign]
+        embedder.embed_chip = self.timed("embedding", embedder.embed_chip)  # type: ignore[method-assign]
         faces.align = self.timed("alignment and encoding", faces.align)
         for name in ("write_png", "read_crop", "write_encoded"):
             setattr(extract, name, self.timed("alignment and encoding", getattr(extract, name)))

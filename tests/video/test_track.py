@@ -1,13 +1,21 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2m.video.track import Boxes, by_area, closeness, least_frames, tracks
+from r2m.video.track import Boxes, Track, by_area, closeness, least_frames
+from r2m.video.track import tracks as tracks_at
 
 
 def boxes(*faces: tuple[float, float, float, float]) -> Boxes:
     return np.array(faces, np.float32).reshape(-1, 4)
+
+
+def tracks(frames: Sequence[Boxes], seconds: float = 0.04) -> list[Track]:
+    """Return the tracks of frames so many seconds apart."""
+    return tracks_at(frames, [seconds * i for i in range(len(frames))])
 
 
 coordinate, side = st.integers(0, 200), st.integers(1, 60)
@@ -35,8 +43,9 @@ def test_tracks_do_not_depend_on_place_or_scale(drawn: list, move: int, scale: i
 def test_closeness_is_symmetric(drawn: list) -> None:
     if len(drawn) >= 2:
         first, second = boxes(*drawn[0]), boxes(*drawn[1])
-        np.testing.assert_allclose(closeness(first, second), closeness(second, first).T)
-        assert (np.diag(closeness(first, first)) == 1).all()
+        there = closeness(first, second, np.full(len(first), 2.0))
+        np.testing.assert_allclose(there, closeness(second, first, np.full(len(second), 2.0)).T)
+        assert (np.diag(closeness(first, first, np.zeros(len(first)))) == 1).all()
 
 
 def test_two_faces_that_pass_each_other_by_are_told_apart() -> None:
@@ -53,8 +62,22 @@ def test_two_faces_that_pass_each_other_by_are_told_apart() -> None:
 
 def test_a_face_is_found_again_where_it_does_not_overlap_itself() -> None:
     assert len(tracks([boxes((0, 0, 40, 40)), boxes((40, 0, 40, 40))])) == 1
-    assert len(tracks([boxes((0, 0, 40, 40)), boxes((41, 0, 40, 40))])) == 2
+    assert len(tracks([boxes((0, 0, 40, 40)), boxes((45, 0, 40, 40))])) == 2
     assert len(tracks([boxes((0, 0, 40, 40)), boxes((0, 0, 90, 90))])) == 2
+
+
+@pytest.mark.parametrize(("widths", "seconds", "count"), [(2, 1, 1), (2, 0.5, 2), (3, 60, 1), (3.1, 60, 2)])
+def test_a_face_may_move_farther_the_longer_it_was_not_looked_at(
+    widths: float, seconds: float, count: int
+) -> None:
+    assert len(tracks([boxes((0, 0, 40, 40)), boxes((40 * widths, 0, 40, 40))], seconds)) == count
+
+
+@pytest.mark.parametrize("seconds", [0.04, 5])
+def test_two_people_side_by_side_keep_their_tracks_when_one_is_missed(seconds: float) -> None:
+    left, right = (0, 0, 40, 40), (60, 0, 40, 40)
+    found = tracks([boxes(left, right), boxes(right), boxes(left), boxes(left, right)], seconds)
+    assert found == [[(0, 0), (2, 0), (3, 0)], [(0, 1), (1, 0), (3, 1)]]
 
 
 def test_a_face_that_is_missed_on_a_frame_does_not_give_its_track_away() -> None:

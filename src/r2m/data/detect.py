@@ -95,9 +95,17 @@ class FaceEmbedder:
 
     def embed(self, image: Image, landmarks: Landmarks) -> Embedding:
         """Return the embedding (D,) of unit length of the face at `landmarks` (5, 2)."""
+        return self.embed_chip(self.chip(image, landmarks))
+
+    def chip(self, image: Image, landmarks: Landmarks) -> Image:
+        """Return what the network sees of the face at `landmarks` (5, 2): (112, 112, 3)."""
         row = np.zeros((1, 15), dtype=np.float32)
         row[0, 4:14] = landmarks.ravel()
-        feature = self._net.feature(self._net.alignCrop(image, row)).ravel().astype(np.float32)
+        return self._net.alignCrop(image, row).astype(np.uint8, copy=False)
+
+    def embed_chip(self, chip: Image) -> Embedding:
+        """Return the embedding (D,) of unit length of a face that `chip` returned."""
+        feature = self._net.feature(chip).ravel().astype(np.float32)
         return feature / max(float(np.linalg.norm(feature)), 1e-12)
 
 

@@ -94,6 +94,15 @@ class Faces:
         self.skipped += other.skipped
 
 
+@dataclass(frozen=True)
+class AlignedFace:
+    """A crop, its landmarks (5, 2), and what the embedder sees of the face; None without an embedder."""
+
+    crop: Image
+    landmarks: Landmarks
+    chip: Image | None
+
+
 class VideoReader(Protocol):
     """What reads the faces of video files: `r2m.video.folder.read_videos`."""
 
@@ -112,10 +121,6 @@ class VideoReader(Protocol):
         ...
 
 
-# A crop, its landmarks (5, 2), and the face's embedding (D,), empty without an embedder.
-AlignedFace = tuple[Image, Landmarks, Embedding]
-
-
 class Aligner:
     """Turns photographs into aligned crops; every thread has networks of its own."""
 
@@ -126,18 +131,20 @@ class Aligner:
             if model is not None:
                 require(model, role)
 
-    def __call__(self, image: Image) -> AlignedFace:
-        """Return the largest face; without a detector, the image as it is.
+    def __call__(self, image: Image) -> tuple[Image, Landmarks, Embedding]:
+        """Return the crop, its landmarks (5, 2) and the face's embedding (D,), empty without an embedder.
 
         Raises:
             ValueError: there is no face.
         """
         if self._settings.detector is None:
-            return self._whole(image)
-        points = self._detector().largest(image)
-        if points is None:
-            raise ValueError(self._no_face())
-        return self._placed(image, points)
+            face = self._whole(image)
+        else:
+            points = self._detector().largest(image)
+            if points is None:
+                raise ValueError(self._no_face())
+            face = self._placed(image, points)
+        return face.crop, face.landmarks, self.embed(face.chip)
 
     def every(self, image: Image) -> tuple[NDArray[np.float32], list[AlignedFace]]:
         """Return all N faces and their boxes (N, 4): left edge, top edge, width, height in pixels.
@@ -153,6 +160,11 @@ class Aligner:
             raise ValueError(self._no_face())
         return detections.boxes, [self._placed(image, points) for points in detections.landmarks]
 
+    def embed(self, chip: Image | None) -> Embedding:
+        """Return the embedding (D,) of a face by its `chip`, empty without one."""
+        embedder = self._embedder()
+        return np.empty(0, np.float32) if chip is None or embedder is None else embedder.embed_chip(chip)
+
     def _no_face(self) -> str:
         return f"no face found with a score of {self._settings.options.min_score} or more"
 
@@ -166,18 +178,17 @@ class Aligner:
         resized = cv2.resize(image, (options.crop_size, options.crop_size), interpolation=kernel)
         crop = resized.astype(np.uint8, copy=False)
         landmarks = template(options.crop_size, options.margin)
-        return crop, landmarks, self._embedded(crop, landmarks)
+        return AlignedFace(crop, landmarks, self._chip(crop, landmarks))
 
     def _placed(self, image: Image, points: Landmarks) -> AlignedFace:
         """Return the face at the landmarks `points` (5, 2) of the image."""
-        crop, landmarks = align(
-            image, points, self._settings.options.crop_size, self._settings.options.margin
-        )
-        return crop, landmarks, self._embedded(image, points)
+        options = self._settings.options
+        crop, landmarks = align(image, points, options.crop_size, options.margin)
+        return AlignedFace(crop, landmarks, self._chip(image, points))
 
-    def _embedded(self, image: Image, points: Landmarks) -> Embedding:
+    def _chip(self, image: Image, points: Landmarks) -> Image | None:
         embedder = self._embedder()
-        return np.empty(0, np.float32) if embedder is None else embedder.embed(image, points)
+        return None if embedder is None else embedder.chip(image, points)
 
     def _detector(self) -> FaceDetector:
         if not hasattr(self._local, "detector"):

@@ -64,6 +64,12 @@ class Video:
         """Return how many frames there are."""
         return self._total
 
+    def seconds(self, number: int) -> float:
+        """Return when a frame is shown, in seconds; by the mean frame rate where packets do not tell."""
+        if self._times:
+            return float(self._times[number] * (self._stream.time_base or 0))
+        return number / float(self._stream.average_rate or 25)
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
@@ -246,9 +252,8 @@ def _seconds(packet: Packet) -> str:
 
 def _upright(frame: VideoFrame) -> Image:
     """Return a decoded frame as BGR (H, W, 3), turned as the file says that it is to be shown."""
-    picture = frame.to_ndarray(format="bgr24")
-    turns = round(frame.rotation / 90) % 4
-    image = np.ascontiguousarray(np.rot90(picture, turns))
+    picture = frame.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
+    image = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))
     if min(image.shape[:2]) < LEAST_SIDE:
         height, width = image.shape[:2]
         raise ValueError(f"too small: {width}×{height} pixels, expected {LEAST_SIDE} or more each way")

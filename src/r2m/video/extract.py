@@ -30,6 +30,8 @@ from r2m.video.track import Boxes, Track, by_area, least_frames, tracks
 
 COLUMNS = ("image_id", "file", "video", "frame", "track", "digest", "landmarks", "embedding")
 
+CHIPS = "chips"
+
 
 @dataclass(frozen=True)
 class VideoFile:
@@ -184,7 +186,7 @@ def _write_faces(path: Path, folder: Path, aligner: Aligner, options: VideoOptio
         return str(error)
     landmarks = np.stack([face.landmarks for face in faces]).reshape(len(faces), 10)
     table = pd.DataFrame(landmarks, columns=list(LANDMARK_COLUMNS))
-    table["embedding"] = [face.embedding for face in faces]
+    table["embedding"] = pd.Series([face.embedding for face in faces], dtype=object)
     for column in ("frame", "track", "crop"):
         table[column] = [getattr(face, column) for face in faces]
     table.to_parquet(folder / "faces.parquet", index=False)
@@ -192,6 +194,7 @@ def _write_faces(path: Path, folder: Path, aligner: Aligner, options: VideoOptio
     for crop in folder.glob("*.png"):
         if crop.name not in used:
             crop.unlink()
+    shutil.rmtree(folder / CHIPS, ignore_errors=True)
     return faces
 
 
@@ -214,35 +217,47 @@ def _read_faces(folder: Path) -> list[_Face] | str | None:
 def _faces(path: Path, folder: Path, aligner: Aligner, options: VideoOptions) -> list[_Face]:
     """Return the faces of the chosen tracks of a video, by track and frame; their crops are in `folder`.
 
-    Crops of all faces go to the disk at once, so that memory does not grow with the number of frames.
+    What is cut out of frames goes to the disk at once, so that memory does not grow with their number, and
+    only faces of the chosen tracks are embedded, which takes longer than to find them.
 
     Raises:
         ValueError: a damaged video, no face, or none in enough frames.
     """
     numbers: list[int] = []
+    seconds: list[float] = []
     boxes: list[Boxes] = []
-    aligned: list[list[tuple[Landmarks, Embedding]]] = []
+    landmarks: list[list[Landmarks]] = []
     objection = "no face found"
     with Video(path) as video:
         for number, image in video.frames(spread(len(video), options.frames)):
-            numbers.append(number)
             try:
                 places, faces = aligner.every(image)
             except ValueError as error:
                 objection, places, faces = str(error), np.empty((0, 4), np.float32), []
             except cv2.error as error:  # OpenCV rejects some unusual shapes
                 raise ValueError(f"cannot be aligned: {error.err}") from error
+            numbers.append(number)
+            seconds.append(video.seconds(number))
             boxes.append(places)
-            aligned.append([(landmarks, embedding) for _, landmarks, embedding in faces])
-            for face, (crop, _, _) in enumerate(faces):
-                write_png(folder / _crop_name(number, face), crop)
-    if not any(aligned):
+            landmarks.append([face.landmarks for face in faces])
+            for place, face in enumerate(faces):
+                name = _crop_name(number, place)
+                write_png(folder / name, face.crop)
+                if face.chip is not None:
+                    write_png(folder / CHIPS / name, face.chip)
+    if not any(landmarks):
         raise ValueError(f"{objection}: none of {len(numbers)} frames")
-    chosen = _chosen(tracks(boxes), boxes, options)
+
+    def embedding(crop: str) -> Embedding:
+        chip = folder / CHIPS / crop
+        return aligner.embed(read_crop(chip) if chip.is_file() else None)
+
+    chosen = _chosen(tracks(boxes, seconds), boxes, options)
+    names = [[_crop_name(numbers[frame], face) for frame, face in track] for track in chosen]
     return [
-        _Face(numbers[frame], place, _crop_name(numbers[frame], face), *aligned[frame][face])
+        _Face(numbers[frame], place, name, landmarks[frame][face], embedding(name))
         for place, track in enumerate(chosen)
-        for frame, face in track
+        for (frame, face), name in zip(track, names[place], strict=True)
     ]
 
 

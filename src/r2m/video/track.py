@@ -10,23 +10,26 @@ Boxes = NDArray[np.float32]
 # (index of the frame, index of the face on it), by frame.
 Track = list[tuple[int, int]]
 
-# A face is found again at most so many of its widths away, and at most so much larger or smaller.
-REACH, GROWTH = 1.0, 2.0
+# A face is found again at most so many of its widths away, farther for every second that it was not looked at
+# but no farther than that, and at most so much larger or smaller.
+REACH, SPEED, FARTHEST, GROWTH = 1.0, 1.0, 3.0, 2.0
 # Tracks of fewer frames than this share are passers-by or false detections; so many frames are always enough.
 LEAST_SHARE, ENOUGH = 0.25, 8
 
 
-def tracks(boxes: Sequence[Boxes]) -> list[Track]:
+def tracks(boxes: Sequence[Boxes], seconds: Sequence[float]) -> list[Track]:
     """Return the tracks of the faces that are at `boxes` of each frame, in the order of their first frames.
+
+    `seconds` is when each frame is shown.
 
     Every face is in one track, and no track has two faces of a frame. The pair of a track's last face and a
     face of the frame that is closest by `closeness` is linked first; a track that a frame does not continue
     may be found again later.
     """
     found: list[Track] = []
-    last = np.empty((0, 4), np.float32)
-    for frame, faces in enumerate(boxes):
-        near = closeness(last, faces)
+    last, seen = np.empty((0, 4), np.float32), np.empty(0)
+    for frame, (faces, now) in enumerate(zip(boxes, seconds, strict=True)):
+        near = closeness(last, faces, np.minimum(REACH + SPEED * (now - seen), FARTHEST))
         taken: dict[int, int] = {}
         for place in np.argsort(-near, axis=None, kind="stable").tolist():
             track, face = divmod(place, len(faces))
@@ -37,15 +40,16 @@ def tracks(boxes: Sequence[Boxes]) -> list[Track]:
         fresh = [face for face in range(len(faces)) if face not in taken]
         for face, track in taken.items():
             found[track].append((frame, face))
-            last[track] = faces[face]
+            last[track], seen[track] = faces[face], now
         found += [[(frame, face)] for face in fresh]
-        last = np.concatenate([last, faces[fresh]])
+        last, seen = np.concatenate([last, faces[fresh]]), np.append(seen, [now] * len(fresh))
     return found
 
 
-def closeness(first: Boxes, second: Boxes) -> NDArray[np.float64]:
+def closeness(first: Boxes, second: Boxes, reach: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how close each of `first` (N, 4) is to each of `second` (M, 4): (N, M), −∞ if not one face.
 
+    They are not where the distance of the centres exceeds `reach` (N,) in units of the mean side.
     It is the intersection over union less the distance of the centres in units of the mean side, as in the
     DIoU of arXiv 1911.08287, here with the faces' own size as the unit, so that it tells faces apart that do
     not overlap.
@@ -60,7 +64,7 @@ def closeness(first: Boxes, second: Boxes) -> NDArray[np.float64]:
     distance = np.linalg.norm(centres, axis=-1) / np.maximum((side_a + side_b) / 2, 1e-9)
     overlap = shared / np.maximum(area_a + area_b - shared, 1e-9)
     growth = np.maximum(side_a, side_b) / np.maximum(np.minimum(side_a, side_b), 1e-9)
-    return np.where((distance <= REACH) & (growth <= GROWTH), overlap - distance, -np.inf)
+    return np.where((distance <= reach[:, None]) & (growth <= GROWTH), overlap - distance, -np.inf)
 
 
 def least_frames(frames: int) -> int:
