@@ -78,9 +78,9 @@ def test_no_more_is_decoded_than_needed(tmp_path: Path, monkeypatch: pytest.Monk
         decoded = 0
         plain = video._decoded
 
-        def counting(start: int | None) -> Iterator[av.VideoFrame]:
+        def counting(*arguments: object) -> Iterator[av.VideoFrame]:
             nonlocal decoded
-            for frame in plain(start):
+            for frame in plain(*arguments):
                 decoded += 1
                 yield frame
 
@@ -233,9 +233,20 @@ def test_a_file_is_let_go_of(videos: dict[str, Path]) -> None:
 
 
 def test_opening_decodes_nothing(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Video, keyframe: int | None) -> Iterator[av.VideoFrame]:
+    def refuse(self: Video) -> Iterator[av.VideoFrame]:
         raise AssertionError("decoded")
 
     monkeypatch.setattr(Video, "_decoded", refuse)
     with Video(videos[".mp4"]) as video:
         assert len(video) == 60
+
+
+@pytest.mark.parametrize("name", ["open", "open265", ".avi", ".mov"])
+def test_frames_that_no_other_depends_on_are_left_out_unless_wanted(
+    videos: dict[str, Path], name: str
+) -> None:
+    with Video(videos[name]) as video:
+        wanted = {video._times[number] for number in (30, 31, 32)}
+        decoded = [frame.pts for frame in video._decoded(video._keyframes[0], wanted)]
+    assert wanted <= set(decoded)
+    assert len(decoded) < 45

@@ -3,7 +3,7 @@
 import bisect
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,7 @@ class Video:
             self._container, self._stream = _opened(path)
             try:
                 self._times, self._keyframes = self._read_times()
-                self._total = len(self._times) or sum(1 for _ in self._decoded(None))
+                self._total = len(self._times) or sum(1 for _ in self._decoded())
                 if not self._total:
                     raise ValueError("cannot be read: a video without frames")
             except BaseException:
@@ -127,17 +127,18 @@ class Video:
         frames: Iterator[VideoFrame] = iter(())
         previous: int | None = None
         may_seek = True
+        wanted = {self._times[number] for number in numbers}
         for number in numbers:
             keyframe = self._keyframes[bisect.bisect_right(self._keyframes, self._times[number]) - 1]
             if previous is None or (may_seek and keyframe > self._times[previous + 1]):
-                frames = self._decoded(keyframe)
+                frames = self._decoded(keyframe, wanted)
             try:
                 frame = self._next(frames, number)
             except ValueError:
                 if not may_seek:
                     raise
                 # In an open group of pictures, decoders may miss what stands before its keyframe.
-                frames, may_seek = self._decoded(None), False
+                frames, may_seek = self._decoded(None, wanted), False
                 frame = self._next(frames, number)
             previous = number
             yield number, frame
@@ -153,7 +154,7 @@ class Video:
     def _counted(self, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield the frames `numbers`, told by counting frames from the first."""
         wanted = set(numbers)
-        for number, frame in enumerate(self._decoded(None)):
+        for number, frame in enumerate(self._decoded()):
             if number in wanted:
                 wanted.remove(number)
                 yield number, frame
@@ -161,8 +162,12 @@ class Video:
                 return
         raise ValueError(f"cannot be read: damaged at frame {min(wanted)}")
 
-    def _decoded(self, keyframe: int | None) -> Iterator[VideoFrame]:
+    def _decoded(
+        self, keyframe: int | None = None, wanted: Collection[int] | None = None
+    ) -> Iterator[VideoFrame]:
         """Yield frames from the one at the time `keyframe` on, or from an earlier one; None: from the first.
+
+        Of frames at other times than the `wanted`, those that no other frame depends on are left out.
 
         Raises:
             ValueError: a damaged frame.
@@ -172,6 +177,8 @@ class Video:
         for packet in packets:
             if start is None:
                 start = packet.pts
+            is_needed = wanted is None or not packet.size or packet.pts in wanted
+            self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
             try:
                 yield from packet.decode()
             except av.FFmpegError as error:
