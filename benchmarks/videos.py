@@ -3,7 +3,7 @@
     python benchmarks/videos.py ROOT
 
 ROOT is a checkout whose `data/raw` has the packages `celeba` and `faces`. Clips are drawn from photographs:
-720p, H.264, a keyframe every 10 s, a face that moves over clouds.
+720p, H.264, a keyframe every 10 s, a face that moves over a texture that passes by.
 """
 
 import argparse
@@ -33,18 +33,18 @@ FACE = 320
 
 
 def draw_clip(path: Path, photograph: Path) -> None:
-    """Encode a photograph that moves to and fro over coloured clouds, in which no face is found."""
+    """Encode a photograph that moves to and fro over a texture that passes by and shows no face."""
     face = cv2.resize(cv2.imread(str(photograph)), (FACE, FACE), interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(0)
-    clouds = grain.integers(0, 256, (9, 16, 3), dtype=np.uint8)
-    scene = cv2.resize(clouds, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    texture = grain.integers(0, 256, (HEIGHT // 8, WIDTH // 4, 3), dtype=np.uint8)
+    scene = cv2.resize(texture, (2 * WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     with av.open(path, "w") as file:
         stream = file.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {"preset": "veryfast", "crf": "23"}
         stream.codec_context.gop_size = 10 * RATE
         for number in range(SECONDS * RATE):
-            picture = scene.copy()
+            picture = scene[:, number : number + WIDTH].copy()
             x = round((WIDTH - FACE) * (0.5 + 0.1 * np.sin(number / 40)))
             y = round((HEIGHT - FACE) * (0.5 + 0.1 * np.cos(number / 25)))
             picture[y : y + FACE, x : x + FACE] = face

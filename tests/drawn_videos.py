@@ -13,7 +13,12 @@ from r2m.data.images import Image
 
 BITS = 8
 CODECS = {".mp4": "libx264", ".mov": "mpeg4", ".avi": "mpeg4", ".mkv": "libx264", ".webm": "libvpx-vp9"}
-FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
+FAST = {
+    "libx264": {"preset": "veryfast"},
+    "libx265": {"preset": "ultrafast"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+}
 RED, GREEN = (40, 40, 220), (40, 200, 40)
 
 
@@ -35,7 +40,7 @@ def write_video(
     with av.open(path, "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=25)
         stream.pix_fmt = "yuv420p"
-        stream.options = (FAST_VPX if "vpx" in codec else {}) | (options or {})
+        stream.options = FAST.get(codec, {}) | (options or {})
         stream.codec_context.gop_size = gop
         if codec in ("libx264", "mpeg4"):
             stream.codec_context.max_b_frames = b_frames

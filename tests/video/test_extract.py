@@ -14,6 +14,7 @@ from r2m.data import faces
 from r2m.data.faces import Settings
 from r2m.data.images import Image, read_image
 from r2m.data.options import FacesOptions
+from r2m.errors import R2MError
 from r2m.files import temporary_path
 from r2m.video import extract
 from r2m.video.extract import COLUMNS, VideoFaces, VideoFile, VideoOptions, extract_videos
@@ -269,3 +270,16 @@ def test_a_shape_that_opencv_refuses_ends_nothing(
     resize = cv2.resize
     monkeypatch.setattr(cv2, "resize", lambda *args, **options: resize(np.zeros((0, 0, 3), np.uint8), (8, 8)))
     assert run(tmp_path, film).skipped[0][1].startswith("cannot be aligned: ")
+
+
+def test_two_videos_of_one_name_are_an_error(film: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(film, tmp_path / "a.mp4"))
+    with pytest.raises(R2MError, match=r"two videos of the name 'a'"):
+        run(tmp_path, film, copy)
+
+
+def test_a_folder_that_was_written_before_is_written_again(film: Path, tmp_path: Path) -> None:
+    first = run(tmp_path, film, crops=True)
+    before = snapshot(tmp_path)
+    pd.testing.assert_frame_equal(run(tmp_path, film, crops=True).table, first.table)
+    assert snapshot(tmp_path) == before

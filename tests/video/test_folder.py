@@ -89,6 +89,7 @@ def test_fakes_are_paired_with_frames_of_their_own_video(domain: Path, tmp_path:
     ((path, reason),) = skipped
     assert path.endswith(mixed)
     assert "different splits" in reason
+    assert set(rows["sampling"]) == {"4 of each video, evenly"}
     of_id = reals.set_index("image_id")
     for row in rows.itertuples():
         real = of_id.loc[row.source_image]

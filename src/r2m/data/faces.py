@@ -58,6 +58,7 @@ class Faces:
         image_id: names of the faces.
         file: their files, relative to the folder; frames of a video as if in a folder of its name.
         origin: the files that are there, of frames that of their video.
+        sampling: which frames of a video were taken, in words; None where every image there is was.
         landmarks: (N, 5, 2) in crop pixels.
         embedding: (N, D) of unit length, or (N, 0) without an embedder.
         digest: of the files' bytes.
@@ -67,6 +68,7 @@ class Faces:
     image_id: list[str] = field(default_factory=list)
     file: list[Path] = field(default_factory=list)
     origin: list[Path] = field(default_factory=list)
+    sampling: list[str | None] = field(default_factory=list)
     landmarks: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 5, 2), dtype=np.float32))
     embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     digest: list[str] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Faces:
         self.image_id = [self.image_id[i] for i in kept]
         self.file = [self.file[i] for i in kept]
         self.origin = [self.origin[i] for i in kept]
+        self.sampling = [self.sampling[i] for i in kept]
         self.digest = [self.digest[i] for i in kept]
         self.landmarks, self.embedding = self.landmarks[kept], self.embedding[kept]
 
@@ -90,6 +93,7 @@ class Faces:
         self.image_id += other.image_id
         self.file += other.file
         self.origin += other.origin
+        self.sampling += other.sampling
         self.digest += other.digest
         self.skipped += other.skipped
 
@@ -263,6 +267,7 @@ def extract(
         faces.image_id.append(f"{prefix}/{stem_of(file)}")
         faces.file.append(file)
         faces.origin.append(file)
+        faces.sampling.append(None)
         landmarks.append(result[0])
         embeddings.append(result[1])
         faces.digest.append(result[2])
@@ -370,6 +375,8 @@ def build_domain(
             faces.extend(filmed)
         people = people_of_reals(faces, shows, identity, settings.options.identity_similarity)
         table = real_rows(name, faces, [show.video for show in shows], people, role, settings)
+        table["frame"] = [None if show.frame is None else str(show.frame) for show in shows]
+        table["sampling"] = faces.sampling
         skipped = left_out + misplaced + faces.skipped
         report(name, len(table), skipped)
         write_skipped(folder / "skipped.csv", skipped)

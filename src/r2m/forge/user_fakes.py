@@ -192,6 +192,7 @@ def described(faces: Faces, shows: list[Shown], below: str) -> pd.DataFrame:
             "image_id": faces.image_id,
             "file": faces.file,
             "origin": faces.origin,
+            "sampling": faces.sampling,
             "path": [f"{inside}{stem_of(file)}.jpg" for file in faces.file],
             "digest": faces.digest,
             "embedding": list(faces.embedding),

@@ -23,6 +23,7 @@ from r2m.data.faces import LANDMARK_COLUMNS, Aligner, Settings, thread_map, writ
 from r2m.data.images import read_crop, write_png
 from r2m.data.intake import Skipped
 from r2m.digest import code_digest
+from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.video.decode import Video
 from r2m.video.sample import spread
@@ -98,7 +99,11 @@ def extract_videos(
     each video are kept in the folder `state` under a digest of its bytes and of all that they depend on, and
     are taken from there by later calls, also after a kill; the caller deletes `state`. It is for one process
     at a time.
+
+    Raises:
+        R2MError: two videos of one name, or a missing model.
     """
+    _check_names(videos)
     aligner = Aligner(settings)
     made_by = _made_by(settings, options)
     locks: dict[str, threading.Lock] = {}
@@ -146,6 +151,14 @@ def extract_videos(
                 rows += result
             progress.update()
     return VideoFaces(pd.DataFrame(rows, columns=list(COLUMNS)), skipped)
+
+
+def _check_names(videos: Sequence[VideoFile]) -> None:
+    """Raise R2MError for two videos of one name."""
+    path_of: dict[str, Path] = {}
+    for video in videos:
+        if (path := path_of.setdefault(video.name, video.path)) is not video.path:
+            raise R2MError(f"{path} and {video.path}: two videos of the name {video.name!r}; expected one")
 
 
 def _made_by(settings: Settings, options: VideoOptions) -> dict[str, object]:
@@ -278,6 +291,7 @@ def _crop_name(frame: int, face: int) -> str:
 def _link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy where there are no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

@@ -48,6 +48,7 @@ def read_videos(
                     image_id=list(table["image_id"]),
                     file=[Path(file) for file in table["file"]],
                     origin=[tried[stem] for stem in table["video"]],
+                    sampling=[policy(frames)] * len(table),
                     landmarks=np.stack(list(table["landmarks"])),
                     embedding=np.stack(list(table["embedding"])),
                     digest=list(table["digest"]),
