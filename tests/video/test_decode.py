@@ -34,6 +34,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         },
     )
     made["vp8"] = write_video(root / "vp8.webm", pictures, codec="libvpx")
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    made["fragmented"] = write_video(root / "fragmented.mp4", pictures, container=fragments)
     return made
 
 
