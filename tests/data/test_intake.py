@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r2m.data.intake import intake
-from r2m.data.listing import find_images
+from r2m.data.listing import find_images, is_video
 from r2m.errors import R2MError
 
 
@@ -85,3 +85,37 @@ def test_names_that_no_table_holds_are_left_out(tmp_path: Path) -> None:
     assert reasons.pop("notes.txt").startswith("no suffix")
     assert set(reasons.values()) == {"a name with a backslash or not in UTF-8"}
     assert "bad\\xff.png" in reasons
+
+
+def test_videos_are_taken_in(tmp_path: Path) -> None:
+    fill(
+        tmp_path, "a.MP4", "b/c.webm", "b/d.mkv", "e.mov", "f.avi", "g.mpg", "masks/h.mp4", "0.png", "._a.mp4"
+    )
+    files, skipped = intake(tmp_path, "fake")
+    assert names(files) == ["0.png", "a.MP4", "b/c.webm", "b/d.mkv", "e.mov", "f.avi"]
+    assert [file.name for file in files if is_video(file)] == [file.name for file in files[1:]]
+    assert names(find_images(tmp_path)) == ["0.png"]
+    reasons = {Path(path).name: reason for path, reason in skipped}
+    assert reasons == {"g.mpg": "no suffix of an image: .mpg, 1 files in all", "h.mp4": "a mask, by its name"}
+
+
+def test_videos_of_the_other_class_are_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, "Celeb-real/id0_0000.mp4", "Celeb-synthesis/id0_id1_0000.mp4")
+    files, skipped = intake(tmp_path, "real")
+    assert names(files) == ["Celeb-real/id0_0000.mp4"]
+    assert [reason for _, reason in skipped] == ["in a folder named after fake images"]
+
+
+def test_a_video_beside_its_own_frames_is_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, "000.mp4", "000/faces/1.png", "001.mp4", "002/1.mp4")
+    files, skipped = intake(tmp_path, "real")
+    assert names(files) == ["000/faces/1.png", "001.mp4", "002/1.mp4"]
+    assert [(Path(path).name, reason) for path, reason in skipped] == [
+        ("000.mp4", "a video named like a folder of images")
+    ]
+
+
+def test_nothing_is_an_error(tmp_path: Path) -> None:
+    fill(tmp_path, "a.txt")
+    with pytest.raises(R2MError, match=r"holds no image \(.*\.png.*\) and no video \(.*\.mp4"):
+        intake(tmp_path, "real")

@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from r2m.data.naming import ImageClass, Shown, class_of, is_mask, meaningful, people_of, person_of_folder
+from r2m.data.naming import (
+    ImageClass,
+    Shown,
+    class_of,
+    is_mask,
+    meaningful,
+    of_frame,
+    people_of,
+    person_of_folder,
+)
 from r2m.data.naming import shown as shown_by_file
 
 
@@ -165,3 +174,21 @@ def test_person_of_a_folder(folder: str, person: str) -> None:
 
 def test_meaningful_parts_leave_out_storage_and_class() -> None:
     assert meaningful(Path("1_fake/Frames/set/000")) == ("set", "000")
+
+
+@pytest.mark.parametrize(
+    ("video", "image_class", "people", "source"),
+    [
+        ("c23/videos/003_007", "fake", ("003", "007"), "003"),
+        ("youtube/c23/videos/003", "real", ("003",), "003"),
+        ("Celeb-synthesis/id0_id1_0002", "fake", ("id0", "id1"), "id0_0002"),
+        ("01_02__walking__ABCDEFGH", "fake", ("01", "02"), "01__walking"),
+        ("fake", "fake", ("fake",), "fake"),
+        ("anna/video", "real", ("anna",), "anna"),
+    ],
+)
+def test_frames_of_a_video_file_show_what_its_name_says(
+    video: str, image_class: ImageClass, people: tuple[str, ...], source: str
+) -> None:
+    frame = of_frame(Path(video, "000012.jpg"), image_class)
+    assert frame == Shown(video, people, source, 12)

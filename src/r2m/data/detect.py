@@ -1,6 +1,7 @@
 """Face detection (YuNet) and face embeddings (SFace), both run by OpenCV."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,21 @@ def attempts(height: int, width: int) -> Iterator[tuple[float, float]]:
     yield first, 0.3
 
 
+@dataclass(frozen=True)
+class Detections:
+    """The N faces found on one image, in its pixels.
+
+    Attributes:
+        boxes: (N, 4) of left edge, top edge, width, height.
+        landmarks: (N, 5, 2).
+        scores: (N,) between the detector's threshold and 1.
+    """
+
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
 class FaceDetector:
     """YuNet behind a score threshold. Not safe to share between threads."""
 
@@ -38,6 +54,21 @@ class FaceDetector:
 
     def largest(self, image: Image) -> Landmarks | None:
         """Return the landmarks (5, 2) of the largest face in image pixels, or None if there is no face."""
+        faces, scale, pad = self._first(image)
+        if not len(faces):
+            return None
+        row = faces[np.argmax(faces[:, 2] * faces[:, 3])]
+        return (row[4:14].reshape(5, 2) / scale - pad).astype(np.float32)
+
+    def every(self, image: Image) -> Detections:
+        """Return all faces of the first attempt that finds any; of those, `largest` is the largest."""
+        faces, scale, pad = self._first(image)
+        points = (faces[:, 4:14].reshape(-1, 5, 2) / scale - pad).astype(np.float32)
+        boxes = (faces[:, :4] / scale - (pad, pad, 0, 0)).astype(np.float32)
+        return Detections(boxes, points, faces[:, 14])
+
+    def _first(self, image: Image) -> tuple[NDArray[np.float32], float, int]:
+        """Return YuNet's rows (N, 15) of the first attempt with a face, its scale, and its border."""
         height, width = image.shape[:2]
         for scale, border in attempts(height, width):
             pad = round(border * max(height, width))
@@ -46,9 +77,8 @@ class FaceDetector:
             padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE) if pad else image
             faces = self._detect(cv2.resize(padded, None, fx=scale, fy=scale, interpolation=_kernel(scale)))
             if faces is not None:
-                row = faces[np.argmax(faces[:, 2] * faces[:, 3])]
-                return (row[4:14].reshape(5, 2) / scale - pad).astype(np.float32)
-        return None
+                return faces, scale, pad
+        return np.empty((0, 15), np.float32), 1.0, 0
 
     def _detect(self, image: cv2.typing.MatLike) -> NDArray[np.float32] | None:
         self._net.setInputSize((image.shape[1], image.shape[0]))
@@ -65,9 +95,17 @@ class FaceEmbedder:
 
     def embed(self, image: Image, landmarks: Landmarks) -> Embedding:
         """Return the embedding (D,) of unit length of the face at `landmarks` (5, 2)."""
+        return self.embed_chip(self.chip(image, landmarks))
+
+    def chip(self, image: Image, landmarks: Landmarks) -> Image:
+        """Return what the network sees of the face at `landmarks` (5, 2): (112, 112, 3)."""
         row = np.zeros((1, 15), dtype=np.float32)
         row[0, 4:14] = landmarks.ravel()
-        feature = self._net.feature(self._net.alignCrop(image, row)).ravel().astype(np.float32)
+        return self._net.alignCrop(image, row).astype(np.uint8, copy=False)
+
+    def embed_chip(self, chip: Image) -> Embedding:
+        """Return the embedding (D,) of unit length of a face that `chip` returned."""
+        feature = self._net.feature(chip).ravel().astype(np.float32)
         return feature / max(float(np.linalg.norm(feature)), 1e-12)
 
 

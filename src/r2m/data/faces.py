@@ -1,4 +1,4 @@
-"""From a folder of photographs to aligned crops, encoded images, identities and splits."""
+"""From a folder of photographs and videos to aligned crops, encoded images, identities and splits."""
 
 import logging
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -20,11 +20,12 @@ from r2m.data.align import Landmarks, align, template
 from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
 from r2m.data.images import Image, encode, read_image, write_png
 from r2m.data.intake import Skipped, intake, reason_of
-from r2m.data.naming import Shown, person_of_folder, shown
+from r2m.data.listing import is_video
+from r2m.data.naming import Shown, of_frame, person_of_folder, shown
 from r2m.data.options import FacesOptions
 from r2m.data.split import require_images, split_by_identity
 from r2m.errors import R2MError
-from r2m.files import atomic_path
+from r2m.files import atomic_path, discard
 from r2m.seeding import rng
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ class Faces:
 
     Attributes:
         image_id: names of the faces.
-        file: their files, relative to the folder.
+        file: their files, relative to the folder; frames of a video as if in a folder of its name.
+        origin: the files that are there, of frames that of their video.
+        sampling: which frames of a video were taken, in words; None where every image there is was.
         landmarks: (N, 5, 2) in crop pixels.
         embedding: (N, D) of unit length, or (N, 0) without an embedder.
         digest: of the files' bytes.
@@ -64,6 +67,8 @@ class Faces:
 
     image_id: list[str] = field(default_factory=list)
     file: list[Path] = field(default_factory=list)
+    origin: list[Path] = field(default_factory=list)
+    sampling: list[str | None] = field(default_factory=list)
     landmarks: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 5, 2), dtype=np.float32))
     embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     digest: list[str] = field(default_factory=list)
@@ -71,16 +76,57 @@ class Faces:
 
     def drop(self, reasons: Mapping[int, str], source: Path) -> None:
         """Drop the faces at the indices of `reasons`; their files, of the folder `source`, are skipped."""
-        self.skipped += [((source / self.file[i]).as_posix(), reason) for i, reason in reasons.items()]
+        self.skipped += once(((source / self.origin[i]).as_posix(), reason) for i, reason in reasons.items())
         kept = [i for i in range(len(self.file)) if i not in reasons]
         self.image_id = [self.image_id[i] for i in kept]
         self.file = [self.file[i] for i in kept]
+        self.origin = [self.origin[i] for i in kept]
+        self.sampling = [self.sampling[i] for i in kept]
         self.digest = [self.digest[i] for i in kept]
         self.landmarks, self.embedding = self.landmarks[kept], self.embedding[kept]
 
+    def extend(self, other: "Faces") -> None:
+        """Append the faces of `other`."""
+        parts = [faces for faces in (self, other) if faces.file] or [self]
+        self.landmarks = np.concatenate([faces.landmarks for faces in parts])
+        self.embedding = np.concatenate([faces.embedding for faces in parts])
+        self.image_id += other.image_id
+        self.file += other.file
+        self.origin += other.origin
+        self.sampling += other.sampling
+        self.digest += other.digest
+        self.skipped += other.skipped
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """A crop, its landmarks (5, 2), and what the embedder sees of the face; None without an embedder."""
+
+    crop: Image
+    landmarks: Landmarks
+    chip: Image | None
+
+
+class VideoReader(Protocol):
+    """What reads the faces of video files: `r2m.video.folder.read_videos`."""
+
+    def __call__(
+        self,
+        source: Path,
+        files: Sequence[Path],
+        prefix: str,
+        settings: Settings,
+        frames: int,
+        images: Path,
+        crops: Path | None,
+        state: Path,
+    ) -> Faces:
+        """Return the faces on at most `frames` frames of each of the `files`, written as by `extract`."""
+        ...
+
 
 class Aligner:
-    """Turns a photograph into an aligned crop; every thread has networks of its own."""
+    """Turns photographs into aligned crops; every thread has networks of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -95,23 +141,58 @@ class Aligner:
         Raises:
             ValueError: there is no face.
         """
-        options, embedder = self._settings.options, self._embedder()
         if self._settings.detector is None:
-            height, width = image.shape[:2]
-            if max(height, width) > MOST_OBLONG * min(height, width):
-                raise ValueError(f"no aligned crop: {width}×{height} pixels, expected about a square")
-            kernel = cv2.INTER_AREA if min(image.shape[:2]) > options.crop_size else cv2.INTER_CUBIC
-            resized = cv2.resize(image, (options.crop_size, options.crop_size), interpolation=kernel)
-            crop = resized.astype(np.uint8, copy=False)
-            landmarks = template(options.crop_size, options.margin)
-            embedded = crop, landmarks
+            face = self._whole(image)
         else:
             points = self._detector().largest(image)
             if points is None:
-                raise ValueError(f"no face found with a score of {options.min_score} or more")
-            crop, landmarks = align(image, points, options.crop_size, options.margin)
-            embedded = image, points
-        return crop, landmarks, np.empty(0, np.float32) if embedder is None else embedder.embed(*embedded)
+                raise ValueError(self._no_face())
+            face = self._placed(image, points)
+        return face.crop, face.landmarks, self.embed(face.chip)
+
+    def every(self, image: Image) -> tuple[NDArray[np.float32], list[AlignedFace]]:
+        """Return all N faces and their boxes (N, 4): left edge, top edge, width, height in pixels.
+
+        Raises:
+            ValueError: there is no face.
+        """
+        if self._settings.detector is None:
+            height, width = image.shape[:2]
+            return np.array([[0, 0, width, height]], dtype=np.float32), [self._whole(image)]
+        detections = self._detector().every(image)
+        if not len(detections.boxes):
+            raise ValueError(self._no_face())
+        return detections.boxes, [self._placed(image, points) for points in detections.landmarks]
+
+    def embed(self, chip: Image | None) -> Embedding:
+        """Return the embedding (D,) of a face by its `chip`, empty without one."""
+        embedder = self._embedder()
+        return np.empty(0, np.float32) if chip is None or embedder is None else embedder.embed_chip(chip)
+
+    def _no_face(self) -> str:
+        return f"no face found with a score of {self._settings.options.min_score} or more"
+
+    def _whole(self, image: Image) -> AlignedFace:
+        """Return an image that is an aligned crop already; raises ValueError if it is far from a square."""
+        height, width = image.shape[:2]
+        if max(height, width) > MOST_OBLONG * min(height, width):
+            raise ValueError(f"no aligned crop: {width}×{height} pixels, expected about a square")
+        options = self._settings.options
+        kernel = cv2.INTER_AREA if min(image.shape[:2]) > options.crop_size else cv2.INTER_CUBIC
+        resized = cv2.resize(image, (options.crop_size, options.crop_size), interpolation=kernel)
+        crop = resized.astype(np.uint8, copy=False)
+        landmarks = template(options.crop_size, options.margin)
+        return AlignedFace(crop, landmarks, self._chip(crop, landmarks))
+
+    def _placed(self, image: Image, points: Landmarks) -> AlignedFace:
+        """Return the face at the landmarks `points` (5, 2) of the image."""
+        options = self._settings.options
+        crop, landmarks = align(image, points, options.crop_size, options.margin)
+        return AlignedFace(crop, landmarks, self._chip(image, points))
+
+    def _chip(self, image: Image, points: Landmarks) -> Image | None:
+        embedder = self._embedder()
+        return None if embedder is None else embedder.chip(image, points)
 
     def _detector(self) -> FaceDetector:
         if not hasattr(self._local, "detector"):
@@ -185,6 +266,8 @@ def extract(
             continue
         faces.image_id.append(f"{prefix}/{stem_of(file)}")
         faces.file.append(file)
+        faces.origin.append(file)
+        faces.sampling.append(None)
         landmarks.append(result[0])
         embeddings.append(result[1])
         faces.digest.append(result[2])
@@ -224,6 +307,11 @@ def report_videos(name: str, shows: Sequence[Shown]) -> None:
         )
 
 
+def once(skipped: Iterable[tuple[str, str]]) -> Skipped:
+    """Return each (path, reason) once, in order: frames of a video stand for it together."""
+    return list(dict.fromkeys(skipped))
+
+
 def write_skipped(path: Path, skipped: Skipped) -> None:
     """Write skipped.csv: path, reason."""
     pd.DataFrame(list(skipped), columns=["path", "reason"]).to_csv(path, index=False)
@@ -238,18 +326,23 @@ def build_domain(
     settings: Settings,
     out: Path,
     frames: bool | None = None,
+    frames_per_video: int = 8,
+    read_videos: VideoReader | None = None,
 ) -> None:
     """Write the image set of one domain of real photographs into the folder `out`, complete or not at all.
 
     Args:
         name: the domain.
-        images: folder of photographs or of frames of videos.
+        images: folder of photographs, of frames of videos, or of videos.
         role: `train` (split by identity) or `test` (all of it is the split `test`).
         identity: `cluster` (by embeddings), `folder` (the sub-folder's name) or `file` (each its own).
-        limit: about how many photographs to take, evenly over what is known of the identities beforehand.
+        limit: about how many images to take, evenly over what is known of the identities beforehand.
         settings: detection, alignment and encoding.
         out: `results/faces/<domain>`.
         frames: whether a sub-folder holds the frames of a video; None: as `naming.shown` tells.
+        frames_per_video: at most so many frames of a video file, spread evenly over all of it.
+        read_videos: reads the faces of video files; None: these are left out. What it has done is kept beside
+            `out` until `out` is complete, so that it goes on from there after a crash.
 
     Raises:
         R2MError: bad folder, missing model, or too few usable photographs.
@@ -260,16 +353,30 @@ def build_domain(
             "leaves out; expected 'folder' or 'file'"
         )
     usable, left_out = intake(images, "real")
-    files, misplaced = choose(images, usable, identity, limit)
+    if read_videos is None:
+        left_out += [((images / file).as_posix(), "a video") for file in usable if is_video(file)]
+        usable = [file for file in usable if not is_video(file)]
+    files, misplaced = choose(images, usable, identity, limit, frames_per_video)
+    stills, videos = [[file for file in files if is_video(file) == is_one] for is_one in (False, True)]
+    state = out.with_name(f".{out.name}.videos")
     with atomic_path(out) as folder:
         folder.mkdir()
-        faces = extract(images, files, name, settings, folder / "images", folder / "crops")
+        faces = extract(images, stills, name, settings, folder / "images", folder / "crops")
         # Of a limited choice, numbers would not show what are videos.
-        of_file = shown(usable, "real", frames)
+        of_file = shown([file for file in usable if not is_video(file)], "real", frames)
         shows = [of_file[file] for file in faces.file]
         report_videos(name, shows)
+        if read_videos is not None and videos:
+            filmed = read_videos(
+                *(images, videos, name, settings, frames_per_video),
+                *(folder / "images", folder / "crops", state),
+            )
+            shows += [of_frame(file, "real") for file in filmed.file]
+            faces.extend(filmed)
         people = people_of_reals(faces, shows, identity, settings.options.identity_similarity)
         table = real_rows(name, faces, [show.video for show in shows], people, role, settings)
+        table["frame"] = [None if show.frame is None else str(show.frame) for show in shows]
+        table["sampling"] = faces.sampling
         skipped = left_out + misplaced + faces.skipped
         report(name, len(table), skipped)
         write_skipped(folder / "skipped.csv", skipped)
@@ -282,18 +389,26 @@ def build_domain(
         manifest.write(table, folder / "manifest.parquet")
         landmarks = landmark_table(faces, [f"{out.as_posix()}/crops/{stem}.png" for stem in names])
         landmarks.to_parquet(folder / "landmarks.parquet", index=False)
+    discard(state)
 
 
 def choose(
-    images: Path, files: Sequence[Path], identity: str, limit: int | None
+    images: Path, files: Sequence[Path], identity: str, limit: int | None, frames_per_video: int = 1
 ) -> tuple[list[Path], Skipped]:
-    """Return the files to use and (path, reason) of those that name no identity."""
+    """Return the files to use and (path, reason) of those that name no identity.
+
+    `limit` is about how many images to take, of which a video gives `frames_per_video`.
+    """
     identified, misplaced = [], []
     for file in files:
+        inside = Path(stem_of(file), file.name) if is_video(file) else file
         try:
-            identified.append((file, identities.by_path(file, identity)))
+            identified.append((file, identities.by_path(inside, identity)))
         except ValueError as error:
             misplaced.append(((images / file).as_posix(), str(error)))
+    if limit is not None and identified:
+        most = sum(frames_per_video if is_video(file) else 1 for file, _ in identified)
+        limit = max(1, limit * len(identified) // most)
     chosen = identities.evenly([name for _, name in identified], limit)
     return [identified[index][0] for index in chosen], misplaced
 
@@ -303,7 +418,7 @@ def people_of_reals(faces: Faces, shows: Sequence[Shown], identity: str, similar
 
     Groups of `cluster` are numbered by their first member, other identities go by the name of theirs.
     """
-    videos = [show.video and person_of_folder(Path(show.video)) for show in shows]
+    videos = [show.video and (person_of_folder(Path(show.video)) or show.video) for show in shows]
     if identity == "cluster":
         groups = identities.cluster(faces.embedding, similarity)
         return [

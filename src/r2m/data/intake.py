@@ -1,10 +1,10 @@
-"""Which files of a folder are taken in as images of one class, and why the others are not."""
+"""Which files of a folder are taken in as images or videos of one class, and why the others are not."""
 
 import logging
 import os
 from pathlib import Path
 
-from r2m.data.listing import list_images, other_files
+from r2m.data.listing import is_video, list_media, other_files
 from r2m.data.naming import ImageClass, class_of, is_mask
 from r2m.errors import R2MError
 
@@ -14,14 +14,15 @@ Skipped = list[tuple[str, str]]
 
 
 def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
-    """Return the image files of `folder` (relative), and (path, reason) of what is left out.
+    """Return the image and video files of `folder` (relative), and (path, reason) of what is left out.
 
-    Left out are masks and, where a folder holds both classes, what lies in folders named after the other.
+    Left out are masks, where a folder holds both classes what lies in folders named after the other, and
+    videos whose frames would be called as images of a folder are.
 
     Raises:
-        R2MError: the folder is missing, or holds no image or masks only.
+        R2MError: the folder is missing, or holds masks only or neither an image nor a video.
     """
-    listed = list_images(folder)
+    listed = list_media(folder)
     images = [file for file in listed if _is_usable(file)]
     files = [file for file in images if not is_mask(file)]
     if not files:
@@ -46,6 +47,10 @@ def intake(folder: Path, expected: ImageClass) -> tuple[list[Path], Skipped]:
             reason = f"in a folder named after {opposite} images"
             left_out += [((folder / file).as_posix(), reason) for file in wrong]
             files = [file for file in files if class_of(file) != opposite]
+    folders = {parent for file in files if not is_video(file) for parent in file.parents}
+    namesakes = [file for file in files if is_video(file) and file.with_suffix("") in folders]
+    left_out += [((folder / file).as_posix(), "a video named like a folder of images") for file in namesakes]
+    files = [file for file in files if file not in set(namesakes)]
     return files, [(_as_text(path), reason) for path, reason in left_out + other_files(folder)]
 
 

@@ -119,9 +119,16 @@ def shown(files: Sequence[Path], image_class: ImageClass, frames: bool | None = 
 
 def of_video(video: str, stem: str, image_class: ImageClass) -> Shown:
     """Return what the frame with the file name `stem` of the video `video` (a path) shows."""
-    people, source = people_of(meaningful(Path(video))[-1], image_class)
+    # A video file may be called as folders are that say nothing, such as `fake.mp4`.
+    name = (meaningful(Path(video)) or (Path(video).name,))[-1]
+    people, source = people_of(name, image_class)
     match = FRAME.fullmatch(stem) or FLAT.fullmatch(stem) or ANY_FLAT.fullmatch(stem)
     return Shown(video, people, source, int(match["frame"]) if match else None)
+
+
+def of_frame(file: Path, image_class: ImageClass) -> Shown:
+    """Return what a frame shows whose file (relative path) lies in the folder of its video."""
+    return of_video(file.parent.as_posix(), file.stem, image_class)
 
 
 def person_of_folder(folder: Path) -> str:
@@ -175,7 +182,7 @@ def _is_video_name(name: str, image_class: ImageClass) -> bool:
 
 def _shown(file: Path, image_class: ImageClass, in_video: bool, frames: bool | None) -> Shown:
     if in_video:
-        return of_video(file.parent.as_posix(), file.stem, image_class)
+        return of_frame(file, image_class)
     if frames is False:
         return Shown()
     if CELEB_DF.fullmatch(file.stem) or DFD.fullmatch(file.stem):

@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 
 from r2m import manifest
-from r2m.data.faces import Faces, Settings, extract, report, report_videos, stem_of
+from r2m.data.faces import Faces, Settings, extract, once, report, report_videos, stem_of
 from r2m.data.intake import Skipped, intake
-from r2m.data.naming import ImageClass, Shown, of_video, shown
+from r2m.data.listing import is_video
+from r2m.data.naming import ImageClass, Shown, of_frame, of_video, shown
 from r2m.data.split import require_images
 from r2m.errors import R2MError
+from r2m.files import discard
 from r2m.forge.identify import identify
 from r2m.forge.options import GeneratorOptions
+from r2m.video.folder import read_videos
 
 
 def user_rows(
@@ -24,12 +27,15 @@ def user_rows(
     settings: Settings,
     folder: Path,
     trained: Sequence[Path] = (),
+    frames_per_video: int = 8,
 ) -> tuple[pd.DataFrame, Skipped]:
     """Align and encode the user's fakes (and reals) of the generator `name` into `folder/images`.
 
     `identify` says who is on them, and what is left out for that. With reals of their own the fakes are
     called after those, and are a domain of their own. A fake that is a copy of a real is left out. `trained`
-    are manifests of generators that are trained on; people whom they show keep the split they have there.
+    are manifests of generators that are trained on; people whom they show keep the split they have there. Of
+    a video file at most `frames_per_video` frames are taken, spread evenly over all of it; what is done of
+    videos is kept beside `folder` until all is, so that it goes on from there after a crash.
 
     Returns:
         Manifest rows (paths relative to `folder`) and the skipped files.
@@ -42,17 +48,21 @@ def user_rows(
     copies = dict(zip(reals["digest"], reals["image_id"], strict=True))
     tables: list[pd.DataFrame] = []
     skipped: Skipped = []
+    state = folder.with_name(f".{name}.videos")
 
     def take_in(source: Path, image_class: ImageClass, below: str) -> pd.DataFrame:
         faces, shows, left_out = imported(
-            source, name, image_class, below, copies, options.frames, settings, folder
+            *(source, name, image_class, below, copies, options.frames, frames_per_video, settings),
+            *(folder, state),
         )
         rows = identify(described(faces, shows, below), known, options.role, settings)
         skipped.extend(left_out)
         skipped.extend(
-            ((source / file).as_posix(), reason)
-            for file, reason in zip(rows["file"], rows["objection"], strict=True)
-            if reason is not None
+            once(
+                ((source / file).as_posix(), reason)
+                for file, reason in zip(rows["origin"], rows["objection"], strict=True)
+                if reason is not None
+            )
         )
         return rows[rows["objection"].isna()]
 
@@ -72,6 +82,7 @@ def user_rows(
         if label == 1 or options.reals is not None:
             splits = list(rows.loc[rows["label"] == label, "split"])
             require_images(splits, expected, settings.options.min_images, f"generators.{name} ({content})")
+    discard(state)
     return rows, skipped
 
 
@@ -134,19 +145,24 @@ def imported(
     below: str,
     copies: Mapping[str, str],
     frames: bool | None,
+    frames_per_video: int,
     settings: Settings,
     folder: Path,
+    state: Path,
 ) -> tuple[Faces, list[Shown], Skipped]:
-    """Align and encode the images of the folder `source`; return faces, what they show, and skipped files.
+    """Align and encode the images and videos of the folder `source`; return faces, what they show, skips.
 
-    `copies` is digest → image_id of reals that no fake may be a copy of.
+    `copies` is digest → image_id of reals that no fake may be a copy of; `state` keeps videos that are done.
     """
     files, left_out = intake(source, image_class)
-    prefix = f"{name}/{below}".rstrip("/")
-    faces = extract(source, files, prefix, settings, folder / "images" / below)
+    stills, videos = [[file for file in files if is_video(file) == is_one] for is_one in (False, True)]
+    prefix, images = f"{name}/{below}".rstrip("/"), folder / "images" / below
+    faces = extract(source, stills, prefix, settings, images)
+    if videos:
+        faces.extend(read_videos(source, videos, prefix, settings, frames_per_video, images, None, state))
     if image_class == "fake":
         reasons = {
-            i: f"byte-identical to a real photograph: {copies[digest]}"
+            i: f"byte-identical to a real {medium(faces.origin[i])}: {copies[digest]}"
             for i, digest in enumerate(faces.digest)
             if digest in copies
         }
@@ -154,10 +170,18 @@ def imported(
     if not faces.image_id:
         path, reason = faces.skipped[0]
         raise R2MError(f"{source}: no usable image; first: {path}: {reason}")
-    of_file = shown(files, image_class, frames)
-    shows = [of_file[file] for file in faces.file]
-    report_videos(prefix, shows)
+    of_file = shown(stills, image_class, frames)
+    report_videos(prefix, [of_file[file] for file in faces.origin if file in of_file])
+    shows = [
+        of_frame(file, image_class) if is_video(origin) else of_file[file]
+        for file, origin in zip(faces.file, faces.origin, strict=True)
+    ]
     return faces, shows, left_out + faces.skipped
+
+
+def medium(file: Path) -> str:
+    """Return what a file of the user is called to them."""
+    return "video" if is_video(file) else "photograph"
 
 
 def described(faces: Faces, shows: list[Shown], below: str) -> pd.DataFrame:
@@ -167,6 +191,8 @@ def described(faces: Faces, shows: list[Shown], below: str) -> pd.DataFrame:
         {
             "image_id": faces.image_id,
             "file": faces.file,
+            "origin": faces.origin,
+            "sampling": faces.sampling,
             "path": [f"{inside}{stem_of(file)}.jpg" for file in faces.file],
             "digest": faces.digest,
             "embedding": list(faces.embedding),
