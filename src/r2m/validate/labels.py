@@ -1,0 +1,89 @@
+"""Checks of labels: against the names of folders, against what tells them without looking, and by part."""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from r2m.data.naming import ImageClass, class_of_part
+from r2m.validate.check import Finding, of_files
+
+# Words of folders that are named after a whole data set of both classes, such as `deepfakes_detection`.
+_BOTH = frozenset({"dataset", "datasets", "detection", "benchmark", "bench"})
+# A value tells the label if its shares among reals and fakes differ by more.
+TELLING = 0.5
+
+
+def mislabelled(frame: pd.DataFrame) -> Finding:
+    """Find files whose folder says by whole words that they are of the other class.
+
+    The innermost folder that says anything counts. Folders that all files of an index of both labels lie in
+    say nothing.
+    """
+    folders = [folder.split("/") for folder in frame["folder"].cat.categories]
+    shared = len(os.path.commonprefix(folders)) if frame["label"].nunique() > 1 else 0
+    names = pd.Categorical([_class_of(parts[shared:]) for parts in folders], categories=["real", "fake"])
+    said = names.codes[frame["folder"].cat.codes.to_numpy()]
+    is_wrong = (said >= 0) & (said != frame["label"].to_numpy())
+    return of_files(frame, is_wrong, ["label"], ["domain", "method", "split", "dataset"])
+
+
+def format_tells(frame: pd.DataFrame) -> Finding:
+    """Find generators whose files have by their suffix another format than the reals of their domain."""
+    images = frame[frame["media"] == "image"]
+    return _telling(images, images["suffix"], "suffix")
+
+
+def size_tells(frame: pd.DataFrame) -> Finding:
+    """Find generators whose images have other sizes than the reals of their domain."""
+    images = frame[(frame["media"] == "image") & (frame["width"] > 0)]
+    return _telling(images, sizes(images), "size")
+
+
+def one_class(frame: pd.DataFrame) -> Finding:
+    """Find splits of domains that have fakes without reals."""
+    counts = frame.groupby(["domain", "split", "label"], observed=True).size().unstack("label", fill_value=0)
+    counts = counts.reindex(columns=[0, 1], fill_value=0)
+    alone = counts[(counts[0] == 0) & (counts[1] > 0)].reset_index()
+    where = alone[["domain", "split", 1]].rename(columns={1: "fakes"}).rename_axis(columns=None)
+    return Finding(len(where), where=where)
+
+
+def sizes(frame: pd.DataFrame) -> pd.Series:
+    """Return `WIDTH×HEIGHT` of each row, a category."""
+    key = frame["width"].to_numpy().astype(np.int64) << 32 | frame["height"].to_numpy()
+    codes, values = pd.factorize(key, sort=True)
+    names = [f"{value >> 32}×{value & 0xFFFFFFFF}" for value in values]
+    return pd.Series(pd.Categorical.from_codes(codes, names), index=frame.index)
+
+
+@cache
+def _says(part: str) -> ImageClass | None:
+    """Return the class that one folder's name says; those of whole data sets say none."""
+    return None if _BOTH.intersection(re.split(r"[^a-z]+", part.lower())) else class_of_part(part)
+
+
+def _class_of(parts: Sequence[str]) -> ImageClass | None:
+    """Return the class that the innermost telling folder says."""
+    return next(filter(None, map(_says, reversed(parts))), None)
+
+
+def _telling(frame: pd.DataFrame, values: pd.Series, name: str) -> Finding:
+    """Return the generators of which a value's share differs from that among the reals of the domain."""
+    keys = ["domain", "method", "label"]
+    counts = frame[keys].assign(value=values).groupby([*keys, "value"], observed=True).size()
+    shares = counts / counts.groupby(level=keys, observed=True).transform("sum")
+    table = shares.unstack("value", fill_value=0.0).reset_index(keys)
+    rows = []
+    for domain, part in table.groupby("domain", observed=True):
+        reals = part[part["label"] == 0].drop(columns=keys)
+        for _, fakes in part[part["label"] == 1].iterrows() if len(reals) else ():
+            difference = fakes.drop(keys).astype(float) - reals.mean()
+            value = difference.abs().idxmax()
+            if abs(difference[value]) > TELLING:
+                rows.append((domain, fakes["method"], value, fakes[value], reals[value].mean()))
+    where = pd.DataFrame(rows, columns=["domain", "method", name, "share of fakes", "share of reals"])
+    return Finding(len(where), where=where.round(3))
