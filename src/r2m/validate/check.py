@@ -20,7 +20,7 @@ class Finding:
 
     Attributes:
         count: of what the check counts.
-        examples: at most `EXAMPLES` rows. The images in columns `path` and `other_path` are shown beside them.
+        examples: at most `EXAMPLES` rows. Images in columns `path` and `other_path` are shown beside them.
         where: how the count is spread over the parts of the data; may be empty.
     """
 

@@ -73,14 +73,13 @@ def first_two(pairs: pd.DataFrame, key: str, value: str) -> pd.DataFrame:
     several = distinct[distinct[key].duplicated(keep=False)].sort_values([key, value, "row"], kind="stable")
     if several.empty:
         return pd.DataFrame({key: [], "row": [], "other_row": [], "values": []}, dtype="int64")
-    several = several.assign(place=several.groupby(key).cumcount(), text=several[value].astype("object"))
-    wide = several.pivot(index=key, columns="place", values=["row", "text"])
-    texts = wide["text"][0].astype(str)
-    for place in range(2, wide["text"].shape[1] + 1):
-        later = wide["text"][place - 1]
-        texts = texts.where(later.isna(), texts + "+" + later.astype(str))
-    rows = wide["row"][[0, 1]].astype("int64")
-    return pd.DataFrame({"row": rows[0], "other_row": rows[1], "values": texts}).reset_index()
+    places = several.groupby(key).cumcount()
+    first, second = (several[places == place].set_index(key) for place in (0, 1))
+    texts = first[value].astype(str) + "+" + second[value].astype(str)
+    for place in range(2, int(places.max()) + 1):
+        later = several[places == place].set_index(key)[value].astype(str)
+        texts[later.index] += "+" + later
+    return pd.DataFrame({"row": first["row"], "other_row": second["row"], "values": texts}).reset_index()
 
 
 def _copies(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -23,9 +24,11 @@ def mislabelled(frame: pd.DataFrame) -> Finding:
     The innermost folder that says anything counts. Folders that all files of an index of both labels lie in
     say nothing.
     """
-    folders = [folder.split("/") for folder in frame["folder"].cat.categories]
-    shared = len(os.path.commonprefix(folders)) if frame["label"].nunique() > 1 else 0
-    names = pd.Categorical([_class_of(parts[shared:]) for parts in folders], categories=["real", "fake"])
+    folders = list(frame["folder"].cat.categories)
+    is_mixed = frame["label"].min() != frame["label"].max()
+    shared = len(PurePosixPath(os.path.commonpath(folders)).parts) if is_mixed else 0
+    classes = [_class_of(PurePosixPath(folder).parts[shared:]) for folder in folders]
+    names = pd.Categorical(classes, categories=["real", "fake"])
     said = names.codes[frame["folder"].cat.codes.to_numpy()]
     is_wrong = (said >= 0) & (said != frame["label"].to_numpy())
     return of_files(frame, is_wrong, ["label"], ["domain", "method", "split", "dataset"])
@@ -45,7 +48,8 @@ def size_tells(frame: pd.DataFrame) -> Finding:
 
 def one_class(frame: pd.DataFrame) -> Finding:
     """Find splits of domains that have fakes without reals."""
-    counts = frame.groupby(["domain", "split", "label"], observed=True).size().unstack("label", fill_value=0)
+    keys = ["domain", "split"]
+    counts = frame.pivot_table(index=keys, columns="label", aggfunc="size", fill_value=0, observed=True)
     counts = counts.reindex(columns=[0, 1], fill_value=0)
     alone = counts[(counts[0] == 0) & (counts[1] > 0)].reset_index()
     where = alone[["domain", "split", 1]].rename(columns={1: "fakes"}).rename_axis(columns=None)
@@ -76,7 +80,10 @@ def _telling(frame: pd.DataFrame, values: pd.Series, name: str) -> Finding:
     keys = ["domain", "method", "label"]
     counts = frame[keys].assign(value=values).groupby([*keys, "value"], observed=True).size()
     shares = counts / counts.groupby(level=keys, observed=True).transform("sum")
-    table = shares.unstack("value", fill_value=0.0).reset_index(keys)
+    listed = shares.rename("share").reset_index().astype({"value": "object"})
+    table = listed.pivot_table(
+        index=keys, columns="value", values="share", fill_value=0.0, observed=True
+    ).reset_index()
     rows = []
     for domain, part in table.groupby("domain", observed=True):
         reals = part[part["label"] == 0].drop(columns=keys)

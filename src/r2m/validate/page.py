@@ -25,8 +25,8 @@ PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 14px/1.5 "DejaVu Sans", Verdana, sans-serif; color: #222; margin: 1.5em auto; max-width: 76em;
-  padding: 0 1.5em; }}
+body {{ font: 14px/1.5 "DejaVu Sans", Verdana, sans-serif; color: #222; margin: 1.5em auto;
+  max-width: 76em; padding: 0 1.5em; }}
 h1 {{ font-size: 1.5em; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.2em; margin-top: 2em; border-bottom: 1.5px solid #222; }}
 h3 {{ font-size: 1em; margin: 1.6em 0 .3em; }}
@@ -39,10 +39,10 @@ td {{ vertical-align: top; overflow-wrap: anywhere; min-width: 2.5em; }}
 tbody tr:nth-child(even) {{ background: #f3f5f8; }}
 th.number, td.number {{ text-align: right; white-space: nowrap; }}
 td.path {{ min-width: 16em; font: 12px "DejaVu Sans Mono", monospace; }}
-img {{ display: block; max-width: {side}px; max-height: {side}px; image-rendering: auto; margin-bottom: .2em; }}
+img {{ display: block; max-width: {side}px; max-height: {side}px; margin-bottom: .2em; }}
 .samples {{ display: flex; flex-wrap: wrap; gap: .3em; min-width: 18em; }}
-.error, .warning, .info, .none {{ display: inline-block; min-width: 5.2em; text-align: center; border-radius: .3em;
-  padding: 0 .5em; font-size: 12px; font-weight: normal; color: #fff; }}
+.error, .warning, .info, .none {{ display: inline-block; min-width: 5.2em; text-align: center;
+  border-radius: .3em; padding: 0 .5em; font-size: 12px; font-weight: normal; color: #fff; }}
 .error {{ background: #a5202e; }}
 .warning {{ background: #8a5a00; }}
 .info {{ background: #2f5f8f; }}
@@ -104,8 +104,7 @@ def table(frame: pd.DataFrame, pictures: Mapping[str, str] | None = None) -> str
         "<tr>" + "".join(cell(name, value) for name, value in zip(kinds, values, strict=True)) + "</tr>"
         for values in shown.itertuples(index=False, name=None)
     )
-    body = "\n".join(rows)
-    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    return _table(head, "\n".join(rows))
 
 
 def _overview(report: Report) -> list[str]:
@@ -150,8 +149,13 @@ def _samples(samples: pd.DataFrame, pictures: Mapping[str, str]) -> str:
             f"<tr><td>{escape(domain)}</td><td>{escape(method)}</td><td>{escape(part['family'].iloc[0])}</td>"
             f'<td><div class="samples">{images}</div></td></tr>'
         )
-    head = "<tr><th>domain</th><th>method</th><th>family</th><th>images</th></tr>"
-    return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>{"".join(rows)}</tbody>\n</table></div>'
+    head = "<th>domain</th><th>method</th><th>family</th><th>images</th>"
+    return _table(head, "\n".join(rows))
+
+
+def _table(head: str, body: str) -> str:
+    top = f"<thead><tr>{head}</tr></thead>"
+    return f'<div class="wide"><table>\n{top}\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
 def _image(path: str, pictures: Mapping[str, str]) -> str:
