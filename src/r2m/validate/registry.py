@@ -25,7 +25,7 @@ CHECKS = (
         "mislabelled",
         "error",
         "Labels at odds with the names of folders",
-        "Correct the labels. A folder whose name does not say what is in it needs another, or a root below it.",
+        "Correct the labels. A folder whose name misleads needs another one, or a root below it.",
         "files",
         labels.mislabelled,
     ),
@@ -68,8 +68,8 @@ CHECKS = (
         "near_across_splits",
         "warning",
         "Nearly equal images in different splits",
-        "Look at the pairs: the same photograph or scene has to be in one split. Images of one video, or of one"
-        " person, are not counted.",
+        "Look at the pairs: the same photograph or scene has to be in one split. Images of one video, or"
+        " of one person, are not counted.",
         "files",
         copies.near_across_splits,
         needs_contents=True,
@@ -78,7 +78,7 @@ CHECKS = (
         "near_across_labels",
         "warning",
         "Nearly equal images labelled real and fake",
-        "Look at the pairs: a label may be wrong. A fake beside the real that it was made from is as it should be.",
+        "Look at the pairs: a label may be wrong. A fake beside the real it was made from is as it should be.",
         "files",
         copies.near_across_labels,
         needs_contents=True,
