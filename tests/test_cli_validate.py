@@ -1,14 +1,10 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from r2m.cli.validate import command
 from r2m.errors import R2MError
-
-sys.path.insert(0, str(Path(__file__).parent / "validate"))
 
 from indexed_images import IndexedImages, picture
 

@@ -78,7 +78,7 @@ CHECKS = (
         "near_across_labels",
         "warning",
         "Nearly equal images labelled real and fake",
-        "Look at the pairs: a label may be wrong. A fake beside the real it was made from is as it should be.",
+        "Look at the pairs: a label may be wrong. A fake beside its own source is as it should be.",
         "files",
         copies.near_across_labels,
         needs_contents=True,
