@@ -3,10 +3,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from indexed_images import IndexedImages, picture
 from r2m.cli.validate import command
 from r2m.errors import R2MError
-
-from indexed_images import IndexedImages, picture
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import os
 
 import cv2
 import pytest
-from indexed_images import forged, picture, write_video
 
+from indexed_images import forged, picture, write_video
 from r2m.errors import R2MError
 from r2m.validate.registry import CHECKS
 
@@ -273,6 +273,15 @@ def test_reals_of_many_sizes_tell_nothing(drawn, validated):
             image = picture(900 + i + 50 * label, 64 + 2 * i + label)
             drawn.add(f"{label}/{i}.png", image, label=label, identity=f"{label}{i}")
     assert faults(validated(drawn)) == {}
+
+
+def test_all_files_may_be_gone(drawn, validated):
+    drawn.root.rename(drawn.folder / "moved")
+    drawn.root.mkdir()
+    for contents in (True, False):
+        report = validated(drawn, contents)
+        assert faults(report) == {"missing": 24}
+        assert "missing" in report.as_json()
 
 
 def test_videos_are_compared_by_content_only(drawn, validated):

@@ -22,7 +22,8 @@ MOST_SIZES = 20
 def count(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Return numbers of images, video files and videos (distinct ones) by `keys`."""
     names = list(keys)
-    grouped = frame.assign(images=frame["media"] == "image").groupby(names, observed=True, sort=True)
+    is_image = frame["media"] == "image"
+    grouped = frame[names].assign(images=is_image).groupby(names, observed=True, sort=True)
     counts = grouped["images"].agg(["sum", "size"])
     distinct = frame.loc[frame["video_id"] >= 0, [*names, "video_id"]].drop_duplicates()
     videos = distinct.groupby(names, observed=True, sort=True).size().reindex(counts.index, fill_value=0)

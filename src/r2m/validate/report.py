@@ -72,7 +72,10 @@ class Report:
         return ", ".join(told) or "nothing found"
 
     def as_json(self) -> str:
-        """Return the report for programs; `docs/data.md` tells of its keys."""
+        """Return the report for programs: the attributes, and `severity`, the most severe one found, or null.
+
+        A check has `made` false and `count` null where it was not made.
+        """
         content = {
             "version": VERSION,
             "index": self.index,
