@@ -97,6 +97,7 @@ def write_video(path: Path, frames: list[np.ndarray]) -> None:
         stream = container.add_stream("mpeg4", rate=8)
         stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"
+        container.start_encoding()
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
         container.mux(stream.encode())

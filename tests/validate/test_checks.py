@@ -3,7 +3,7 @@ import os
 import cv2
 import pytest
 
-from indexed_images import forged, picture, write_video
+from indexed_images import picture, write_video
 from r2m.errors import R2MError
 from r2m.validate.registry import CHECKS
 
@@ -77,7 +77,7 @@ def near_across_splits(drawn):
 
 
 def near_across_labels(drawn):
-    drawn.add("more/copy.png", forged(picture(0)), label=1, identity="somebody")
+    drawn.add("more/copy.png", cv2.GaussianBlur(picture(0), (3, 3), 0), label=1, identity="somebody")
 
 
 def near_duplicate(drawn):
@@ -153,7 +153,7 @@ FAULTS = {
     video_across_splits: ({"videos_across_splits": 1, "unknown_people": 2}, None),
     copy_across_splits: ({"copies_across_splits": 1}, {}),
     near_across_splits: ({"near_across_splits": 2}, {}),
-    near_across_labels: ({"near_across_labels": 2, "near_duplicates": 2}, {}),
+    near_across_labels: ({"near_across_labels": 2}, {}),
     near_duplicate: ({"near_duplicates": 2}, {}),
     duplicate: ({"duplicates": 1}, {}),
     frozen: ({"frozen_frames": 1}, {}),

@@ -146,7 +146,7 @@ def test_text(faulty, validated):
     assert "domain  method  family  label  train  train videos  val  val videos  test  test videos" in lines
     assert "error: Files that are not there: 1 files" in lines
     assert any("such as original/000/000.png (domain ff, method real" in line for line in lines)
-    assert re.fullmatch(r"2 errors, \d warnings?, \d remarks?", lines[-1])
+    assert re.fullmatch(r"2 errors, \d warnings?", lines[-1])
     assert "files were not opened" in validated(faulty, contents=False).as_text()
 
 

@@ -27,8 +27,8 @@ def shared_reals(frame: pd.DataFrame) -> Finding:
 
 
 def duplicates(frame: pd.DataFrame) -> Finding:
-    """Find files beyond the first of the same content, label and domain, in different videos."""
-    keys = ["copy", "label", "domain"]
+    """Find files beyond the first of the same content, label, domain and split, in different videos."""
+    keys = ["copy", "label", "domain", "split"]
     first = _copies(frame).drop_duplicates("path").drop_duplicates([*keys, "group"])
     return _beyond_first(first[first.duplicated(keys, keep=False)], keys, frame)
 

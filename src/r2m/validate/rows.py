@@ -104,6 +104,8 @@ def _as_frame(table: pa.Table, index: Path) -> pd.DataFrame:
     for name in _ENCODED:
         table = table.set_column(table.schema.get_field_index(name), name, pc.dictionary_encode(table[name]))
     frame = table.unify_dictionaries().to_pandas(types_mapper=_TEXT.get)
+    for name in ("method", "family", "domain", "dataset"):
+        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
     unknown = set(frame["split"].cat.categories) - set(SPLITS)
     if unknown:
         raise R2MError(f"{index}: column 'split' holds {min(unknown)!r}; expected {', '.join(SPLITS)}")
