@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import jsonschema
 import pandas as pd
 import pytest
-from indexed_images import picture
 
+from indexed_images import picture
 from r2m.validate.check import Check, Finding
 from r2m.validate.report import aligned, compose
 from r2m.validate.rows import examine

@@ -69,6 +69,8 @@ def of_files(
 ) -> Finding:
     """Return the finding of rows that are wrong each by itself, with these columns shown beside the path."""
     rows = np.flatnonzero(is_wrong)
+    if not len(rows):
+        return Finding(0)
     return Finding(
         count=len(rows),
         examples=frame.iloc[spread(rows)][["path", *by, *columns]].reset_index(drop=True),
@@ -78,7 +80,5 @@ def of_files(
 
 def tally(parts: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Return how many rows each part has, most first; `unit` is the name of the column of counts."""
-    if parts.empty:
-        return pd.DataFrame()
     counts = parts.groupby(list(parts), observed=True, sort=True).size().rename(unit).reset_index()
     return counts.sort_values(unit, ascending=False, kind="stable", ignore_index=True)

@@ -103,6 +103,8 @@ def _differing(copies: pd.DataFrame, frame: pd.DataFrame, column: str) -> Findin
 
 
 def _beyond_first(copies: pd.DataFrame, keys: list[str], frame: pd.DataFrame) -> Finding:
+    if copies.empty:
+        return Finding(0)
     first = copies.groupby(keys, observed=True, sort=False)["row"].transform("first")
     later = copies.assign(first=first)[copies["row"] != first]
     rows = later["row"].to_numpy()
@@ -114,6 +116,8 @@ def _beyond_first(copies: pd.DataFrame, keys: list[str], frame: pd.DataFrame) ->
 def _near(frame: pd.DataFrame, column: str) -> Finding:
     other = frame[column].to_numpy()
     rows = np.flatnonzero(other >= 0)
+    if not len(rows):
+        return Finding(0)
     groups = frame["group"].to_numpy()
     ends = np.sort(np.stack([groups[rows], groups[other[rows]]]), axis=0)
     # One example for each two videos.

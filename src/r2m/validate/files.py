@@ -3,7 +3,7 @@
 import pandas as pd
 
 from r2m.data.intake import reason_of
-from r2m.validate.check import PART, Finding, of_files
+from r2m.validate.check import PART, Finding, of_files, tally
 
 
 def missing(frame: pd.DataFrame) -> Finding:
@@ -30,17 +30,12 @@ def empty(frame: pd.DataFrame) -> Finding:
 def unreadable(frame: pd.DataFrame) -> Finding:
     """Find images and videos that cannot be decoded, or can show no face."""
     is_wrong = (frame["problem"] != "").to_numpy(dtype=bool) & (frame["disk_size"] != 0).to_numpy()
-    wrong = frame.assign(reason=frame["problem"].where(is_wrong, ""))
-    finding = of_files(wrong, is_wrong, ["problem"], [*PART, "reason"])
-    reasons = (
-        finding.where.assign(reason=finding.where["reason"].map(reason_of))
-        if finding.count
-        else finding.where
-    )
-    if finding.count:
-        keys = list(reasons.columns.drop("files"))
-        reasons = reasons.groupby(keys, observed=True, as_index=False)["files"].sum()
-    return Finding(finding.count, finding.examples.drop(columns="reason"), reasons)
+    if not is_wrong.any():
+        return Finding(0)
+    finding = of_files(frame, is_wrong, ["problem"])
+    reasons = frame.loc[is_wrong, "problem"].map(reason_of)
+    where = tally(frame.loc[is_wrong, list(PART)].assign(reason=reasons), "files")
+    return Finding(finding.count, finding.examples, where)
 
 
 def size_changed(frame: pd.DataFrame) -> Finding:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,14 +121,6 @@ def compose(
     checks: Iterable[Check] = CHECKS,
 ) -> Report:
     """Return the report on the rows that `r2m.validate.rows.examine` returned."""
-    results = [
-        Result(
-            check,
-            "warning" if check.is_leak and allow_leakage else check.severity,
-            check.find(frame) if has_contents or not check.needs_contents else None,
-        )
-        for check in checks
-    ]
     return Report(
         index=index,
         root=root,
@@ -137,8 +129,18 @@ def compose(
         allow_leakage=allow_leakage,
         counts=count_all(frame),
         sizes=count_sizes(frame) if has_contents else pd.DataFrame(),
-        results=tuple(results),
+        results=tuple(results_of(frame, has_contents, allow_leakage, checks)),
     )
+
+
+def results_of(
+    frame: pd.DataFrame, has_contents: bool, allow_leakage: bool, checks: Iterable[Check] = CHECKS
+) -> Iterator[Result]:
+    """Yield what each of the checks found."""
+    for check in checks:
+        severity: Severity = "warning" if check.is_leak and allow_leakage else check.severity
+        is_made = has_contents or not check.needs_contents
+        yield Result(check, severity, check.find(frame) if is_made else None)
 
 
 def first_example(finding: Finding) -> str:
