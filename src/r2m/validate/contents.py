@@ -174,7 +174,7 @@ def first_frame(path: str) -> Image:
             frame = next(container.decode(video=0), None)
             if frame is None:
                 raise ValueError("a video without frames")
-            return frame.to_ndarray(format="bgr24")
+            return frame.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
     except (av.FFmpegError, IndexError, OSError) as error:
         reason = (
             "no video stream" if isinstance(error, IndexError) else getattr(error, "strerror", None) or error

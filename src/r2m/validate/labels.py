@@ -59,8 +59,8 @@ def one_class(frame: pd.DataFrame) -> Finding:
 def sizes(frame: pd.DataFrame) -> pd.Series:
     """Return `WIDTH×HEIGHT` of each row, a category."""
     key = frame["width"].to_numpy().astype(np.int64) << 32 | frame["height"].to_numpy()
-    codes, values = pd.factorize(key, sort=True)
-    names = [f"{value >> 32}×{value & 0xFFFFFFFF}" for value in values]
+    values, codes = np.unique(key, return_inverse=True)
+    names = pd.Index([f"{value >> 32}×{value & 0xFFFFFFFF}" for value in values.tolist()], dtype="object")
     return pd.Series(pd.Categorical.from_codes(codes, names), index=frame.index)
 
 
@@ -81,16 +81,18 @@ def _telling(frame: pd.DataFrame, values: pd.Series, name: str) -> Finding:
     counts = frame[keys].assign(value=values).groupby([*keys, "value"], observed=True).size()
     shares = counts / counts.groupby(level=keys, observed=True).transform("sum")
     listed = shares.rename("share").reset_index().astype({"value": "object"})
-    table = listed.pivot_table(
-        index=keys, columns="value", values="share", fill_value=0.0, observed=True
-    ).reset_index()
+    table = listed.pivot_table(index=keys, columns="value", values="share", fill_value=0.0, observed=True)
     rows = []
-    for domain, part in table.groupby("domain", observed=True):
-        reals = part[part["label"] == 0].drop(columns=keys)
-        for _, fakes in part[part["label"] == 1].iterrows() if len(reals) else ():
-            difference = fakes.drop(keys).astype(float) - reals.mean()
-            value = difference.abs().idxmax()
-            if abs(difference[value]) > TELLING:
-                rows.append((domain, fakes["method"], value, fakes[value], reals[value].mean()))
+    for domain, part in table.groupby(level="domain", observed=True):
+        is_fake = part.index.get_level_values("label") == 1
+        if is_fake.all():
+            continue
+        real = part[~is_fake].to_numpy().mean(axis=0)
+        for method, fake in zip(
+            part.index.get_level_values("method")[is_fake], part[is_fake].to_numpy(), strict=True
+        ):
+            at = int(np.abs(fake - real).argmax())
+            if abs(fake[at] - real[at]) > TELLING:
+                rows.append((domain, method, table.columns[at], fake[at], real[at]))
     where = pd.DataFrame(rows, columns=["domain", "method", name, "share of fakes", "share of reals"])
     return Finding(len(where), where=where.round(3))

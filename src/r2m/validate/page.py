@@ -143,10 +143,11 @@ def _section(result: Result, pictures: Mapping[str, str]) -> list[str]:
 
 def _samples(samples: pd.DataFrame, pictures: Mapping[str, str]) -> str:
     rows = []
-    for (domain, _, method), part in samples.groupby(["domain", "label", "method"], observed=True):
+    for _, part in samples.groupby(["domain", "label", "method"], observed=True):
         images = "".join(_image(path, pictures) for path in part["path"])
+        names = (escape(part[name].iloc[0]) for name in ("domain", "method", "family"))
         rows.append(
-            f"<tr><td>{escape(domain)}</td><td>{escape(method)}</td><td>{escape(part['family'].iloc[0])}</td>"
+            f"<tr>{''.join(f'<td>{name}</td>' for name in names)}"
             f'<td><div class="samples">{images}</div></td></tr>'
         )
     head = "<th>domain</th><th>method</th><th>family</th><th>images</th>"

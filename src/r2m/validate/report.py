@@ -63,7 +63,7 @@ class Report:
     def summary(self) -> str:
         """Return how many checks found something, in words."""
         counts = Counter(result.severity for result in self.found())
-        words = {"error": "errors", "warning": "warnings", "info": "remarks"}
+        words: dict[Severity, str] = {"error": "errors", "warning": "warnings", "info": "remarks"}
         told = [
             f"{counts[severity]} {word[:-1] if counts[severity] == 1 else word}"
             for severity, word in words.items()

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -38,7 +38,7 @@ def draw(root: Path, frame: pd.DataFrame, report: Report, shown: pd.DataFrame) -
 def _paths_of_examples(report: Report) -> Iterable[str]:
     for result in report.found():
         assert result.finding is not None
-        examples: Mapping[str, pd.Series] = result.finding.examples.head(SHOWN)
+        examples = result.finding.examples.head(SHOWN)
         for name in ("path", "other_path"):
             if name in examples:
                 yield from examples[name]
