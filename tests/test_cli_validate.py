@@ -34,7 +34,7 @@ def test_warnings_exit_with_0_and_errors_with_1_and_a_report(drawn, tmp_path):
     assert "warning: Fakes without reals" in invoke(drawn.write())
     drawn.add("more/a.png", picture(901), split="test", identity="003")
     printed = invoke(drawn.write(), "--out", tmp_path / "out", code=1)
-    assert "error: People in several splits: 1 people" in printed
+    assert "error: People in several splits: 1 person" in printed
     assert json.loads((tmp_path / "out/report.json").read_text())["severity"] == "error"
     assert (tmp_path / "out/report.html").is_file()
     assert "warning: People in several splits" in invoke(drawn.index, "--allow-leakage")

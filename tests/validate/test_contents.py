@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
-from indexed_images import picture, write_video
 
+from indexed_images import picture, write_video
 from r2m.validate import contents as module
 from r2m.validate.contents import first_frame, read_contents
 

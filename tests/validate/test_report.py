@@ -144,7 +144,7 @@ def test_text(faulty, validated):
     lines = validated(faulty).as_text().splitlines()
     assert lines[0] == f"{faulty.index}: 26 files below {faulty.root}"
     assert "domain  method  family  label  train  train videos  val  val videos  test  test videos" in lines
-    assert "error: Files that are not there: 1 files" in lines
+    assert "error: Files that are not there: 1 file" in lines
     assert any("such as original/000/000.png (domain ff, method real" in line for line in lines)
     assert re.fullmatch(r"2 errors, \d warnings?", lines[-1])
     assert "files were not opened" in validated(faulty, contents=False).as_text()
@@ -157,10 +157,10 @@ def test_page(faulty):
     page = Page(html)
     assert page.stack == []
     assert "http" not in html.lower().replace("<html", "")
-    assert "more/&lt;b&gt;&amp;copy.png" in html
+    assert "more/<wbr>&lt;b&gt;&amp;copy.png" in html
     for result in report.found():
         assert f'id="{result.check.name}"' in html
-        assert result.check.advice.split("'")[0] in html
+        assert result.check.advice.partition("`")[0].split("'")[0] in html
     sources = [value for name, value in page.attributes if name == "src"]
     assert len(sources) > 12
     assert all(value.startswith("data:image/jpeg;base64,") for value in sources)
@@ -173,7 +173,7 @@ def test_a_further_check_is_a_function_and_an_entry(drawn):
     def tall(frame):
         return Finding(int((frame["height"] > 10).sum()))
 
-    check = Check("tall", "info", "Tall images", "None.", "files", tall, needs_contents=True)
+    check = Check("tall", "info", "Tall images", "None.", ("file", "files"), tall, needs_contents=True)
     frame = examine(drawn.write(), drawn.root, contents=True, cache=drawn.cache, threads=1)
     report = compose(frame, "i", "r", has_contents=True, allow_leakage=False, checks=[check])
     assert [(result.check.name, result.count) for result in report.found()] == [("tall", 24)]

@@ -2,8 +2,8 @@ import json
 
 import cv2
 import pytest
-from indexed_images import picture
 
+from indexed_images import picture
 from r2m.errors import R2MError
 from r2m.validate import stages
 from r2m.validate.stages import validate
@@ -45,17 +45,17 @@ def test_an_error_names_index_check_count_and_example_and_leaves_nothing(drawn, 
 def test_a_leak_stops_unless_it_is_allowed(drawn, stage, caplog):
     drawn.add("more/a.png", picture(900), split="test", identity="003")
     with pytest.raises(
-        R2MError, match=r"people_across_splits: people in several splits: 1 people.*person 003"
+        R2MError, match=r"people_across_splits: people in several splits: 1 person.*person 003"
     ):
         stage()
     assert stage(allow_leakage=True)["severity"] == "warning"
-    assert "drawn: People in several splits: 1 people" in caplog.text
+    assert "drawn: People in several splits: 1 person" in caplog.text
 
 
 def test_warnings_do_not_stop(drawn, stage, caplog):
     drawn.add("more/wide.png", cv2.resize(picture(900), (96, 64)), identity="somebody")
     assert stage()["severity"] == "warning"
-    assert "Images that are not about square: 1 files" in caplog.text
+    assert "Images that are not about square: 1 file" in caplog.text
 
 
 def test_another_root_and_one_that_is_gone(drawn, stage, tmp_path):

@@ -38,7 +38,7 @@ class Check:
         severity: an `error` stops the workflow; a `warning` and an `info` are told.
         title: what is wrong, as a heading.
         advice: what to do about it.
-        unit: what is counted, in the plural.
+        unit: what is counted, one and several.
         find: a function of the rows, with the columns that `r2m.validate.rows.examine` describes.
         needs_contents: whether `find` reads columns that are there only after the files were opened.
         is_leak: whether it is a leak between splits, which is a warning where leaks are allowed.
@@ -48,7 +48,7 @@ class Check:
     severity: Severity
     title: str
     advice: str
-    unit: str
+    unit: tuple[str, str]
     find: Callable[[pd.DataFrame], Finding]
     needs_contents: bool = False
     is_leak: bool = False

@@ -90,13 +90,15 @@ def _copies(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differing(copies: pd.DataFrame, frame: pd.DataFrame, column: str) -> Finding:
-    """Return the contents that differ in a column, counted by the domain of the first and by the values."""
+    """Return the contents that differ in a column, counted by the first one's domain and by the values."""
     found = first_two(copies[["copy", column, "row"]], "copy", column)
     if found.empty:
         return Finding(0)
     parts = frame.iloc[found["row"]][["domain"]].reset_index(drop=True)
     if column != "label":
         parts[f"{column}s"] = found["values"]
+    # Of several domains, that of the first says nothing more.
+    parts = parts.drop(columns="domain") if column == "domain" else parts
     shown = found.iloc[spread(np.arange(len(found)))]
     examples = pairs_of(frame, shown["row"].to_numpy(), shown["other_row"].to_numpy())
     return Finding(len(found), examples, tally(parts, "contents"))

@@ -1,5 +1,6 @@
 """The report as one HTML page that needs no network."""
 
+import re
 from collections.abc import Mapping
 from html import escape
 
@@ -35,10 +36,11 @@ p {{ max-width: 52em; margin: .4em 0; overflow-wrap: anywhere; }}
 table {{ border-collapse: collapse; font-size: 12.5px; margin: .6em 0; }}
 th {{ border-bottom: 1px solid #222; text-align: left; vertical-align: bottom; }}
 th, td {{ padding: .2em .7em; }}
-td {{ vertical-align: top; overflow-wrap: anywhere; min-width: 2.5em; }}
+td {{ vertical-align: top; }}
 tbody tr:nth-child(even) {{ background: #f3f5f8; }}
 th.number, td.number {{ text-align: right; white-space: nowrap; }}
-td.path {{ min-width: 16em; font: 12px "DejaVu Sans Mono", monospace; }}
+td.path {{ min-width: 16em; overflow-wrap: anywhere; font: 12px "DejaVu Sans Mono", monospace; }}
+code {{ font: 12px "DejaVu Sans Mono", monospace; }}
 img {{ display: block; max-width: {side}px; max-height: {side}px; margin-bottom: .2em; }}
 .samples {{ display: flex; flex-wrap: wrap; gap: .3em; min-width: 18em; }}
 .error, .warning, .info, .none {{ display: inline-block; min-width: 5.2em; text-align: center;
@@ -93,6 +95,7 @@ def table(frame: pd.DataFrame, pictures: Mapping[str, str] | None = None) -> str
         if kinds[name] == "number":
             return f'<td class="number">{number_text(value)}</td>'  # type: ignore[arg-type]
         text = "–" if pd.isna(value) else escape(str(value))  # type: ignore[call-overload]
+        text = text.replace("/", "/<wbr>") if kinds[name] == "path" else text
         picture = _image(str(value), pictures or {}) if kinds[name] == "path" else ""
         return f'<td class="{kinds[name]}">{picture}{text}</td>' if kinds[name] else f"<td>{text}</td>"
 
@@ -114,10 +117,9 @@ def _overview(report: Report) -> list[str]:
         word = result.severity if result.count else "not made" if result.finding is None else "none"
         title = escape(result.check.title)
         link = f'<a href="#{result.check.name}">{title}</a>' if result.count else title
-        count = f"{result.count:,}" if result.finding is not None else "–"
+        amount = result.amount if result.finding is not None else "–"
         rows.append(
-            f'<tr><td><span class="{severity}">{word}</span></td><td>{link}</td>'
-            f'<td class="number">{count}</td><td>{escape(result.check.unit)}</td></tr>'
+            f'<tr><td><span class="{severity}">{word}</span></td><td>{link}</td><td>{amount}</td></tr>'
         )
     return ["<table>", *rows, "</table>"]
 
@@ -127,8 +129,8 @@ def _section(result: Result, pictures: Mapping[str, str]) -> list[str]:
     examples = result.finding.examples
     lines = [
         f'<h2 id="{result.check.name}"><span class="{result.severity}">{result.severity}</span>'
-        f" {escape(result.check.title)}: {result.count:,} {escape(result.check.unit)}</h2>",
-        f"<p>{escape(result.check.advice)}</p>",
+        f" {escape(result.check.title)}: {result.amount}</h2>",
+        f"<p>{_with_code(result.check.advice)}</p>",
         table(result.finding.where),
     ]
     if len(examples):
@@ -163,6 +165,11 @@ def _image(path: str, pictures: Mapping[str, str]) -> str:
     if path not in pictures:
         return ""
     return f'<img src="{pictures[path]}" alt="" title="{escape(path)}">'
+
+
+def _with_code(text: str) -> str:
+    """Return text with what stands in backticks as code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _heading(name: str) -> str:

@@ -29,6 +29,11 @@ class Result:
         """How often the fault was found."""
         return self.finding.count if self.finding is not None else 0
 
+    @property
+    def amount(self) -> str:
+        """The count and what is counted."""
+        return f"{self.count:,} {self.check.unit[self.count != 1]}"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -100,7 +105,7 @@ class Report:
             lines += [*aligned(self.sizes), ""]
         for result in self.found():
             assert result.finding is not None
-            lines.append(f"{result.severity}: {result.check.title}: {result.count:,} {result.check.unit}")
+            lines.append(f"{result.severity}: {result.check.title}: {result.amount}")
             lines += [f"    {line}" for line in aligned(result.finding.where.head(FEW))]
             if first := first_example(result.finding):
                 lines.append(f"    such as {first}")
@@ -197,7 +202,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "title": check.title,
         "advice": check.advice,
     }
-    described["unit"] = check.unit
+    described["unit"] = check.unit[1]
     if result.finding is None:
         return {**described, "made": False, "count": None, "where": [], "examples": []}
     return {

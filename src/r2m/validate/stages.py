@@ -37,13 +37,13 @@ def validate(
         assert first.finding is not None
         others = [result.check.name for result in errors[1:]]
         raise R2MError(
-            f"datasets.{name}: {index}: {first.check.name}: {first.check.title.lower()}: {first.count:,}"
-            f" {first.check.unit}, such as {first_example(first.finding)}. {first.check.advice}"
+            f"datasets.{name}: {index}: {first.check.name}: {first.check.title.lower()}: {first.amount},"
+            f" such as {first_example(first.finding)}. {first.check.advice}"
             + (f" There are errors of {', '.join(others)}, too." if others else "")
             + f" `r2m validate {index}` reports on all"
         )
     for result in report.found("warning"):
-        logger.warning("%s: %s: %d %s", name, result.check.title, result.count, result.check.unit)
+        logger.warning("%s: %s: %s", name, result.check.title, result.amount)
     write(report, html, out)
 
 
