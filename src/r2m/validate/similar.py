@@ -58,7 +58,9 @@ def partners(frame: pd.DataFrame) -> dict[str, Rows]:
         }
     )
     # Frames of a video with the same hash stand for one another.
-    element = shown.groupby(["phash", "group", "split"], sort=False).ngroup().to_numpy(np.int64)
+    element: Rows = (
+        shown.groupby(["phash", "group", "split"], sort=False).ngroup().to_numpy().astype(np.int64)
+    )
     first = np.unique(element, return_index=True)[1].astype(np.int64)
     hashes, groups, splits, labels, copies = (
         shown[name].to_numpy()[first] for name in ("phash", "group", "split", "label", "copy")
