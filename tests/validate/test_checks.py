@@ -263,6 +263,13 @@ def test_names_of_data_sets_say_nothing_of_labels(drawn, checked):
     assert faults(checked(drawn)) == {}
 
 
+def test_the_name_of_a_method_says_nothing_of_labels(drawn, checked):
+    for label, path in ((1, "whichisreal/a.png"), (1, "real-esrgan/b.png"), (1, "whichisreal_Fake/c.png")):
+        image = picture(900 + len(drawn.rows))
+        drawn.add(path, image, label=label, method="real_or_not", identity=path)
+    assert faults(checked(drawn)) == {}
+
+
 def test_an_index_of_one_label_in_a_folder_of_the_other(drawn, checked):
     drawn.rows.clear()
     for i in range(3):
