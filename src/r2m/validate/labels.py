@@ -1,0 +1,98 @@
+"""Checks of labels: against the names of folders, against what tells them without looking, and by part."""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from r2m.data.naming import ImageClass, class_of_part
+from r2m.validate.check import Finding, of_files
+
+# Words of folders that are named after a whole data set of both classes, such as `deepfakes_detection`.
+_BOTH = frozenset({"dataset", "datasets", "detection", "benchmark", "bench"})
+# A value tells the label if its shares among reals and fakes differ by more.
+TELLING = 0.5
+
+
+def mislabelled(frame: pd.DataFrame) -> Finding:
+    """Find files whose folder says by whole words that they are of the other class.
+
+    The innermost folder that says anything counts. Folders that all files of an index of both labels lie in
+    say nothing.
+    """
+    folders = list(frame["folder"].cat.categories)
+    is_mixed = frame["label"].min() != frame["label"].max()
+    shared = len(PurePosixPath(os.path.commonpath(folders)).parts) if is_mixed else 0
+    classes = [_class_of(PurePosixPath(folder).parts[shared:]) for folder in folders]
+    names = pd.Categorical(classes, categories=["real", "fake"])
+    said = names.codes[frame["folder"].cat.codes.to_numpy()]
+    is_wrong = (said >= 0) & (said != frame["label"].to_numpy())
+    return of_files(frame, is_wrong, ["label"], ["domain", "method", "split", "dataset"])
+
+
+def format_tells(frame: pd.DataFrame) -> Finding:
+    """Find generators whose files have by their suffix another format than the reals of their domain."""
+    images = frame[frame["media"] == "image"]
+    return _telling(images, images["suffix"], "suffix")
+
+
+def size_tells(frame: pd.DataFrame) -> Finding:
+    """Find generators whose images have other sizes than the reals of their domain."""
+    images = frame[(frame["media"] == "image") & (frame["width"] > 0)]
+    return _telling(images, sizes(images), "size")
+
+
+def one_class(frame: pd.DataFrame) -> Finding:
+    """Find splits of domains that have fakes without reals."""
+    keys = ["domain", "split"]
+    counts = frame.pivot_table(index=keys, columns="label", aggfunc="size", fill_value=0, observed=True)
+    counts = counts.reindex(columns=[0, 1], fill_value=0)
+    alone = counts[(counts[0] == 0) & (counts[1] > 0)].reset_index()
+    where = alone[["domain", "split", 1]].rename(columns={1: "fakes"}).rename_axis(columns=None)
+    return Finding(len(where), where=where)
+
+
+def sizes(frame: pd.DataFrame) -> pd.Series:
+    """Return `WIDTH×HEIGHT` of each row, a category."""
+    key = frame["width"].to_numpy().astype(np.int64) << 32 | frame["height"].to_numpy()
+    values, codes = np.unique(key, return_inverse=True)
+    names = pd.Index([f"{value >> 32}×{value & 0xFFFFFFFF}" for value in values.tolist()], dtype="object")
+    return pd.Series(pd.Categorical.from_codes(codes, names), index=frame.index)
+
+
+@cache
+def _says(part: str) -> ImageClass | None:
+    """Return the class that one folder's name says; those of whole data sets say none."""
+    return None if _BOTH.intersection(re.split(r"[^a-z]+", part.lower())) else class_of_part(part)
+
+
+def _class_of(parts: Sequence[str]) -> ImageClass | None:
+    """Return the class that the innermost telling folder says."""
+    return next(filter(None, map(_says, reversed(parts))), None)
+
+
+def _telling(frame: pd.DataFrame, values: pd.Series, name: str) -> Finding:
+    """Return the generators of which a value's share differs from that among the reals of the domain."""
+    keys = ["domain", "method", "label"]
+    counts = frame[keys].assign(value=values).groupby([*keys, "value"], observed=True).size()
+    shares = counts / counts.groupby(level=keys, observed=True).transform("sum")
+    listed = shares.rename("share").reset_index().astype({"value": "object"})
+    table = listed.pivot_table(index=keys, columns="value", values="share", fill_value=0.0, observed=True)
+    rows = []
+    for domain, part in table.groupby(level="domain", observed=True):
+        is_fake = part.index.get_level_values("label") == 1
+        if is_fake.all():
+            continue
+        real = part[~is_fake].to_numpy().mean(axis=0)
+        for method, fake in zip(
+            part.index.get_level_values("method")[is_fake], part[is_fake].to_numpy(), strict=True
+        ):
+            at = int(np.abs(fake - real).argmax())
+            if abs(fake[at] - real[at]) > TELLING:
+                rows.append((domain, method, table.columns[at], fake[at], real[at]))
+    where = pd.DataFrame(rows, columns=["domain", "method", name, "share of fakes", "share of reals"])
+    return Finding(len(where), where=where.round(3))

@@ -1,0 +1,73 @@
+"""Validation as a stage of the workflow, and as a user runs it by hand."""
+
+import logging
+from pathlib import Path
+
+from r2m.errors import R2MError
+from r2m.files import discard, publish_together, temporary_path
+from r2m.validate.page import page
+from r2m.validate.report import Report, compose, first_example
+from r2m.validate.rows import examine, root_of
+from r2m.validate.thumbnails import draw, samples
+
+logger = logging.getLogger(__name__)
+
+
+def validate(
+    *,
+    index: Path,
+    root: Path | None,
+    contents: bool,
+    allow_leakage: bool,
+    cache: Path,
+    name: str,
+    out: Path,
+    threads: int,
+) -> None:
+    """Write `out`/report.json and report.html on the data set `name`, unless there is an error in it.
+
+    Raises:
+        R2MError: names the index, the check, how often it failed and the first example; or no index, no root.
+    """
+    report, html = run(
+        index, root, contents=contents, allow_leakage=allow_leakage, cache=cache, threads=threads
+    )
+    if errors := report.found("error"):
+        first = errors[0]
+        assert first.finding is not None
+        others = [result.check.name for result in errors[1:]]
+        raise R2MError(
+            f"datasets.{name}: {index}: {first.check.name}: {first.check.title.lower()}: {first.amount},"
+            f" such as {first_example(first.finding)}. {first.check.advice}"
+            + (f" There are errors of {', '.join(others)}, too." if others else "")
+            + f" `r2m validate {index}` reports on all"
+        )
+    for result in report.found("warning"):
+        logger.warning("%s: %s: %s", name, result.check.title, result.amount)
+    write(report, html, out)
+
+
+def run(
+    index: Path, root: Path | None, *, contents: bool, allow_leakage: bool, cache: Path, threads: int
+) -> tuple[Report, str]:
+    """Return the report on an index, and its page; raises R2MError like `examine`."""
+    folder = root_of(index, root)
+    frame = examine(index, folder, contents=contents, cache=cache, threads=threads)
+    report = compose(frame, str(index), str(folder), has_contents=contents, allow_leakage=allow_leakage)
+    shown = samples(frame) if contents else frame.head(0)
+    pictures = draw(folder, frame, report, shown) if contents else {}
+    return report, page(report, pictures, shown)
+
+
+def write(report: Report, html: str, out: Path) -> None:
+    """Write report.json and report.html to the folder `out`, both or none."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = {out / "report.json": report.as_json(), out / "report.html": html}
+    temporaries = {path: temporary_path(path) for path in texts}
+    try:
+        for path, text in texts.items():
+            temporaries[path].write_text(text, encoding="utf-8")
+        publish_together(temporaries, texts)
+    finally:
+        for temporary in temporaries.values():
+            discard(temporary)
