@@ -86,7 +86,7 @@ def _order(part: Part, context: EvaluationContext) -> tuple[int, int, int]:
 
 
 def df40_means(evaluation: Evaluation, context: EvaluationContext) -> pd.DataFrame:
-    """Mean AUC of every model on every part with its interval (DF40_COLUMNS); auc_sd, over seeds, is missing."""
+    """Mean AUCs of all models on all parts with intervals (DF40_COLUMNS); auc_sd, over seeds, is missing."""
     estimates, models = evaluation.estimates, evaluation.models[[*MODEL_KEYS, "label"]]
     tables = []
     for part, places in parts_of([test_set.item for test_set in evaluation.sets], context).items():

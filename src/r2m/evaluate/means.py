@@ -55,7 +55,7 @@ def by_model(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def over_trainings(
     means: Callable[[Evaluation], pd.DataFrame], pooled: Evaluation, runs: Sequence[Evaluation]
 ) -> pd.DataFrame:
-    """Return the `means` of evaluations of several trainings, pooled, and `auc_sd`, missing for a single one."""
+    """Return the `means` of several trainings, pooled; for a single one of `runs`, auc_sd stays missing."""
     table = means(pooled)
     if len(runs) > 1:
         table["auc_sd"] = np.std([means(run)["auc"] for run in runs], axis=0, ddof=1)
@@ -65,8 +65,8 @@ def over_trainings(
 def beside_videos(means: pd.DataFrame, of_videos: pd.DataFrame | None, keys: Sequence[str]) -> pd.DataFrame:
     """Return means over images with those over videos beside them, in rows with equal `keys`.
 
-    The columns are video_auc, video_auc_sd, video_low and video_high, missing where some test set of a mean is
-    not of videos. There are none of them without videos.
+    The columns are video_auc, video_auc_sd, video_low and video_high. They are missing where a test set of a
+    mean is not of videos, and left out without videos.
     """
     if of_videos is None:
         return means

@@ -40,9 +40,7 @@ def sets_of_videos(matrix: ScoreMatrix, sets: Sequence[SetRows]) -> list[SetRows
     return whole
 
 
-def videos(
-    matrix: ScoreMatrix, rows: NDArray[np.int64], aggregation: Aggregation = "mean"
-) -> ScoreMatrix:
+def videos(matrix: ScoreMatrix, rows: NDArray[np.int64], aggregation: Aggregation = "mean") -> ScoreMatrix:
     """Scores of the videos that the frames at `rows` are of; all of them must name one.
 
     A video's score is the mean, or another `aggregation`, of its frames' probabilities; that is its
@@ -52,8 +50,8 @@ def videos(
     frames = matrix.units.iloc[rows]
     video = frames.groupby(KEY, sort=True).ngroup().to_numpy()
     scores = np.stack([AGGREGATIONS[aggregation](values[rows], video) for values in matrix.probabilities])
-    seen = frames.groupby([video, "identity"]).size().rename_axis(["place", "identity"])
-    seen = seen.reset_index(name="count").sort_values(["place", "count", "identity"], ascending=[True, False, True])
+    seen = frames.assign(place=video).groupby(["place", "identity"]).size().reset_index(name="count")
+    seen = seen.sort_values(["place", "count", "identity"], ascending=[True, False, True])
     _, first = np.unique(video, return_index=True)
     sampling = frames[SAMPLING].fillna(EVERY_FRAME) if SAMPLING in frames else EVERY_FRAME
     units = frames.assign(**{SAMPLING: sampling}).iloc[first][[*KEY, SAMPLING]].reset_index(drop=True)
@@ -68,7 +66,7 @@ def evaluate_videos(
     seed: int,
     aggregation: Aggregation = "mean",
 ) -> Evaluation | None:
-    """The evaluation of videos, on the test sets of which every frame names its video; None without such sets.
+    """The evaluation of videos on the test sets of which every frame names its video; None without such sets.
 
     The accuracy is at the frames' threshold.
     """
@@ -85,7 +83,7 @@ def evaluate_videos(
 
 
 def video_table(evaluation: Evaluation | None) -> pd.DataFrame:
-    """Metrics of videos (VIDEO_COLUMNS); the standard deviation over seeds is missing where there is one seed.
+    """Metrics of videos (VIDEO_COLUMNS); auc_sd, over seeds, is missing where there is one.
 
     `frames` counts a set's frames, `frames_least` and `frames_most` those of a single video. `sampling` says
     which frames of a video there are; where that differs within a set, everything that is said of it.

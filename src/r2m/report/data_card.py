@@ -54,7 +54,7 @@ class GeneratorCard(GeneratorContext):
 
 
 class DomainCard(DomainContext):
-    """A domain, where its photographs come from, and how identities were found where no data set says them."""
+    """A domain, where its photographs come from, and how identities were found if no data set says them."""
 
     images: dict[str, str] | None = None
     identity: Literal["cluster", "folder", "file"]
@@ -147,8 +147,8 @@ def _limits(context: CardContext) -> list[str]:
     return "\n\n".join(paragraphs).split("\n")
 
 
-def in_place(context: CardContext) -> list[str]:
-    """Return domains and generators whose images are read where they lie, as they are encoded there."""
+def not_encoded(context: CardContext) -> list[str]:
+    """Return domains and generators whose images are not encoded again."""
     sets = {**context.domains, **context.generators}
     return [
         name
@@ -163,15 +163,15 @@ def _handling(context: CardContext) -> Iterator[str]:
         yield "Splits are made by identity. Every image passed through the same last encoding step."
         return
     yield "Splits of images of a data set are those of its index; all others are made by identity."
-    as_found = in_place(context)
+    as_found = not_encoded(context)
     if not as_found:
         yield "Every image passed through the same last encoding step."
         return
     labels = ", ".join(context.domain_label(name) for name in as_found)
     others = [name for name in (*context.domains, *context.generators) if name not in as_found]
     yield (
-        f"Images of {labels} are read where they lie, as they are encoded there: where reals and fakes were not"
-        " encoded alike, a detector can tell them by that alone."
+        f"Images of {labels} are not encoded again: where reals and fakes were not encoded alike, a detector can"
+        " tell them by that alone."
         + (" All others passed through the same last encoding step." if others else "")
     )
 
@@ -183,7 +183,10 @@ def _members(images: pd.DataFrame, context: CardContext) -> Iterator[tuple[str, 
         raise R2MError(f"generator {unknown[0]!r} has a manifest but is not among generators: in params.yaml")
     order = [manifest.REAL, *context.generators]
     domains = [*context.domains, *context.generators]
-    members = {(str(generator), str(domain)): own for (generator, domain), own in images.groupby(["generator", "domain"])}
+    members = {
+        (str(generator), str(domain)): own
+        for (generator, domain), own in images.groupby(["generator", "domain"])
+    }
     for generator, domain in sorted(members, key=lambda pair: (order.index(pair[0]), domains.index(pair[1]))):
         yield generator, domain, members[generator, domain]
 
@@ -235,8 +238,8 @@ def _videos(images: pd.DataFrame, context: CardContext) -> list[str]:
     return [
         *markdown_table(header, rows, "llrrrrrrl"),
         "",
-        "Least, median and most are frames of one video. A video is told by label, generator, domain and name:"
-        " a fake that is called after its real is another video.",
+        "Least, median and most are frames of one video. A video is known by label, generator, domain and"
+        " name: a fake that is called after its real is another video.",
     ]
 
 
@@ -250,12 +253,11 @@ def _datasets(context: CardContext) -> list[str]:
             )
     for name, generator in context.generators.items():
         if generator.dataset is not None:
-            rows.append(
-                [context.generator_label(name), generator.dataset, generator.method or name, "–"]
-            )
+            rows.append([context.generator_label(name), generator.dataset, generator.method or name, "–"])
+    encodings = {"none": "not encoded again", "jpeg": "encoded again as JPEG"}
     lines = [
-        f"- {name}: the index `{dataset.index}`{f', split by {dataset.split_by}' if dataset.split_by else ''}; images"
-        f" {'as they were found' if dataset.encode == 'none' else 'encoded anew as JPEG'}, under their owner's terms."
+        f"- {name}: the index `{dataset.index}`{f', splits: {dataset.split_by}' if dataset.split_by else ''};"
+        f" images {encodings[dataset.encode]}, under their owner's terms."
         for name, dataset in context.datasets.items()
     ]
     return [*markdown_table(["set", "data set", "method", "domain"], rows, "llll"), "", *lines]

@@ -38,8 +38,8 @@ def main_table(
     """Average a metric over test sets: per family in distribution, and per protocol.
 
     Cross-dataset is split by whether the generator was trained on, where both cases occur. `seeds` holds the
-    metrics (AUC_COLUMNS) of every training, `video_seeds` those of videos, of which the means of protocols are
-    shown beside.
+    metrics (AUC_COLUMNS) of every training. `video_seeds` holds those of videos; their means over protocols
+    stand beside.
 
     Raises:
         R2MError: a metric that is not averaged over test sets.
@@ -144,9 +144,7 @@ def interval_table(
     return Table(
         frame,
         {"label": "Model", **titles},
-        caption=(
-            f"{caption}{OVER_SEEDS if several else ''} {OF_VIDEOS if has_videos else ''}{MARKS}."
-        ),
+        caption=(f"{caption}{OVER_SEEDS if several else ''} {OF_VIDEOS if has_videos else ''}{MARKS}."),
         label="intervals",
         best=best,
         section="kind",
@@ -172,7 +170,7 @@ def _limits(low: pd.Series, high: pd.Series) -> list[str]:
 
 
 def _heading(protocol: str, part: str) -> Heading:
-    """Return the heading of the mean over a part of a protocol, over the whole (`mean`), or over its videos."""
+    """Return the heading of the mean over a part of a protocol, the whole (`mean`), or its videos."""
     title = PROTOCOLS[protocol]
     alone = title if part == "mean" else part if part in FAMILIES else f"{title}, {part}"
     return Heading(title, part, alone)

@@ -23,7 +23,7 @@ from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
-from r2m.report.data_card import STAND_INS, CardContext, families_of, in_place, read_receipt
+from r2m.report.data_card import STAND_INS, CardContext, families_of, not_encoded, read_receipt
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import MISSING, markdown_table
 from r2m.version import __version__
@@ -275,17 +275,19 @@ def _limits(
     domains = " and ".join(context.domain_label(name) for name in reals)
     low, high = faces.jpeg_quality
     encoding = f"All images were encoded as JPEG of quality {low} to {high}"
-    if as_found := in_place(context):
+    if as_found := not_encoded(context):
         labels = ", ".join(context.domain_label(name) for name in as_found)
-        encoding = f"Images of {labels} were read as they were found, all others{encoding.removeprefix('All images')}"
+        is_all = len(as_found) == len(context.domains) + len(context.generators)
+        others = "" if is_all else f", all others{encoding.removeprefix('All images')}"
+        encoding = f"Images of {labels} were not encoded again{others}"
     lines = []
     if families := families_of(context):
         lines.append(STAND_INS.format(families=families))
     lines += [
         f"Its specialists saw {len(trained)} generators, and real photographs of {domains} alone. How it does"
         " on others is what the protocols *unseen generators* and *cross-dataset* measure, and no more.",
-        f"It takes one aligned face at {backbone.image_size} px. {encoding}; the threshold holds for images like"
-        " those of the val split.",
+        f"It takes one aligned face at {backbone.image_size} px. {encoding}; the threshold holds for images"
+        " like those of the val split.",
         "The numbers are of one seed. How far they move between seeds is not in this card.",
     ]
     inverted = scores.loc[scores["auc"] < 0.5, ["generator", "domain"]].astype(str)
@@ -309,7 +311,9 @@ def _alignment(faces: FacesOptions, context: CardContext) -> str:
     )
 
 
-def _loading(path: Path, backbone: BackboneOptions, alignment: str, threshold: float, reduced: bool) -> list[str]:
+def _loading(
+    path: Path, backbone: BackboneOptions, alignment: str, threshold: float, reduced: bool
+) -> list[str]:
     mean, std = (
         [round(value, 8) for value in statistic.flatten().tolist()]
         for statistic in normalization(backbone.name)

@@ -35,7 +35,7 @@ _PARTED = {
     ("family",): "by family",
     ("domain",): "by domain",
     ("domain", "family"): "by domain and family",
-    ("family", "generator"): "each in a column",
+    ("family", "generator"): "one by one",
     (): "all together",
 }
 
@@ -102,9 +102,7 @@ def _shown(protocol: str, parts: Sequence[Part]) -> tuple[tuple[str, ...], list[
     return (), []
 
 
-def _told(
-    protocol: str, level: tuple[str, ...], sets: Sequence[TestSet], context: EvaluationContext
-) -> str:
+def _told(protocol: str, level: tuple[str, ...], sets: Sequence[TestSet], context: EvaluationContext) -> str:
     """Return the sentence of the caption that says what a protocol averages."""
     within = [item for item in sets if protocol_of(item) == protocol]
     places = dict.fromkeys(
@@ -130,7 +128,9 @@ def _stand_ins(classical: Sequence[str], context: EvaluationContext) -> list[str
     if not classical:
         return []
     if set(classical) == set(context.generators):
-        return ["All forgeries are classical stand-ins for the families of DF40: these are no results on DF40."]
+        return [
+            "All forgeries are classical stand-ins for the families of DF40: these are no results on DF40."
+        ]
     names = ", ".join(context.generator_label(name) for name in classical)
     return [f"Classical stand-ins for the families of DF40, and none of its generators, are: {names}."]
 
@@ -155,10 +155,12 @@ def one_against_all_table(
     aucs = [_of_specialists(run, names, against) for run in runs]
     mean = pd.concat(aucs).groupby(["model", "generator", "test_set"], sort=False)["auc"].mean().reset_index()
     others = mean[mean["model"] != mean["generator"]]
-    worst = others.sort_values("auc", kind="stable").drop_duplicates("model").set_index("model").reindex(names)
+    worst = (
+        others.sort_values("auc", kind="stable").drop_duplicates("model").set_index("model").reindex(names)
+    )
     tables = [_one_against_all(auc, names, families, worst["test_set"]) for auc in aucs]
     if video_runs:
-        # A mean of fewer videos' sets would be of other generators.
+        # A mean over fewer sets, those of videos, would be one of fewer generators.
         count = others.groupby("model").size()
         for table, run in zip(tables, video_runs, strict=True):
             own = _of_specialists(run, names, against)
@@ -181,9 +183,9 @@ def one_against_all_table(
         titles["others_video"] = Heading(group, "video", "All others, video")
     titles |= {"worst": "Worst", "worst_on": "Worst on"}
     caption = [
-        "P4 of DF40 on the generators of this run: specialists of one generator, on its own fakes and on those"
-        " of all others, in the training domain or with reals of their own. A family's column is the mean AUC"
-        " over its other generators; worst is the one that the specialist does worst on.",
+        "P4 of DF40 on the generators of this run: the AUC of specialists of one generator, on its own fakes"
+        " and on those of all others, in the training domain or with reals of their own. A family's column is"
+        " the mean over its other generators; worst is the test set that the specialist does worst on.",
         *_stand_ins(classical, context),
         "**Bold**: best specialist, <ins>underlined</ins>: second.",
     ]
@@ -204,7 +206,7 @@ def _of_specialists(auc: pd.DataFrame, names: Sequence[str], against: Sequence[T
 def _one_against_all(
     auc: pd.DataFrame, names: Sequence[str], families: Sequence[str], worst: pd.Series
 ) -> pd.DataFrame:
-    """Return the columns of P4 of one training, one row per specialist; `worst` is the test set by specialist."""
+    """Return the columns of P4 of one training, one row per specialist; `worst` has its test set of each."""
     is_own = auc["model"] == auc["generator"]
     others = auc[~is_own]
     columns = {

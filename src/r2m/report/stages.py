@@ -49,8 +49,8 @@ def tables(
     """
     from r2m.evaluate.calibration import reliability_table
     from r2m.evaluate.cross import cross_auc
-    from r2m.evaluate.df40 import PART_KEYS, df40_means
     from r2m.evaluate.delong import comparisons
+    from r2m.evaluate.df40 import PART_KEYS, df40_means
     from r2m.evaluate.evaluation import by_seed, evaluate, read_scores
     from r2m.evaluate.means import (
         beside_videos,
