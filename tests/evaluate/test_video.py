@@ -226,6 +226,6 @@ def test_a_protocol_of_which_a_set_has_no_videos_has_a_dash(
 def test_without_videos_no_table_speaks_of_them(
     score_files: list[Path], context: EvaluationContext, tmp_path: Path
 ) -> None:
-    tables(scores=score_files, context=context, out=tmp_path, **OF_STAGE, reference="r2m")
-    for path in tmp_path.iterdir():
+    tables(scores=score_files, context=context, out=tmp_path / "out", **OF_STAGE, reference="r2m")
+    for path in (tmp_path / "out").iterdir():
         assert path.name == "video.csv" or "video" not in path.read_text().lower(), path.name

@@ -183,7 +183,8 @@ def test_data_sets_that_have_an_index(inputs: tuple[list[Path], list[Path]], tmp
         "| CelebA, reals | df40 | real | ff |",
         "| Swap | df40 | simswap | – |",
         "",
-        "- df40: the index `data/df40.parquet`, splits: official; images not encoded again, under their owner's terms.",
+        "- df40: the index `data/df40.parquet`, splits: official; images not encoded again,"
+        " under their owner's terms.",
     ]
     assert "pseudo" not in text, "who is on an image is said by the index"
     assert "Splits of images of a data set are those of its index" in text

@@ -149,7 +149,7 @@ def _limits(context: CardContext) -> list[str]:
 
 def not_encoded(context: CardContext) -> list[str]:
     """Return domains and generators whose images are not encoded again."""
-    sets = {**context.domains, **context.generators}
+    sets: dict[str, DomainCard | GeneratorCard] = {**context.domains, **context.generators}
     return [
         name
         for name, image_set in sets.items()
@@ -170,8 +170,8 @@ def _handling(context: CardContext) -> Iterator[str]:
     labels = ", ".join(context.domain_label(name) for name in as_found)
     others = [name for name in (*context.domains, *context.generators) if name not in as_found]
     yield (
-        f"Images of {labels} are not encoded again: where reals and fakes were not encoded alike, a detector can"
-        " tell them by that alone."
+        f"Images of {labels} are not encoded again: where reals and fakes were not encoded alike, a detector"
+        " can tell them by that alone."
         + (" All others passed through the same last encoding step." if others else "")
     )
 

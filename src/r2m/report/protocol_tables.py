@@ -57,7 +57,7 @@ def protocol_table(
     titles: dict[str, str | Heading] = {}
     notes, texts = {}, []
     has_videos = "video_auc" in means
-    rows = {Part(*keys): own.set_index("model") for keys, own in means.groupby(PART_KEYS)}
+    rows = {Part(*map(str, keys)): own.set_index("model") for keys, own in means.groupby(PART_KEYS)}
     parts = list(parts_of(sets, context))
     for protocol in dict.fromkeys(part.protocol for part in parts):
         level, shown = _shown(protocol, parts)
@@ -165,14 +165,14 @@ def one_against_all_table(
         for table, run in zip(tables, video_runs, strict=True):
             own = _of_specialists(run, names, against)
             by_model = own[own["model"] != own["generator"]].groupby("model")["auc"]
-            table.insert(len(families) + 2, "others_video", by_model.mean()[by_model.size() == count])
+            table.insert(len(families) + 2, "others_video", by_model.mean().where(by_model.size().eq(count)))
 
     frame = specialists.assign(family=[context.generators[name].family for name in names])
     for column in tables[0]:
         values = np.stack([table[column].to_numpy(float) for table in tables])
         frame[column] = values.mean(axis=0)
         if len(tables) > 1:
-            frame[column + SPREAD] = values.std(axis=0, ddof=1)
+            frame[f"{column}{SPREAD}"] = values.std(axis=0, ddof=1)
     frame["worst_set"] = worst["test_set"].to_numpy()
     frame["worst_on"] = worst["generator"].map(context.generator_label, na_action="ignore").to_numpy()
     group = "Mean over others"

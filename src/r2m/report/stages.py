@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -20,9 +20,6 @@ from r2m.evaluate.protocols import MODEL_KEYS, EvaluationContext, read_table
 from r2m.files import write_text
 from r2m.report.data_card import CardContext
 from r2m.seeding import rng
-
-if TYPE_CHECKING:
-    from r2m.evaluate.evaluation import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +48,7 @@ def tables(
     from r2m.evaluate.cross import cross_auc
     from r2m.evaluate.delong import comparisons
     from r2m.evaluate.df40 import PART_KEYS, df40_means
-    from r2m.evaluate.evaluation import by_seed, evaluate, read_scores
+    from r2m.evaluate.evaluation import Evaluation, by_seed, evaluate, read_scores
     from r2m.evaluate.means import (
         beside_videos,
         group_means,
