@@ -204,18 +204,13 @@ def many(unseen: int, domains: int) -> EvaluationContext:
 @pytest.mark.parametrize(
     ("unseen", "domains", "second", "third"),
     [
-        (9, 2, "by domain and family.", "one by one."),
-        (
-            11,
-            3,
-            "by domain (protocols.csv has them by domain and family).",
-            "by family (protocols.csv has them",
-        ),
+        (9, 2, "on d0 and d1, by domain and family.", "one by one."),
+        (11, 3, "on d0, d1 and d2, by domain (protocols.csv has them by domain and family).", "by family ("),
         (
             40,
             11,
-            "all together (protocols.csv has them by domain and family).",
-            "by family (protocols.csv has",
+            "on 11 domains, all together (protocols.csv has them",
+            "by family (protocols.csv has them one",
         ),
     ],
 )
@@ -275,6 +270,7 @@ def test_one_against_all() -> None:
         "Worst on",
     ]
     assert "P4 of DF40 on the generators of this run" in table.caption
+    assert "ideo" not in table.caption
 
 
 def test_one_against_all_of_videos_and_several_trainings() -> None:

@@ -48,7 +48,7 @@ def videos(matrix: ScoreMatrix, rows: NDArray[np.int64], aggregation: Aggregatio
     `units` has the columns `sampling`, whatever the frames say, and `frames` (count).
     """
     frames = matrix.units.iloc[rows]
-    video = frames.groupby(KEY, sort=True).ngroup().to_numpy(np.int64)
+    video: NDArray[np.int64] = np.asarray(frames.groupby(KEY, sort=True).ngroup(), dtype=np.int64)
     scores = np.stack([AGGREGATIONS[aggregation](values[rows], video) for values in matrix.probabilities])
     seen = frames.assign(place=video).groupby(["place", "identity"]).size().reset_index(name="count")
     seen = seen.sort_values(["place", "count", "identity"], ascending=[True, False, True])

@@ -21,6 +21,7 @@ from r2m.report.main_table import MARKS, OVER_SEEDS, OWN, own_families
 from r2m.report.table import Heading, Table
 
 MOST_COLUMNS = 10  # of a protocol, beside its mean
+MOST_NAMES = 4  # of domains in a sentence
 TITLES = {
     SAME_DOMAIN: "P1: same domain",
     OTHER_DOMAINS: "P2: other domains",
@@ -105,13 +106,16 @@ def _shown(protocol: str, parts: Sequence[Part]) -> tuple[tuple[str, ...], list[
 def _told(protocol: str, level: tuple[str, ...], sets: Sequence[TestSet], context: EvaluationContext) -> str:
     """Return the sentence of the caption that says what a protocol averages."""
     within = [item for item in sets if protocol_of(item) == protocol]
-    places = dict.fromkeys(
-        context.domain_label(item.domain) if item.domain in context.domains else "reals of their own"
-        for item in within
-    )
+    domains = {
+        item.domain: context.domain_label(item.domain) for item in within if item.domain in context.domains
+    }
+    places = list(domains.values()) if len(domains) <= MOST_NAMES else [f"{len(domains)} domains"]
+    if any(item.domain not in context.domains for item in within):
+        places.append("reals of their own")
+    where = " and ".join(filter(None, (", ".join(places[:-1]), places[-1])))
     finest = LEVELS[protocol][0]
     elsewhere = "" if level == finest else f" (protocols.csv has them {_PARTED[finest]})"
-    return f"{protocol}: {_MEMBERS[protocol]}, on {' and '.join(places)}, {_PARTED[level]}{elsewhere}."
+    return f"{protocol}: {_MEMBERS[protocol]}, on {where}, {_PARTED[level]}{elsewhere}."
 
 
 def _title(part: Part, value: str, context: EvaluationContext) -> str:
@@ -186,6 +190,7 @@ def one_against_all_table(
         "P4 of DF40 on the generators of this run: the AUC of specialists of one generator, on its own fakes"
         " and on those of all others, in the training domain or with reals of their own. A family's column is"
         " the mean over its other generators; worst is the test set that the specialist does worst on.",
+        *(["Video: of videos, where all others are of videos."] if video_runs else []),
         *_stand_ins(classical, context),
         "**Bold**: best specialist, <ins>underlined</ins>: second.",
     ]
@@ -194,7 +199,7 @@ def one_against_all_table(
         titles,
         caption=" ".join(caption) + (OVER_SEEDS if len(runs) > 1 else ""),
         label="protocols_p4",
-        best=[*families, "others", "worst"],
+        best=[*families, "others", *(["others_video"] if video_runs else []), "worst"],
     )
 
 
