@@ -57,7 +57,7 @@ class DomainCard(DomainContext):
     """A domain, where its photographs come from, and how identities were found if no data set says them."""
 
     images: dict[str, str] | None = None
-    identity: Literal["cluster", "folder", "file"]
+    identity: Literal["cluster", "folder", "file"] | None = None
     dataset: str | None = None
     domain: str | None = None
 
