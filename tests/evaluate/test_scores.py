@@ -45,6 +45,20 @@ def test_no_batch_holds_images_of_two_sets(inputs, detector, monkeypatch):
     assert all(len(rows) <= 4 and len(set(rows["set"])) == 1 for rows in batches)
 
 
+def test_sampling_is_kept_where_a_manifest_says_it(inputs, detector, monkeypatch):
+    session = session_of(detector, inputs)
+    plain = score(session)
+    rows = inputs.select(split=["val", "test"])
+    monkeypatch.setattr(inputs, "select", lambda **columns: rows.assign(sampling=None))
+    assert list(score(session)) == list(plain)
+    monkeypatch.setattr(
+        inputs, "select", lambda **columns: rows.assign(sampling=rows["set"].map({"swap": "8"}))
+    )
+    kept = score(session)
+    assert (kept["sampling"].eq("8") == kept["set"].eq("swap")).all()
+    assert kept.loc[kept["set"] != "swap", "sampling"].isna().all()
+
+
 def test_parquet_and_its_metadata(inputs, detector, tmp_path):
     frame = score(session_of(detector, inputs), 64)
     model = {"model": "ties", "kind": "merge", "method": "ties", "label": "TIES"}

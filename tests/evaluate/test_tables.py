@@ -27,6 +27,12 @@ FILES = [
         "main_intervals.tex",
         "metrics.json",
         "models.csv",
+        "protocols.csv",
+        "protocols.md",
+        "protocols.tex",
+        "protocols_p4.csv",
+        "protocols_p4.md",
+        "protocols_p4.tex",
         "reliability.csv",
         "video.csv",
     ),
@@ -41,7 +47,8 @@ def metrics(files: Iterable[Path], context: EvaluationContext) -> tuple[pd.DataF
 
 
 def write(files: list[Path], context: EvaluationContext, out: Path, reference: str | None) -> None:
-    tables(scores=files, context=context, out=out, **SETTINGS, reference=reference)
+    of_stage = {"reference": reference, "video": "mean", "classical": []}
+    tables(scores=files, context=context, out=out, **SETTINGS, **of_stage)
 
 
 def edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -6,7 +6,7 @@ import pytest
 
 from r2m import manifest
 from r2m.errors import R2MError
-from r2m.report.data_card import CardContext, read_receipt
+from r2m.report.data_card import CardContext, compose_data_card, not_encoded, read_receipt
 from r2m.report.stages import data_card
 
 CONTEXT = CardContext.model_validate(
@@ -133,3 +133,70 @@ def test_reasons_are_counted_without_the_names_in_them(
     skipped.write_text("path,reason\na.jpg,a copy: of x\nb.jpg,a copy: of y\n")
     card(inputs, CONTEXT, tmp_path / "card.md")
     assert "| orl | a copy | 2 |" in (tmp_path / "card.md").read_text()
+
+
+def section(text: str, title: str) -> list[str]:
+    return text.partition(f"## {title}\n\n")[2].partition("\n\n## ")[0].splitlines()
+
+
+def test_frames_of_every_video(inputs: tuple[list[Path], list[Path]]) -> None:
+    reals = rows("celeba", "real", "real", "celeba", {"train": 7})
+    reals["video"] = ["000", "000", "000", "001", "002", "002", None]
+    fakes = rows("swap", "swap", "FS", "celeba", {"train": 4}).assign(video=["000", "000", "001", "001"])
+    fakes["sampling"] = "2 of each video, evenly"
+    images = pd.concat([reals, fakes, rows("orl", "real", "real", "orl", {"test": 3})], ignore_index=True)
+    text = compose_data_card(images.assign(digest=None), {}, [], CONTEXT)
+    assert section(text, "Videos")[2:4] == [
+        "| reals | CelebA | 3 | 6 | 1 | 2 | 3 | 1 | every frame in the manifests |",
+        "| Swap | CelebA | 2 | 4 | 2 | 2 | 2 | 0 | 2 of each video, evenly |",
+    ]
+    assert "| reals | – | – | CelebA | 7 | 0 | 0 | 4 | 3 | – |" in text
+    unsampled = compose_data_card(images.drop(columns="sampling").assign(digest=None), {}, [], CONTEXT)
+    assert section(unsampled, "Videos")[3].endswith("| 0 | every frame in the manifests |")
+
+
+def test_without_videos_and_data_sets_there_is_no_such_section(
+    inputs: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    card(inputs, CONTEXT, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert "## Videos" not in text
+    assert "## Data sets" not in text
+    assert "Splits are made by identity. Every image passed through the same last encoding step." in text
+
+
+def from_an_index(encode: str, **known: str) -> CardContext:
+    raw = CONTEXT.model_dump()
+    raw["datasets"] = {"df40": {"index": "data/df40.parquet", "encode": encode, **known}}
+    raw["generators"]["swap"] |= {"forge": None, "dataset": "df40", "method": "simswap"}
+    raw["domains"]["celeba"] |= {"images": None, "dataset": "df40", "domain": "ff"}
+    return CardContext.model_validate(raw)
+
+
+def test_data_sets_that_have_an_index(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    context = from_an_index("none", split_by="official")
+    card(inputs, context, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert section(text, "Data sets") == [
+        "| set | data set | method | domain |",
+        "|---|---|---|---|",
+        "| CelebA, reals | df40 | real | ff |",
+        "| Swap | df40 | simswap | – |",
+        "",
+        "- df40: the index `data/df40.parquet`, splits: official; images not encoded again,"
+        " under their owner's terms.",
+    ]
+    assert "pseudo" not in text, "who is on an image is said by the index"
+    assert "Splits of images of a data set are those of its index" in text
+    assert not_encoded(context) == ["celeba", "swap"]
+    assert "Images of CelebA, Swap are not encoded again" in text
+    assert "All others passed through the same last encoding step." in text
+
+
+def test_data_sets_that_are_encoded_anew(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    context = from_an_index("jpeg")
+    card(inputs, context, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert not_encoded(context) == []
+    assert "Every image passed through the same last encoding step." in text
+    assert "`data/df40.parquet`; images encoded again as JPEG" in text

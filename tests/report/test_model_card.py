@@ -180,6 +180,32 @@ def test_merge_metrics_and_cost(files: Sources, tmp_path: Path) -> None:
     assert "| P 1 | research only |" in text
 
 
+def test_videos_have_a_column_where_there_are_some(files: Sources, tmp_path: Path) -> None:
+    assert "of videos" not in card(files, tmp_path / "card.md")
+    means = pd.read_csv(files.intervals)
+    of_videos = means["auc"].where(means["protocol"] == "in_distribution") + 0.123
+    means.assign(video_auc=of_videos).to_csv(files.intervals, index=False)
+    text = card(files, tmp_path / "card.md")
+    assert "| mean AUC | mean AUC of videos | test sets |" in text
+    assert "| 0.800 [0.750, 0.850] | 0.923 | 2 |" in text
+    assert "| 0.400 [0.350, 0.450] | – | 1 |" in text
+
+
+def test_images_of_a_data_set_are_told(files: Sources, tmp_path: Path) -> None:
+    raw = CONTEXT.model_dump()
+    raw["datasets"] = {"df40": {"index": "df40.parquet"}}
+    raw["domains"]["drawn"] |= {"images": None, "dataset": "df40"}
+    text = card(files, tmp_path / "card.md", CardContext.model_validate(raw))
+    assert (
+        "Images of Drawn were not encoded again, all others were encoded as JPEG of quality 70 to 95" in text
+    )
+    assert "Images: the aligned crops of df40 as they are, then brought to" in text
+    raw["datasets"]["df40"] |= {"encode": "jpeg", "aligned": False}
+    text = card(files, tmp_path / "card.md", CardContext.model_validate(raw))
+    assert "All images were encoded as JPEG" in text
+    assert "YuNet finds the largest face" in text
+
+
 def test_limits_are_those_of_the_run(files: Sources, tmp_path: Path) -> None:
     text = card(files, tmp_path / "card.md")
     assert "none of them is DF40" in text

@@ -19,6 +19,7 @@ from r2m.evaluate.metrics import METRICS, Predictions, measure
 from r2m.evaluate.protocols import (
     KINDS,
     MODEL_KEYS,
+    SAMPLING,
     SET_COLUMNS,
     EvaluationContext,
     model_columns,
@@ -38,11 +39,11 @@ AUC_COLUMNS = [
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that the tables are made of.
+    """Everything that the tables are made of, on the level of images or of videos.
 
     `models` has the columns model, kind, method, label and threshold, `auc` has AUC_COLUMNS, both in the
-    order of the tables. `matrix` has the test images as units and the same order of models; `sets` are its S
-    test sets; `resampled` (B, M, S) are the AUCs in B resamples of people.
+    order of the tables. `matrix` has the images or videos of the test split as units and the same order of
+    models; `sets` are its S test sets; `resampled` (B, M, S) are the AUCs in B resamples of people.
     """
 
     models: pd.DataFrame
@@ -53,7 +54,7 @@ class Evaluation:
 
     @property
     def estimates(self) -> NDArray[np.float64]:
-        """The AUCs (M, S) on all test images."""
+        """The AUCs (M, S) on all units."""
         table = self.auc.pivot_table(index="model", columns="test_set", values="auc", sort=False)
         return table.loc[self.matrix.models, [test_set.item.name for test_set in self.sets]].to_numpy(float)
 
@@ -75,7 +76,7 @@ class Scores:
 
 
 def read_scores(path: str | Path) -> Scores:
-    """Read a score file.
+    """Read a score file; its frame has SCORE_COLUMNS, and `sampling` where the file has it.
 
     Raises R2MError for a missing file, column or metadata key, and for a logit that is not finite.
     """
@@ -87,7 +88,8 @@ def read_scores(path: str | Path) -> Scores:
             raise R2MError(
                 f"{path}: expected the columns {', '.join(SCORE_COLUMNS)}; missing: {', '.join(missing)}"
             )
-        frame = pq.read_table(path, columns=SCORE_COLUMNS).to_pandas()
+        columns = [name for name in (*SCORE_COLUMNS, SAMPLING) if name in schema.names]
+        frame = pq.read_table(path, columns=columns).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise R2MError(f"{path}: not a readable Parquet file of scores: {error}") from error
     metadata = _metadata(schema)
@@ -175,10 +177,11 @@ def collect(
             raise R2MError(f"{scores.path}: a second file of scores for model {scores.model!r}")
         described.append(describe_model(scores, context))
         rows = split_of(scores, "test")
+        images = rows[[name for name in (*UNIT_COLUMNS, SAMPLING) if name in rows]]
         own_sets = set_rows(rows, context, f"{scores.path}: split 'test'")
         if not logits:
-            units, sets, first = rows[UNIT_COLUMNS], own_sets, scores.path
-        _check_same_images(units, sets, first, rows[UNIT_COLUMNS], own_sets, scores.path)
+            units, sets, first = images, own_sets, scores.path
+        _check_same_images(units, sets, first, images, own_sets, scores.path)
         logits[scores.model] = rows["logit"].to_numpy(float)
     if not logits:
         raise R2MError("no files of scores were given")

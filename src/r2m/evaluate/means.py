@@ -1,6 +1,6 @@
 """Mean AUCs of models over test sets, with confidence intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ MEAN_COLUMNS = [
     *("label", "protocol", "part", "n_sets", "auc", "auc_sd", "low", "high"),
     *("reference", "difference", "difference_low", "difference_high"),
 ]
+# What stands beside a mean over images where its test sets are of videos.
+_OF_VIDEOS = {"auc": "video_auc", "auc_sd": "video_auc_sd", "low": "video_low", "high": "video_high"}
 
 
 def mean_intervals(evaluation: Evaluation, reference: str | None) -> pd.DataFrame:
@@ -40,8 +42,37 @@ def mean_intervals(evaluation: Evaluation, reference: str | None) -> pd.DataFram
             )
             table.loc[own, ["reference", "difference", "difference_low", "difference_high"]] = None
         parts.append(table)
-    order = np.arange(len(parts) * len(models)).reshape(len(parts), len(models)).T.ravel()
-    return pd.concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)[MEAN_COLUMNS]
+    return by_model(parts)[MEAN_COLUMNS]
+
+
+def by_model(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables of one row per model as one table, in which the rows of a model stand together."""
+    count = len(parts[0])
+    order = np.arange(len(parts) * count).reshape(len(parts), count).T.ravel()
+    return pd.concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)
+
+
+def over_trainings(
+    means: Callable[[Evaluation], pd.DataFrame], pooled: Evaluation, runs: Sequence[Evaluation]
+) -> pd.DataFrame:
+    """Return the `means` of several trainings, pooled; for a single one of `runs`, auc_sd stays missing."""
+    table = means(pooled)
+    if len(runs) > 1:
+        table["auc_sd"] = np.std([means(run)["auc"] for run in runs], axis=0, ddof=1)
+    return table
+
+
+def beside_videos(means: pd.DataFrame, of_videos: pd.DataFrame | None, keys: Sequence[str]) -> pd.DataFrame:
+    """Return means over images with those over videos beside them, in rows with equal `keys`.
+
+    The columns are video_auc, video_auc_sd, video_low and video_high. They are missing where a test set of a
+    mean is not of videos, and left out without videos.
+    """
+    if of_videos is None:
+        return means
+    # The sets of videos are among those of images: as many of them are the same ones.
+    columns = ["model", *keys, "n_sets"]
+    return means.merge(of_videos[[*columns, *_OF_VIDEOS]].rename(columns=_OF_VIDEOS), on=columns, how="left")
 
 
 def group_means(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """Options of scoring and of what the tables say of the scores."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
 from r2m.options import Name, Section
+
+Aggregation = Literal["mean", "median", "max"]
 
 
 class EvaluateOptions(Section):
@@ -13,6 +15,9 @@ class EvaluateOptions(Section):
     batch_size: PositiveInt = Field(default=64, description="images")
     resamples: Annotated[int, Field(ge=100)] = Field(
         default=1000, description="bootstrap resamples of people behind the intervals of AUCs"
+    )
+    video: Aggregation = Field(
+        default="mean", description="what a video's score is of the probabilities of its frames"
     )
     reference: Name | None = Field(
         default=None,

@@ -33,6 +33,8 @@ GROUPS = {
 MODEL_KEYS = ["model", "kind", "method"]
 # What is kept of an image beside its score.
 KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
+SAMPLING = "sampling"  # kept as well where the manifests say which frames of a video there are
+EVERY_FRAME = "every frame in the manifests"  # what it means where they do not
 SET_COLUMNS = ["test_set", "generator", "family", "domain", "protocol"]
 SPREAD = "_sd"  # behind the name of a column: its standard deviation over seeds of training
 _TEXT = (*MODEL_KEYS, *SET_COLUMNS, "label", "reference", "real_domain", "part", "group", "sampling")
@@ -48,11 +50,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise R2MError(f"{path}: not a readable table of results: {error}") from error
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A description with known keys only."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class GeneratorContext(_Strict):
+class GeneratorContext(Strict):
     """What the evaluation knows of a generator."""
 
     family: Literal["FS", "FR", "EFS", "FE"]
@@ -60,14 +64,14 @@ class GeneratorContext(_Strict):
     label: str | None = None
 
 
-class DomainContext(_Strict):
+class DomainContext(Strict):
     """What the evaluation knows of a collection of real photographs."""
 
     role: Literal["train", "test"]
     label: str | None = None
 
 
-class EvaluationContext(_Strict):
+class EvaluationContext(Strict):
     """Generators and domains by name, in the order in which tables and figures show them."""
 
     generators: dict[str, GeneratorContext] = Field(default_factory=dict)

@@ -15,8 +15,9 @@ from r2m.evaluate.protocols import EvaluationContext, TestSet, describe, order_t
 class ScoreMatrix:
     """Scores of M models on N units, which are the images or the videos of one split.
 
-    `units` (N rows) has the columns label, generator, domain, identity and video. `scores` (M, N) rank the
-    units, the greater the more fake; `probabilities` (M, N) are those of being fake.
+    `units` (N rows) has the columns label, generator, domain, identity and video, and sampling where the
+    manifests say how frames were sampled. `scores` (M, N) rank the units, the greater the more fake;
+    `probabilities` (M, N) are those of being fake.
     """
 
     units: pd.DataFrame

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r2m.errors import R2MError
-from r2m.evaluate.protocols import KEPT
+from r2m.evaluate.protocols import KEPT, SAMPLING
 from r2m.files import atomic_path
 from r2m.session import Session
 
@@ -21,12 +21,14 @@ logger = logging.getLogger(__name__)
 def score(session: Session, batch_size: int = 64) -> pd.DataFrame:
     """Return the columns `KEPT`, logit and probability of every val and test image.
 
-    They are scored set by set, so that no batch holds images of two sets.
+    Where a manifest says how the frames of its videos were sampled, the column `sampling` is there as well.
+    Images are scored set by set, so that no batch holds images of two sets.
 
     Raises:
         R2MError: a logit is not finite.
     """
     rows = session.inputs.select(split=["val", "test"])
+    kept = [*KEPT, SAMPLING] if SAMPLING in rows and rows[SAMPLING].notna().any() else KEPT
     parts = []
     for name, part in rows.groupby("set", sort=False):
         counts = part["split"].value_counts()
@@ -36,7 +38,7 @@ def score(session: Session, batch_size: int = 64) -> pd.DataFrame:
             image = part["image_id"].iloc[int(np.argmin(np.isfinite(logits)))]
             raise R2MError(f"{image}: the model's logit is not finite")
         probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        parts.append(part[KEPT].assign(logit=logits, probability=probability))
+        parts.append(part[kept].assign(logit=logits, probability=probability))
     return pd.concat(parts, ignore_index=True)
 
 

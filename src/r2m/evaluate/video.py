@@ -8,21 +8,23 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from r2m.evaluate.aggregation import AGGREGATIONS
 from r2m.evaluate.bootstrap import resampled_aucs
 from r2m.evaluate.evaluation import AUC_COLUMNS, Evaluation, metrics_table
-from r2m.evaluate.protocols import EvaluationContext
+from r2m.evaluate.options import Aggregation
+from r2m.evaluate.protocols import EVERY_FRAME, SAMPLING, SPREAD, EvaluationContext
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
 
 logger = logging.getLogger(__name__)
 
 # What a video is known by. Its name alone is not enough: fakes are often called after the real they are of.
 KEY = ["label", "generator", "domain", "video"]
-SAMPLING = "every frame in the manifests"
 _COUNT = AUC_COLUMNS.index("auc")
 VIDEO_COLUMNS = [
     *AUC_COLUMNS[:_COUNT],
-    *("frames", "frames_least", "frames_most", "sampling"),
-    *AUC_COLUMNS[_COUNT:],
+    *("frames", "frames_least", "frames_most", SAMPLING),
+    *("auc", f"auc{SPREAD}"),
+    *AUC_COLUMNS[_COUNT + 1 :],
 ]
 
 
@@ -38,48 +40,60 @@ def sets_of_videos(matrix: ScoreMatrix, sets: Sequence[SetRows]) -> list[SetRows
     return whole
 
 
-def videos(matrix: ScoreMatrix, rows: NDArray[np.int64]) -> ScoreMatrix:
+def videos(matrix: ScoreMatrix, rows: NDArray[np.int64], aggregation: Aggregation = "mean") -> ScoreMatrix:
     """Scores of the videos that the frames at `rows` are of; all of them must name one.
 
-    A video's score is the mean of its frames' probabilities; that is its probability, too. Its identity is
-    the most frequent one of its frames, of equals the first by name. `units` has the column `frames` (count).
+    A video's score is the mean, or another `aggregation`, of its frames' probabilities; that is its
+    probability, too. Its identity is the most frequent one of its frames, of equals the first by name.
+    `units` has the columns `sampling`, whatever the frames say, and `frames` (count).
     """
     frames = matrix.units.iloc[rows]
-    groups = frames.groupby(KEY, sort=True)
-    code = groups.ngroup().to_numpy()
-    count = np.bincount(code)
-    mean = np.stack(
-        [
-            np.bincount(code, weights=frame_probabilities[rows]) / count
-            for frame_probabilities in matrix.probabilities
-        ]
-    )
-    identity = groups["identity"].agg(lambda names: names.mode().iloc[0])
-    units = identity.reset_index().assign(frames=count)
-    return ScoreMatrix(units, matrix.models, mean, mean)
+    video: NDArray[np.int64] = np.asarray(frames.groupby(KEY, sort=True).ngroup(), dtype=np.int64)
+    scores = np.stack([AGGREGATIONS[aggregation](values[rows], video) for values in matrix.probabilities])
+    seen = frames.assign(place=video).groupby(["place", "identity"]).size().reset_index(name="count")
+    seen = seen.sort_values(["place", "count", "identity"], ascending=[True, False, True])
+    _, first = np.unique(video, return_index=True)
+    sampling = frames[SAMPLING].fillna(EVERY_FRAME) if SAMPLING in frames else EVERY_FRAME
+    units = frames.assign(**{SAMPLING: sampling}).iloc[first][[*KEY, SAMPLING]].reset_index(drop=True)
+    units["identity"] = seen.drop_duplicates("place")["identity"].to_numpy()
+    return ScoreMatrix(units.assign(frames=np.bincount(video)), matrix.models, scores, scores)
 
 
-def video_table(
-    evaluation: Evaluation, context: EvaluationContext, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Metrics of videos (VIDEO_COLUMNS), on the test sets of which every frame names its video.
+def evaluate_videos(
+    evaluation: Evaluation,
+    context: EvaluationContext,
+    resamples: int,
+    seed: int,
+    aggregation: Aggregation = "mean",
+) -> Evaluation | None:
+    """The evaluation of videos on the test sets of which every frame names its video; None without such sets.
 
-    `frames` counts a set's frames, `frames_least` and `frames_most` those of a single video. The accuracy is
-    at the frames' threshold.
+    The accuracy is at the frames' threshold.
     """
     whole = sets_of_videos(evaluation.matrix, evaluation.sets)
     if not whole:
-        return pd.DataFrame(columns=VIDEO_COLUMNS)
-    matrix = videos(evaluation.matrix, np.unique(np.concatenate([test_set.rows for test_set in whole])))
+        return None
+    rows = np.unique(np.concatenate([test_set.rows for test_set in whole]))
+    matrix = videos(evaluation.matrix, rows, aggregation)
     sets = set_rows(matrix.units, context, "videos")
     resampled = resampled_aucs(matrix.scores, sets, people(matrix.units, context), resamples, seed)
     thresholds = expit(evaluation.models["threshold"].to_numpy(float))
     table = metrics_table(matrix, sets, evaluation.models, thresholds, resampled)
-    frames = [matrix.units["frames"].to_numpy()[test_set.rows] for test_set in sets]
-    counts = {
-        test_set.item.name: (n.sum(), n.min(), n.max()) for test_set, n in zip(sets, frames, strict=True)
-    }
-    columns = pd.DataFrame(
-        list(table["test_set"].map(counts)), columns=["frames", "frames_least", "frames_most"]
-    )
-    return pd.concat([table, columns], axis=1).assign(sampling=SAMPLING)[VIDEO_COLUMNS]
+    return Evaluation(evaluation.models, table, matrix, sets, resampled)
+
+
+def video_table(evaluation: Evaluation | None) -> pd.DataFrame:
+    """Metrics of videos (VIDEO_COLUMNS); auc_sd, over seeds, is missing where there is one.
+
+    `frames` counts a set's frames, `frames_least` and `frames_most` those of a single video. `sampling` says
+    which frames of a video there are; where that differs within a set, everything that is said of it.
+    """
+    if evaluation is None:
+        return pd.DataFrame(columns=VIDEO_COLUMNS)
+    rows = []
+    for test_set in evaluation.sets:
+        own = evaluation.matrix.units.iloc[test_set.rows]
+        frames, sampling = own["frames"], "; ".join(sorted(set(own[SAMPLING])))
+        rows.append((test_set.item.name, frames.sum(), frames.min(), frames.max(), sampling))
+    counts = pd.DataFrame(rows, columns=["test_set", "frames", "frames_least", "frames_most", SAMPLING])
+    return evaluation.auc.merge(counts, on="test_set").reindex(columns=VIDEO_COLUMNS)

@@ -23,6 +23,8 @@ PAGES = {
         "Results",
         "Mean AUC with confidence intervals (table)",
     ),
+    TABLES / "protocols.md": ("protocols", "Results", "Mean AUC by the protocols of DF40"),
+    TABLES / "protocols_p4.md": ("protocols_p4", "Results", "Each specialist against all generators"),
     TABLES / "auc.csv": ("auc", "Results", "All metrics on every test set"),
     TABLES / "delong.csv": ("delong", "Results", "DeLong's tests"),
     TABLES / "cross_auc.csv": ("cross_auc", "Results", "Fakes against reals of another domain"),
@@ -207,7 +209,11 @@ def contact_sheet(plan: Plan) -> Stage:
 
 def card_context(plan: Plan) -> CardContext:
     """Return what the cards say of generators and domains."""
-    return CardContext.model_validate(plan.described({"forge", "images", "reals"}, {"images", "identity"}))
+    described = plan.described(
+        {"forge", "images", "reals", "dataset", "method"}, {"images", "identity", "dataset", "domain"}
+    )
+    indexes = {"datasets": {"__all__": {"index", "encode", "aligned"}}}
+    return CardContext.model_validate({**described, **plan.params.model_dump(mode="json", include=indexes)})
 
 
 def data_card(plan: Plan) -> Stage:

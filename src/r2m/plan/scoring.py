@@ -9,7 +9,8 @@ MEMORY = 2500
 TABLES = (
     *("auc.csv", "models.csv", "dumbbell.csv", "intervals.csv", "delong.csv", "reliability.csv"),
     *("video.csv", "cross_auc.csv", "main.md", "main.tex", "main_intervals.md", "main_intervals.tex"),
-    "metrics.json",
+    *("protocols.csv", "protocols.md", "protocols.tex"),
+    *("protocols_p4.csv", "protocols_p4.md", "protocols_p4.tex", "metrics.json"),
 )
 
 
@@ -98,6 +99,8 @@ def tables(plan: Plan) -> Stage:
                 "resamples": plan.params.evaluate.resamples,
                 "seed": plan.params.seed,
                 "reference": plan.params.reference,
+                "video": plan.params.evaluate.video,
+                "classical": [name for name, one in plan.params.generators.items() if one.forge],
             },
         )
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,14 @@ from pydantic import Field
 from r2m import manifest
 from r2m.data.intake import reason_of
 from r2m.errors import R2MError
-from r2m.evaluate.protocols import DomainContext, EvaluationContext, GeneratorContext
+from r2m.evaluate.protocols import (
+    EVERY_FRAME,
+    SAMPLING,
+    DomainContext,
+    EvaluationContext,
+    GeneratorContext,
+    Strict,
+)
 from r2m.report.table import markdown_table
 
 logger = logging.getLogger(__name__)
@@ -37,18 +44,31 @@ PSEUDO_IDENTITIES = (
 
 
 class GeneratorCard(GeneratorContext):
-    """A generator and where its images come from: a built-in forgery or a folder."""
+    """A generator and where its images come from: a built-in forgery, a folder, or a method of a data set."""
 
     forge: str | None = None
     images: str | None = None
     reals: str | None = None
+    dataset: str | None = None
+    method: str | None = None
 
 
 class DomainCard(DomainContext):
-    """A domain, where its photographs come from, and how identities were found."""
+    """A domain, where its photographs come from, and how identities were found if no data set says them."""
 
-    images: dict[str, str]
-    identity: Literal["cluster", "folder", "file"]
+    images: dict[str, str] | None = None
+    identity: Literal["cluster", "folder", "file"] | None = None
+    dataset: str | None = None
+    domain: str | None = None
+
+
+class DatasetCard(Strict):
+    """A data set that has an index; `split_by` (official, identity) is left out where it is not known."""
+
+    index: str
+    encode: Literal["none", "jpeg"] = "none"
+    aligned: bool = True
+    split_by: str | None = None
 
 
 class CardContext(EvaluationContext):
@@ -56,6 +76,7 @@ class CardContext(EvaluationContext):
 
     generators: dict[str, GeneratorCard] = Field(default_factory=dict)  # type: ignore[assignment]
     domains: dict[str, DomainCard] = Field(default_factory=dict)  # type: ignore[assignment]
+    datasets: dict[str, DatasetCard] = Field(default_factory=dict)
 
 
 def read_skipped(path: Path) -> pd.DataFrame:
@@ -91,6 +112,8 @@ def compose_data_card(
     sections = [
         ["# Data card", "", *_limits(context)],
         ["## Image sets", "", *_sets(images, context)],
+        *([["## Videos", "", *_videos(images, context)]] if images["video"].notna().any() else []),
+        *([["## Data sets", "", *_datasets(context)]] if context.datasets else []),
         ["## Skipped files", "", *_skipped(skipped)],
         ["## The same file in several splits", "", *_overlaps(images, context)],
         ["## Sources and licences", "", *_sources(receipts, context)],
@@ -112,7 +135,7 @@ def _limits(context: CardContext) -> list[str]:
         identity: " and ".join(
             context.domain_label(name)
             for name, domain in context.domains.items()
-            if domain.identity == identity
+            if domain.identity == identity and domain.dataset is None
         )
         for identity in ("cluster", "file")
     }
@@ -120,20 +143,57 @@ def _limits(context: CardContext) -> list[str]:
         paragraphs.append(PSEUDO_IDENTITIES.format(domains=clustered))
     if single := by_identity["file"]:
         paragraphs.append(f"Every image of {single} counts as an identity of its own.")
-    paragraphs.append("Splits are made by identity. Every image passed through the same last encoding step.")
+    paragraphs += _handling(context)
     return "\n\n".join(paragraphs).split("\n")
 
 
-def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
+def not_encoded(context: CardContext) -> list[str]:
+    """Return domains and generators whose images are not encoded again."""
+    sets: dict[str, DomainCard | GeneratorCard] = {**context.domains, **context.generators}
+    return [
+        name
+        for name, image_set in sets.items()
+        if image_set.dataset is not None and context.datasets[image_set.dataset].encode == "none"
+    ]
+
+
+def _handling(context: CardContext) -> Iterator[str]:
+    """Yield what was done to the images: splits and encoding."""
+    if not context.datasets:
+        yield "Splits are made by identity. Every image passed through the same last encoding step."
+        return
+    yield "Splits of images of a data set are those of its index; all others are made by identity."
+    as_found = not_encoded(context)
+    if not as_found:
+        yield "Every image passed through the same last encoding step."
+        return
+    labels = ", ".join(context.domain_label(name) for name in as_found)
+    others = [name for name in (*context.domains, *context.generators) if name not in as_found]
+    yield (
+        f"Images of {labels} are not encoded again: where reals and fakes were not encoded alike, a detector"
+        " can tell them by that alone."
+        + (" All others passed through the same last encoding step." if others else "")
+    )
+
+
+def _members(images: pd.DataFrame, context: CardContext) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield generator, domain and images of every set, in the order of params.yaml, reals first."""
     unknown = sorted(set(images["generator"]) - {manifest.REAL} - set(context.generators))
     if unknown:
         raise R2MError(f"generator {unknown[0]!r} has a manifest but is not among generators: in params.yaml")
     order = [manifest.REAL, *context.generators]
     domains = [*context.domains, *context.generators]
+    members = {
+        (str(generator), str(domain)): own
+        for (generator, domain), own in images.groupby(["generator", "domain"])
+    }
+    for generator, domain in sorted(members, key=lambda pair: (order.index(pair[0]), domains.index(pair[1]))):
+        yield generator, domain, members[generator, domain]
+
+
+def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
     rows = []
-    pairs = set(zip(images["generator"], images["domain"], strict=True))
-    for generator, domain in sorted(pairs, key=lambda pair: (order.index(pair[0]), domains.index(pair[1]))):
-        members = images[(images["generator"] == generator) & (images["domain"] == domain)]
+    for generator, domain, members in _members(images, context):
         real = generator == manifest.REAL
         counts = members["split"].value_counts()
         rows.append(
@@ -150,6 +210,57 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
         )
     header = ["set", "family", "role", "domain", *manifest.SPLITS, "identities", "videos", "of a known real"]
     return markdown_table(header, rows, "l" * 4 + "r" * 6)
+
+
+def _videos(images: pd.DataFrame, context: CardContext) -> list[str]:
+    """Return how many videos each set has, and how many frames of them."""
+    rows = []
+    for generator, domain, members in _members(images, context):
+        of_videos = members[members["video"].notna()]
+        if of_videos.empty:
+            continue
+        frames = of_videos["video"].value_counts()
+        said = of_videos[SAMPLING].fillna(EVERY_FRAME) if SAMPLING in of_videos else [EVERY_FRAME]
+        rows.append(
+            [
+                "reals" if generator == manifest.REAL else context.generator_label(generator),
+                context.domain_label(domain),
+                len(frames),
+                len(of_videos),
+                frames.min(),
+                f"{frames.median():g}",
+                frames.max(),
+                len(members) - len(of_videos),
+                "; ".join(sorted(set(said))),
+            ]
+        )
+    header = ["set", "domain", "videos", "frames", "least", "median", "most", "in no video", "sampling"]
+    return [
+        *markdown_table(header, rows, "llrrrrrrl"),
+        "",
+        "Least, median and most are frames of one video. A video is known by label, generator, domain and"
+        " name: a fake that is called after its real is another video.",
+    ]
+
+
+def _datasets(context: CardContext) -> list[str]:
+    """Return which sets come from an index, and what they are called there."""
+    rows = []
+    for name, domain in context.domains.items():
+        if domain.dataset is not None:
+            rows.append(
+                [f"{context.domain_label(name)}, reals", domain.dataset, "real", domain.domain or name]
+            )
+    for name, generator in context.generators.items():
+        if generator.dataset is not None:
+            rows.append([context.generator_label(name), generator.dataset, generator.method or name, "–"])
+    encodings = {"none": "not encoded again", "jpeg": "encoded again as JPEG"}
+    lines = [
+        f"- {name}: the index `{dataset.index}`{f', splits: {dataset.split_by}' if dataset.split_by else ''};"
+        f" images {encodings[dataset.encode]}, under their owner's terms."
+        for name, dataset in context.datasets.items()
+    ]
+    return [*markdown_table(["set", "data set", "method", "domain"], rows, "llll"), "", *lines]
 
 
 def _skipped(skipped: dict[str, pd.DataFrame]) -> list[str]:
@@ -206,7 +317,8 @@ def _sources(receipts: Sequence[dict[str, Any]], context: CardContext) -> list[s
     header = ["package of the Python registry", "files used", "sha256 of the wheel", "licence and terms"]
     lines = markdown_table(header, rows, "llll") if rows else []
     folders = [
-        (context.domain_label(name), domain.images.get("folder")) for name, domain in context.domains.items()
+        (context.domain_label(name), (domain.images or {}).get("folder"))
+        for name, domain in context.domains.items()
     ]
     for name, generator in context.generators.items():
         folders += [

@@ -23,16 +23,23 @@ from r2m.report.table import Heading, Table
 
 OWN = "†"
 OVER_SEEDS = " Mean ± standard deviation over seeds of training."
+VIDEO = "video"
+OF_VIDEOS = "Video: of videos instead of frames, where all test sets of a protocol are of videos. "
 MARKS = "**Bold**: best of the merged models, <ins>underlined</ins>: second"
 
 
 def main_table(
-    seeds: Sequence[pd.DataFrame], models: pd.DataFrame, context: EvaluationContext, metric: str = "auc"
+    seeds: Sequence[pd.DataFrame],
+    models: pd.DataFrame,
+    context: EvaluationContext,
+    metric: str = "auc",
+    video_seeds: Sequence[pd.DataFrame] = (),
 ) -> Table:
     """Average a metric over test sets: per family in distribution, and per protocol.
 
     Cross-dataset is split by whether the generator was trained on, where both cases occur. `seeds` holds the
-    metrics (AUC_COLUMNS) of every training.
+    metrics (AUC_COLUMNS) of every training. `video_seeds` holds those of videos; their means over protocols
+    stand beside.
 
     Raises:
         R2MError: a metric that is not averaged over test sets.
@@ -42,34 +49,38 @@ def main_table(
     names = list(models["model"])
     pairs = seeds[0][["domain", "generator"]].drop_duplicates().itertuples(index=False)
     sets = order_test_sets([describe(domain, generator, context) for domain, generator in pairs], context)
-    families = [
-        context.generators[name].family if kind == "specialist" and name in context.generators else ""
-        for name, kind in zip(names, models["kind"], strict=True)
-    ]
+    families = own_families(models, context)
     frame = models[["label", "kind"]].reset_index(drop=True)
     titles, notes = {}, {}
+
+    def add(column: str, tables: Sequence[pd.DataFrame], averaged: set[str]) -> None:
+        """Add the mean over the test sets `averaged` and, with several trainings, its standard deviation."""
+        values = np.full((len(tables), len(names)), np.nan)
+        for place, table in enumerate(tables):
+            within = table[table["test_set"].isin(averaged)]
+            if set(within["test_set"]) == averaged:
+                values[place] = within.groupby("model")[metric].mean().reindex(names)
+        frame[column] = values.mean(axis=0)
+        if len(tables) > 1:
+            frame[column + SPREAD] = values.std(axis=0, ddof=1)
+
     for (protocol, part), indices in mean_columns(sets).items():
         column = f"{protocol}/{part}"
         averaged = {sets[index].name for index in indices}
-        values = np.array(
-            [
-                auc[auc["test_set"].isin(averaged)].groupby("model")[metric].mean().reindex(names)
-                for auc in seeds
-            ]
-        )
-        frame[column] = values.mean(axis=0)
-        if len(seeds) > 1:
-            frame[column + SPREAD] = values.std(axis=0, ddof=1)
+        add(column, seeds, averaged)
         titles[column] = _heading(protocol, part)
         notes[column] = [OWN if part == family else "" for family in families]
+        if part == "mean" and video_seeds:
+            add(f"{column}/{VIDEO}", video_seeds, averaged)
+            titles[f"{column}/{VIDEO}"] = _heading(protocol, VIDEO)
     greater = METRICS[metric].greater_is_better
     return Table(
         frame,
         {"label": "Model", **titles},
         caption=(
             f"Mean {METRICS[metric].title} over test sets; a family's column is the mean over its trained"
-            f" generators in the training domain. {MARKS}; {OWN}: the specialist's own family."
-            f"{OVER_SEEDS if len(seeds) > 1 else ''}"
+            f" generators in the training domain. {OF_VIDEOS if video_seeds else ''}{MARKS}; {OWN}: the"
+            f" specialist's own family.{OVER_SEEDS if len(seeds) > 1 else ''}"
         ),
         label="main",
         section="kind",
@@ -87,6 +98,7 @@ def interval_table(
 ) -> Table:
     """Return the means (MEAN_COLUMNS) over protocols, and how often the reference differs significantly.
 
+    Means over videos, where `means` has them, stand beside those of whole protocols.
     `tested` are the comparisons (COMPARISON_COLUMNS) with the reference of all `trainings`, without rows
     where there is none.
     """
@@ -95,14 +107,20 @@ def interval_table(
     titles: dict[str, str | Heading] = {}
     notes = {}
     averages = means[~means["part"].isin(FAMILIES)]
+    has_videos = "video_auc" in means
     for (protocol, part), rows in averages.groupby(["protocol", "part"], sort=False):
         column = f"{protocol}/{part}"
         by_model = rows.set_index("model").loc[names]
         frame[column] = by_model["auc"].to_numpy(float)
         frame[column + SPREAD] = by_model["auc_sd"].to_numpy(float)
         titles[column] = _heading(str(protocol), str(part))
-        limits = by_model[["low", "high"]].astype(float).itertuples(index=False)
-        notes[column] = [f" [{low:.3f}, {high:.3f}]" for low, high in limits]
+        notes[column] = _limits(by_model["low"], by_model["high"])
+        if part == "mean" and has_videos:
+            video = f"{column}/{VIDEO}"
+            frame[video] = by_model["video_auc"].to_numpy(float)
+            frame[video + SPREAD] = by_model["video_auc_sd"].to_numpy(float)
+            titles[video] = _heading(str(protocol), VIDEO)
+            notes[video] = _limits(by_model["video_low"], by_model["video_high"])
     best = list(titles)
     caption = (
         f"Mean AUC over test sets, and its {100 * LEVEL:g} % interval from {resamples} bootstrap resamples "
@@ -126,7 +144,7 @@ def interval_table(
     return Table(
         frame,
         {"label": "Model", **titles},
-        caption=f"{caption}{OVER_SEEDS if several else ''} {MARKS}.",
+        caption=(f"{caption}{OVER_SEEDS if several else ''} {OF_VIDEOS if has_videos else ''}{MARKS}."),
         label="intervals",
         best=best,
         section="kind",
@@ -137,8 +155,22 @@ def interval_table(
     )
 
 
+def own_families(models: pd.DataFrame, context: EvaluationContext) -> list[str]:
+    """Return the family of each model that is the specialist of one generator, and nothing for the others."""
+    return [
+        context.generators[name].family if kind == "specialist" and name in context.generators else ""
+        for name, kind in zip(models["model"], models["kind"], strict=True)
+    ]
+
+
+def _limits(low: pd.Series, high: pd.Series) -> list[str]:
+    """Return the limits of intervals as they stand behind their estimates."""
+    limits = zip(low.astype(float), high.astype(float), strict=True)
+    return [f" [{lower:.3f}, {upper:.3f}]" for lower, upper in limits]
+
+
 def _heading(protocol: str, part: str) -> Heading:
-    """Return the heading of the mean over a part of a protocol, or over the whole (`mean`)."""
+    """Return the heading of the mean over a part of a protocol, the whole (`mean`), or its videos."""
     title = PROTOCOLS[protocol]
     alone = title if part == "mean" else part if part in FAMILIES else f"{title}, {part}"
     return Heading(title, part, alone)

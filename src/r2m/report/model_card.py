@@ -23,9 +23,9 @@ from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
-from r2m.report.data_card import STAND_INS, CardContext, families_of, read_receipt
+from r2m.report.data_card import STAND_INS, CardContext, families_of, not_encoded, read_receipt
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
-from r2m.report.table import markdown_table
+from r2m.report.table import MISSING, markdown_table
 from r2m.version import __version__
 
 SHARED_STAGES = ("finetune", "task_vector")
@@ -115,7 +115,11 @@ def compose_model_card(
         ["## Metrics", "", *_metrics(scores, row, means, context)],
         ["## Intended use", "", USE],
         ["## Limits", "", *_limits(scores, images, backbone, faces, context)],
-        ["## How to load it", "", *_loading(sources.model, backbone, faces, row["threshold"], reduced)],
+        [
+            "## How to load it",
+            "",
+            *_loading(sources.model, backbone, _alignment(faces, context), row["threshold"], reduced),
+        ],
         ["## What it took", "", *_cost(sources.benchmarks, variant)],
         ["## Versions", "", *_versions(merged)],
         ["## Licences", "", *_licences(sources.receipts)],
@@ -228,6 +232,8 @@ def _merging(
 
 def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context: CardContext) -> list[str]:
     averages = means[means["part"] == "mean"].set_index("protocol")
+    # The column is there only where some test set is of videos.
+    of_videos = pd.to_numeric(averages.get("video_auc", pd.Series(dtype=float)))
     averaged = {name: metric for name, metric in METRICS.items() if name != "auc" and metric.averaged}
     rows = []
     for protocol, title in PROTOCOLS.items():
@@ -240,11 +246,14 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
                 f"{on_protocol[name].mean():.{metric.digits}f}" for name, metric in averaged.items()
             ]
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append((title, f"{least['auc']:.3f} ({where})", interval, len(on_protocol), *other_metrics))
+            lowest = f"{least['auc']:.3f} ({where})"
+            video = [] if of_videos.empty else [f"{of_videos[protocol]:.3f}".replace("nan", MISSING)]
+            rows.append((title, lowest, interval, *video, len(on_protocol), *other_metrics))
     titles = [metric.title for metric in averaged.values()]
-    header = ["protocol", "lowest AUC", "mean AUC", "test sets", *titles]
+    video_title = [] if of_videos.empty else ["mean AUC of videos"]
+    header = ["protocol", "lowest AUC", "mean AUC", *video_title, "test sets", *titles]
     return [
-        *markdown_table(header, rows, "lllr" + "r" * len(averaged)),
+        *markdown_table(header, rows, "lll" + "r" * (len(header) - 3)),
         "",
         "Means over the test sets of a protocol; a test set is the fakes of one generator against the reals"
         " of the same domain. In brackets: 95 % intervals, from a bootstrap of people. Every model on every"
@@ -265,14 +274,20 @@ def _limits(
     _, reals = training_counts(images, trained)
     domains = " and ".join(context.domain_label(name) for name in reals)
     low, high = faces.jpeg_quality
+    encoding = f"All images were encoded as JPEG of quality {low} to {high}"
+    if as_found := not_encoded(context):
+        labels = ", ".join(context.domain_label(name) for name in as_found)
+        is_all = len(as_found) == len(context.domains) + len(context.generators)
+        others = "" if is_all else f", all others{encoding.removeprefix('All images')}"
+        encoding = f"Images of {labels} were not encoded again{others}"
     lines = []
     if families := families_of(context):
         lines.append(STAND_INS.format(families=families))
     lines += [
         f"Its specialists saw {len(trained)} generators, and real photographs of {domains} alone. How it does"
         " on others is what the protocols *unseen generators* and *cross-dataset* measure, and no more.",
-        f"It takes one aligned face at {backbone.image_size} px. All images were encoded as JPEG of quality"
-        f" {low} to {high}; the threshold holds for images like those of the val split.",
+        f"It takes one aligned face at {backbone.image_size} px. {encoding}; the threshold holds for images"
+        " like those of the val split.",
         "The numbers are of one seed. How far they move between seeds is not in this card.",
     ]
     inverted = scores.loc[scores["auc"] < 0.5, ["generator", "domain"]].astype(str)
@@ -283,8 +298,21 @@ def _limits(
     return [f"- {line}" for line in lines]
 
 
+def _alignment(faces: FacesOptions, context: CardContext) -> str:
+    """Return what is done to a photograph before it is brought to the size of the backbone's input."""
+    training = [domain.dataset for domain in context.domains.values() if domain.role == "train"]
+    if any(name is not None and context.datasets[name].aligned for name in training):
+        return f"the aligned crops of {training[0]} as they are"
+    if faces.detector == "none":
+        return "as they are: no face detector was used"
+    return (
+        f"YuNet finds the largest face, its five points are aligned by a similarity with a margin of"
+        f" {faces.margin:g}, cut at {faces.crop_size} px"
+    )
+
+
 def _loading(
-    path: Path, backbone: BackboneOptions, faces: FacesOptions, threshold: float, reduced: bool
+    path: Path, backbone: BackboneOptions, alignment: str, threshold: float, reduced: bool
 ) -> list[str]:
     mean, std = (
         [round(value, 8) for value in statistic.flatten().tolist()]
@@ -307,12 +335,6 @@ def _loading(
         if reduced
         else "The metrics are of scores in fp32."
     )
-    aligned = (
-        "as they are: no face detector was used"
-        if faces.detector == "none"
-        else f"YuNet finds the largest face, its five points are aligned by a similarity with a margin of"
-        f" {faces.margin:g}, cut at {faces.crop_size} px"
-    )
     return [
         "Tensors are named as in timm, those of the head `head.weight` (1, D) and `head.bias` (1,).",
         "",
@@ -320,7 +342,7 @@ def _loading(
         *code.splitlines(),
         "```",
         "",
-        f"Images: {aligned}, then brought to {backbone.image_size} px (`r2m faces` does all of it).",
+        f"Images: {alignment}, then brought to {backbone.image_size} px (`r2m faces` does all of it).",
         "",
         arithmetic,
     ]

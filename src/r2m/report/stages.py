@@ -6,16 +6,16 @@ Every function imports what it needs: jobs are many, and torch or sklearn take l
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from r2m import manifest
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
+from r2m.evaluate.options import Aggregation
 from r2m.evaluate.protocols import MODEL_KEYS, EvaluationContext, read_table
 from r2m.files import write_text
 from r2m.report.data_card import CardContext
@@ -31,12 +31,15 @@ def tables(
     resamples: int,
     seed: int,
     reference: str | None,
+    video: Aggregation,
+    classical: Sequence[str],
     out: Path,
 ) -> None:
     """Write all files of results/tables into the folder `out`; merges stand in the order of their scores.
 
     With several seeds of training, numbers are means over them. Intervals are from `resamples` resamples of
-    people, drawn with `seed`; `reference` is the model that the others are tested against.
+    people, drawn with `seed`; `reference` is the model that the others are tested against. `video` says what
+    a video's score is of those of its frames, and `classical` which generators are built-in forgeries.
 
     Raises:
         R2MError: there are no scores of the reference, or files of scores that do not fit together.
@@ -44,11 +47,19 @@ def tables(
     from r2m.evaluate.calibration import reliability_table
     from r2m.evaluate.cross import cross_auc
     from r2m.evaluate.delong import comparisons
-    from r2m.evaluate.evaluation import by_seed, evaluate, read_scores
-    from r2m.evaluate.means import group_means, mean_intervals, protocol_metrics
+    from r2m.evaluate.df40 import PART_KEYS, df40_means
+    from r2m.evaluate.evaluation import Evaluation, by_seed, evaluate, read_scores
+    from r2m.evaluate.means import (
+        beside_videos,
+        group_means,
+        mean_intervals,
+        over_trainings,
+        protocol_metrics,
+    )
     from r2m.evaluate.seeds import mean_over_seeds, pooled
-    from r2m.evaluate.video import video_table
+    from r2m.evaluate.video import evaluate_videos, video_table
     from r2m.report.main_table import interval_table, main_table
+    from r2m.report.protocol_tables import one_against_all_table, protocol_table
     from r2m.report.table import write_csv
 
     runs = {
@@ -65,12 +76,19 @@ def tables(
     tested = pd.concat(
         [comparisons(run, reference).assign(seed=trained) for trained, run in runs.items()], ignore_index=True
     )
-    means = mean_intervals(mean, reference)
-    if len(evaluations) > 1:
-        means["auc_sd"] = np.std([mean_intervals(run, None)["auc"] for run in evaluations], axis=0, ddof=1)
+    made = [evaluate_videos(run, context, resamples, seed, video) for run in evaluations]
+    video_runs = [run for run in made if run is not None]
+    videos = pooled(video_runs) if video_runs else None
+
+    def averaged(function: Callable[[Evaluation], pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
+        """Return means over the test sets of the frames, and of the videos beside them."""
+        of_videos = None if videos is None else over_trainings(function, videos, video_runs)
+        return beside_videos(over_trainings(function, mean, evaluations), of_videos, keys)
+
+    means = averaged(lambda run: mean_intervals(run, reference), ["protocol", "part"])
+    df40 = averaged(lambda run: df40_means(run, context), PART_KEYS)
     groups = [group_means(run.auc, run.models, context) for run in evaluations]
     curves = [reliability_table(run.matrix, run.sets, run.models) for run in evaluations]
-    videos = [video_table(run, context, resamples, seed) for run in evaluations]
     crossed = [cross_auc(run, context, resamples, seed) for run in evaluations]
     frames = {
         "auc": mean.auc,
@@ -78,13 +96,18 @@ def tables(
         "dumbbell": mean_over_seeds(groups, [*MODEL_KEYS, "label", "group"], ["auc"]),
         "intervals": means,
         "reliability": mean_over_seeds(curves, [*MODEL_KEYS, "protocol", "bin"]),
-        "video": mean_over_seeds(videos, [*MODEL_KEYS, "test_set"], ["auc"]),
+        "video": video_table(videos),
         "cross_auc": mean_over_seeds(crossed, [*MODEL_KEYS, "test_set", "real_domain"], ["auc"]),
+        "protocols": df40,
     }
+    aucs, video_aucs = ([run.auc for run in each] for each in (evaluations, video_runs))
+    sets = [test_set.item for test_set in mean.sets]
     rendered = {
-        "main": main_table([run.auc for run in evaluations], models, context),
+        "main": main_table(aucs, models, context, video_seeds=video_aucs),
         "main_intervals": interval_table(means, tested, models, resamples, len(evaluations)),
+        "protocols": protocol_table(df40, models, sets, context, classical),
     }
+    one_against_all_table(aucs, video_aucs, models, sets, context, classical).write(out / "protocols_p4")
     for name, frame in frames.items():
         write_csv(frame, out / f"{name}.csv")
     write_csv(tested, out / "delong.csv", "%.6g")
