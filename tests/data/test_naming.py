@@ -41,6 +41,7 @@ def paths(*names: str) -> list[Path]:
         ("ai/n01/a.png", "fake"),
         ("fake/real/a.png", "real"),
         ("whichisreal/a.png", None),
+        ("deepfakes_detection_datasets/a.png", None),
         ("real-esrgan/a.png", None),
         ("realistic/a.png", None),
         ("faker/a.png", None),

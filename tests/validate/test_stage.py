@@ -52,6 +52,13 @@ def test_a_leak_stops_unless_it_is_allowed(drawn, stage, caplog):
     assert "drawn: People in several splits: 1 person" in caplog.text
 
 
+def test_of_a_domain_that_is_only_tested_on_the_split_test_counts(drawn, stage):
+    drawn.add("more/a.png", picture(900), split="test", identity="003")
+    report = stage(tested=["ff"])
+    assert report["severity"] is None
+    assert {row["split"] for row in report["counts"]} == {"test"}
+
+
 def test_warnings_do_not_stop(drawn, stage, caplog):
     drawn.add("more/wide.png", cv2.resize(picture(900), (96, 64)), identity="somebody")
     assert stage()["severity"] == "warning"

@@ -15,6 +15,12 @@ import click
 @click.option("--names-only", is_flag=True, help="Look for the files, but open none.")
 @click.option("--allow-leakage", is_flag=True, help="A leak between splits is a warning.")
 @click.option(
+    "--tested",
+    multiple=True,
+    metavar="DOMAIN",
+    help="A domain that is only tested on: of it, the split `test` alone is looked at.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of report.json and report.html.  [default: INDEX.validation]",
@@ -30,6 +36,7 @@ def command(
     root: Path | None,
     names_only: bool,
     allow_leakage: bool,
+    tested: tuple[str, ...],
     out: Path | None,
     cache: Path | None,
     threads: int | None,
@@ -50,6 +57,7 @@ def command(
         allow_leakage=allow_leakage,
         cache=cache or stem.with_name(f"{stem.name}.contents.parquet"),
         threads=threads or os.cpu_count() or 1,
+        tested=tested,
     )
     write(report, html, folder)
     click.echo(report.as_text())

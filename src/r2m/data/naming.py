@@ -22,6 +22,8 @@ FAKE_WORDS = frozenset(
     {"fake", "fakes", "ai", "synthesis", "synthetic", "manipulated", "generated", "forged"}
     | {"deepfake", "deepfakes"}
 )
+# Words of folders that are called after a whole data set of both classes, such as `deepfakes_detection`.
+DATASET_WORDS = frozenset({"dataset", "datasets", "detection", "benchmark", "bench"})
 
 # A word, a frame's number, and perhaps that of a face on it. Words in capitals are those of cameras.
 FRAME = re.compile(
@@ -67,9 +69,12 @@ def meaningful(folder: Path) -> tuple[str, ...]:
 def class_of_part(part: str) -> ImageClass | None:
     """Return the class that a folder's name says by whole words, such as `1_fake` or `Celeb-real`.
 
-    A folder like `Fake_from_Celeb-real` is one of fakes; `whichisreal` and `real-esrgan` say nothing.
+    A folder like `Fake_from_Celeb-real` is one of fakes; `whichisreal`, `real-esrgan` and data sets like
+    `deepfakes_detection_datasets` say nothing.
     """
     words = [word for word in re.split(r"[^a-z]+", part.lower()) if word]
+    if DATASET_WORDS.intersection(words):
+        return None
     if FAKE_WORDS.intersection(words) or part.lower() == "manipulated_sequences":
         return "fake"
     is_real = bool(words) and words[-1] in REAL_WORDS

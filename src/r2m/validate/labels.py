@@ -1,19 +1,14 @@
 """Checks of labels: against the names of folders, against what tells them without looking, and by part."""
 
 import os
-import re
-from collections.abc import Sequence
-from functools import cache
 from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from r2m.data.naming import ImageClass, class_of_part
+from r2m.data.naming import class_of_part
 from r2m.validate.check import Finding, of_files
 
-# Words of folders that are named after a whole data set of both classes, such as `deepfakes_detection`.
-_BOTH = frozenset({"dataset", "datasets", "detection", "benchmark", "bench"})
 # A value tells the label if its shares among reals and fakes differ by more.
 TELLING = 0.5
 
@@ -27,7 +22,8 @@ def mislabelled(frame: pd.DataFrame) -> Finding:
     folders = list(frame["folder"].cat.categories)
     is_mixed = frame["label"].min() != frame["label"].max()
     shared = len(PurePosixPath(os.path.commonpath(folders)).parts) if is_mixed else 0
-    classes = [_class_of(PurePosixPath(folder).parts[shared:]) for folder in folders]
+    parts = [PurePosixPath(folder).parts[shared:] for folder in folders]
+    classes = [next(filter(None, map(class_of_part, reversed(names))), None) for names in parts]
     names = pd.Categorical(classes, categories=["real", "fake"])
     said = names.codes[frame["folder"].cat.codes.to_numpy()]
     is_wrong = (said >= 0) & (said != frame["label"].to_numpy())
@@ -62,17 +58,6 @@ def sizes(frame: pd.DataFrame) -> pd.Series:
     values, codes = np.unique(key, return_inverse=True)
     names = pd.Index([f"{value >> 32}×{value & 0xFFFFFFFF}" for value in values.tolist()], dtype="object")
     return pd.Series(pd.Categorical.from_codes(codes, names), index=frame.index)
-
-
-@cache
-def _says(part: str) -> ImageClass | None:
-    """Return the class that one folder's name says; those of whole data sets say none."""
-    return None if _BOTH.intersection(re.split(r"[^a-z]+", part.lower())) else class_of_part(part)
-
-
-def _class_of(parts: Sequence[str]) -> ImageClass | None:
-    """Return the class that the innermost telling folder says."""
-    return next(filter(None, map(_says, reversed(parts))), None)
 
 
 def _telling(frame: pd.DataFrame, values: pd.Series, name: str) -> Finding:

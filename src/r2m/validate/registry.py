@@ -5,8 +5,9 @@ from r2m.validate.check import Check
 
 INDEX_AGAIN = "Restore the files, or make the index anew without them (`r2m index`)."
 NO_LEAK = (
-    "What is learned of them is tested on them. Move them to one split; official splits that share people"
-    " anyway take `allow_leakage: true` (`--allow-leakage`), and the paper should say so."
+    "What is learned of them is tested on them. Move them to one split, or only test on their domain"
+    " (`role: test`, `--tested DOMAIN`); official splits that share people anyway take `allow_leakage: true`"
+    " (`--allow-leakage`), and the paper should say so."
 )
 
 CHECKS = (

@@ -1,5 +1,6 @@
 """The rows that checks look at: those of the index, and what was found on disk."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,12 @@ def root_of(index: Path, root: Path | None) -> Path:
     return folder
 
 
-def examine(index: Path, root: Path, *, contents: bool, cache: Path, threads: int) -> pd.DataFrame:
+def examine(
+    index: Path, root: Path, *, contents: bool, cache: Path, threads: int, tested: Collection[str] = ()
+) -> pd.DataFrame:
     """Return the rows of an index with what is on disk below `root`.
+
+    Of the domains that are only `tested` on, rows of the splits train and val are left out: nobody uses them.
 
     Beside columns of the index (names are categories, splits in the order train, val, test) there are:
         folder: of the path, a category; empty for none.
@@ -74,7 +79,7 @@ def examine(index: Path, root: Path, *, contents: bool, cache: Path, threads: in
     Raises:
         R2MError: no index, or one without rows or with unknown splits; a folder that may not be listed.
     """
-    table = index_table.read(index, _READ)
+    table = _used(index_table.read(index, _READ), tested)
     if not len(table):
         raise R2MError(f"{index}: has no rows; expected one for every image or video")
     frame = _as_frame(table, index)
@@ -98,6 +103,14 @@ def examine(index: Path, root: Path, *, contents: bool, cache: Path, threads: in
     for name, rows in partners(frame).items():
         frame[f"near_{name}"] = rows
     return frame
+
+
+def _used(table: pa.Table, tested: Collection[str]) -> pa.Table:
+    """Return the rows but those that domains which are only tested on have for training."""
+    if not tested:
+        return table
+    is_tested = pc.is_in(table["domain"].cast(pa.string()), value_set=pa.array(sorted(tested)))
+    return table.filter(pc.or_(pc.invert(is_tested), pc.equal(table["split"].cast(pa.string()), "test")))
 
 
 def _as_frame(table: pa.Table, index: Path) -> pd.DataFrame:

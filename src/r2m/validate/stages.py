@@ -1,6 +1,7 @@
 """Validation as a stage of the workflow, and as a user runs it by hand."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from r2m.errors import R2MError
@@ -23,14 +24,23 @@ def validate(
     name: str,
     out: Path,
     threads: int,
+    tested: Collection[str] = (),
 ) -> None:
     """Write `out`/report.json and report.html on the data set `name`, unless there is an error in it.
+
+    Of the domains that are only `tested` on, the split `test` alone is looked at.
 
     Raises:
         R2MError: names the index, the check, how often it failed and the first example; or no index, no root.
     """
     report, html = run(
-        index, root, contents=contents, allow_leakage=allow_leakage, cache=cache, threads=threads
+        index,
+        root,
+        contents=contents,
+        allow_leakage=allow_leakage,
+        cache=cache,
+        threads=threads,
+        tested=tested,
     )
     if errors := report.found("error"):
         first = errors[0]
@@ -48,11 +58,18 @@ def validate(
 
 
 def run(
-    index: Path, root: Path | None, *, contents: bool, allow_leakage: bool, cache: Path, threads: int
+    index: Path,
+    root: Path | None,
+    *,
+    contents: bool,
+    allow_leakage: bool,
+    cache: Path,
+    threads: int,
+    tested: Collection[str] = (),
 ) -> tuple[Report, str]:
     """Return the report on an index, and its page; raises R2MError like `examine`."""
     folder = root_of(index, root)
-    frame = examine(index, folder, contents=contents, cache=cache, threads=threads)
+    frame = examine(index, folder, contents=contents, cache=cache, threads=threads, tested=tested)
     report = compose(frame, str(index), str(folder), has_contents=contents, allow_leakage=allow_leakage)
     shown = samples(frame) if contents else frame.head(0)
     pictures = draw(folder, frame, report, shown) if contents else {}
