@@ -73,7 +73,9 @@ def test_every_kind_is_read_at_its_own_size(tmp_path: Path, colours: np.ndarray,
     assert np.abs(read_square(tmp_path / name, SIDE) - colours[..., ::-1].astype(float)).mean() < 4
 
 
-@pytest.mark.parametrize("name", ["plain.png", "plain.jpg", "palette.png", "cmyk.jpg", "exif.jpg", "rgb16.png"])
+@pytest.mark.parametrize(
+    "name", ["plain.png", "plain.jpg", "palette.png", "cmyk.jpg", "exif.jpg", "rgb16.png"]
+)
 def test_the_exact_size_has_the_bits_of_opencv(tmp_path: Path, colours: np.ndarray, name: str) -> None:
     KINDS[name](tmp_path / name, colours)
     np.testing.assert_array_equal(read_square(tmp_path / name, SIDE), cv2.imread(str(tmp_path / name)))
@@ -105,7 +107,9 @@ def test_floating_point_is_not_guessed(
         read_square(tmp_path / "a.tiff", size)
 
 
-def test_a_tiff_that_only_opencv_knows(tmp_path: Path, colours: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiff_that_only_opencv_knows(
+    tmp_path: Path, colours: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unknown(file: object) -> None:
         raise images.UnidentifiedImageError
 

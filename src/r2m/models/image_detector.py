@@ -28,7 +28,6 @@ from r2m.models.read_ahead import read_ahead
 from r2m.models.weights import open_weights
 
 BATCH = 64
-# Each has a batch in memory.
 MOST_THREADS = 8
 
 ImageLike = str | Path | Pillow.Image | NDArray[np.uint8]
@@ -40,8 +39,8 @@ class ImageDetector:
 
     It takes one aligned face crop or many: paths, PIL images, RGB arrays (H, W, 3) of uint8, or an array of
     many. They are resized as in training. Files are read ahead, in as many threads as torch computes in (at
-    most `MOST_THREADS`), and no more of them than a batch a thread are kept. `config` describes the detector, `metadata` is all that its file
-    says.
+    most `MOST_THREADS`); each has a batch in memory. `config` describes the detector, `metadata` is all that
+    its file says.
     """
 
     model: Detector

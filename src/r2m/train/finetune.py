@@ -45,8 +45,9 @@ def finetune(
     A head with one output learns Fake against Real; one with more learns the class of every image, which is 0
     for Real and then the place of its generator in `generators`.
 
-    Batches are read ahead of the model; each depends on the seed and its step alone. Resumes from `state_path` if that holds a state with the same `fingerprint`, bit-identical to an
-    uninterrupted training on the same machine.
+    Batches are read ahead of the model. Resumes from `state_path` if that holds a state with the same
+    `fingerprint`, bit-identical to an uninterrupted training on the same machine, since what is drawn for a
+    step depends on the seed and its number alone.
 
     Raises:
         R2MError: no images in a split, or a loss that is not finite.

@@ -76,7 +76,7 @@ class PairSampler:
 
 
 def _places(names: pd.Series, wanted: pd.Series) -> np.ndarray:
-    """Return where each of the `wanted` (n,) stands among `names`, at last; -1 where it does not."""
-    places = pd.Series(np.arange(len(names)), index=names.to_numpy())
+    """Return the last place of each of the `wanted` names (n,) among `names`, and -1 for one that is none."""
+    places = pd.Series(np.arange(len(names)), index=pd.Index(names))
     places = places[~places.index.duplicated(keep="last")]
     return wanted.map(places).fillna(-1).to_numpy(np.int32)

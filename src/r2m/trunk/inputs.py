@@ -40,7 +40,7 @@ class Inputs:
     """The images of several sets; `rows` are the manifests' rows with the column `set` in place of `digest`.
 
     With `trunks` (one file per manifest, in the same order) `fetch` reads cached activations; without, the
-    crops. Neither is kept: `batches` has `threads` threads that read ahead. Where the activations of an image
+    crops, resized to `size`. Neither is kept: `batches` has `threads` threads that read ahead. Where the activations of an image
     are is told by two more columns, `trunk` (the number of the file) and `position` (among the images of its
     domain and split). `base_hash` is that of the base weights which the trunks must have run.
 
@@ -76,7 +76,7 @@ class Inputs:
         self.rows = pd.concat(frames, ignore_index=True)
         self.threads = threads
         self._trunks = list(trunks)
-        self._size = backbone.image_size
+        self.size = backbone.image_size
         self._mean, self._std = normalization(backbone.name)
 
     def select(self, **columns: str | int | Sequence[str]) -> pd.DataFrame:
@@ -95,7 +95,7 @@ class Inputs:
         """
         if self._trunks:
             return self._activations(rows)
-        images = load_images(list(rows["path"]), self._size)
+        images = load_images(list(rows["path"]), self.size)
         if options is not None:
             images = augment(images, options, seed)
         return (images - self._mean) / self._std
@@ -117,7 +117,9 @@ class Inputs:
             for number, key, position in zip(rows["trunk"], keys, rows["position"], strict=True):
                 shape = files[number].entries[key].shape[1:]
                 size = math.prod(shape)
-                activations.append(files[number].read(key, position * size, (position + 1) * size).view(shape))
+                activations.append(
+                    files[number].read(key, position * size, (position + 1) * size).view(shape)
+                )
         return torch.stack(activations).float()
 
 
