@@ -115,11 +115,11 @@ def _decoded(content: bytes, exact: int | None = None) -> Image:
                 if image is not None:
                     return image.astype(np.uint8, copy=False)
             if (factor := _reduction(file)) == 1:
-                return _bgr(file)
+                return _bgr(file, in_place=True)
             with _LARGE:
                 # A JPEG can be decoded at half its size; of other formats this does nothing.
                 file.draft(None, (file.width // factor, file.height // factor))
-                return _bgr(file)
+                return _bgr(file, in_place=True)
     except _Unfit:
         raise
     except _DAMAGE as error:
@@ -143,17 +143,19 @@ def _tiff(content: bytes) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
-def _bgr(image: Pillow.Image) -> Image:
-    """Return an open image as BGR (H, W, 3), upright; a large one is reduced."""
+def _bgr(image: Pillow.Image, in_place: bool = False) -> Image:
+    """Return an open image as BGR (H, W, 3), upright; a large one is reduced. `in_place` saves a copy."""
     if (factor := _reduction(image)) > 1:
-        image = _reduced(image, factor)
-    rgb = _rgb(ImageOps.exif_transpose(image))
+        image, in_place = _reduced(image, factor), True
+    if in_place:
+        ImageOps.exif_transpose(image, in_place=True)
+    rgb = _rgb(image if in_place else ImageOps.exif_transpose(image))
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def _reduction(image: Pillow.Image) -> int:
     """Return the least whole factor by which an image is reduced to `MOST_PIXELS`."""
-    return math.ceil(math.sqrt(image.width * image.height / MOST_PIXELS))
+    return max(1, math.ceil(math.sqrt(image.width * image.height / MOST_PIXELS)))
 
 
 def _reduced(image: Pillow.Image, factor: int) -> Pillow.Image:
@@ -177,7 +179,7 @@ def _rgb(image: Pillow.Image) -> Image:
         share = float((np.asarray(image.convert("RGBA"))[:, :, 3] < 128).mean())
         if share > MOST_TRANSPARENT:
             raise _Unfit(f"transparent: {share:.0%} of its pixels; lay it on a background")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _eight_bits(image: Pillow.Image) -> Image:

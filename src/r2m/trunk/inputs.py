@@ -40,9 +40,10 @@ class Inputs:
     """The images of several sets; `rows` are the manifests' rows with the column `set` in place of `digest`.
 
     With `trunks` (one file per manifest, in the same order) `fetch` reads cached activations; without, the
-    crops, resized to `size`. Neither is kept: `batches` has `threads` threads that read ahead. Where the activations of an image
-    are is told by two more columns, `trunk` (the number of the file) and `position` (among the images of its
-    domain and split). `base_hash` is that of the base weights which the trunks must have run.
+    crops, resized to `size`. Neither is kept: `batches` has `threads` threads that read ahead. With trunks
+    `rows` tell where the activations of an image are: `trunk` is the number of the file, `position` the place
+    among the images of its domain and split. `base_hash` is that of the base weights which the trunks must
+    have run.
 
     Raises:
         R2MError: a file is missing or damaged, or a trunk was made of other images, of other base weights or
@@ -135,7 +136,7 @@ def _check_trunk(trunk: Path, expected: Mapping[str, str | None]) -> None:
 
 def _positions(frame: pd.DataFrame) -> NDArray[np.int32]:
     """Return the place (n,) of every row of a manifest in its group of `groups`."""
-    return frame.groupby(["domain", "split"]).cumcount().to_numpy(np.int32)
+    return np.asarray(frame.groupby(["domain", "split"]).cumcount(), dtype=np.int32)
 
 
 def augment(images: Tensor, options: AugmentOptions, seed: int) -> Tensor:
