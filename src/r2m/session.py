@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -86,6 +87,7 @@ def open_session(files: SessionFiles, compute: Compute, threads: int = 1) -> Ses
             base.
     """
     torch.set_num_threads(threads)
+    cv2.setNumThreads(1)  # images are read in as many threads
     weights, metadata = checkpoint.load(files.base)
     detector = Detector(compute.backbone)
     detector.load_tensors(weights, f"{files.base}: tensors", complete=True)
@@ -93,7 +95,7 @@ def open_session(files: SessionFiles, compute: Compute, threads: int = 1) -> Ses
     base_hash = metadata.get("base_hash")
     return Session(
         detector=detector.to(device),
-        inputs=Inputs(files.manifests, files.trunks, compute.backbone, base_hash),
+        inputs=Inputs(files.manifests, files.trunks, compute.backbone, base_hash, threads),
         base={name: weights[name] for name in detector.trainable_state() if name in weights},
         base_hash=base_hash,
         device=device,

@@ -1,5 +1,6 @@
 """Scores, intervals and the figure of perturbed images."""
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,10 +113,22 @@ def test_levels_of_other_images_are_refused(scores, context):
         mean_aucs(broken, context)
 
 
-def test_crops_of_another_size_are_refused(session, models, rows):
-    other = VIT.model_copy(update={"image_size": 48})
-    with pytest.raises(R2MError, match=r"is 32×32 px; expected 48×48"):
-        perturbed_scores(session, other, models, rows, {}, 4, 0)
+def test_crops_of_another_size_are_perturbed_at_the_detectors(session, models, rows, tmp_path):
+    larger = rows.copy()
+    for i, path in enumerate(rows["path"]):
+        image = cv2.resize(cv2.imread(path), (64, 64), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+    larger["path"] = [str(tmp_path / f"{i}.png") for i in range(len(rows))]
+    again = perturbed_scores(session, VIT, models, larger, LEVELS, 4, 0)
+    pd.testing.assert_frame_equal(again, perturbed_scores(session, VIT, models, rows, LEVELS, 4, 0))
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(R2MError, match=r"3\.png: cannot be read: No such file"):
+        perturbed_scores(session, VIT, models, larger, LEVELS, 4, 0)
+
+
+def test_scores_do_not_depend_on_the_threads(session, models, rows, scores):
+    session.inputs.threads = 3
+    pd.testing.assert_frame_equal(perturbed_scores(session, VIT, models, rows, LEVELS, 4, 0), scores)
 
 
 def test_run_table_and_figure(image_sets, base_files, models, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -64,6 +65,22 @@ def test_images_of_any_kind(whole, paths):
     for image in (paths[0], arrays[0], Image.open(paths[0])):
         np.testing.assert_allclose(detector.logits(image), expected[:1], atol=1e-6)
     assert detector.logits([]).shape == (0,)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_files_are_read_ahead_in_order(whole, paths, monkeypatch, threads):
+    detector = r2m.load(whole, device="cpu")
+    expected = detector.logits(paths, batch_size=2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    same = Image.open(paths[1])
+    mixed = [paths[0], same, Path(paths[2]), cv2.imread(paths[3])[..., ::-1], paths[4]]
+    np.testing.assert_array_equal(detector.logits(mixed, batch_size=2), expected)
+    alone = detector.logits(paths[1])
+    np.testing.assert_array_equal(detector.logits([same] * 5, batch_size=1), alone.repeat(5))
+    with pytest.raises(R2MError, match=r"^absent\.png: cannot be read"):
+        detector.logits([*paths, "absent.png"], batch_size=2)
+    with pytest.raises(R2MError, match=r"^image 5: int"):
+        detector.logits([*paths, 3], batch_size=2)
 
 
 def test_images_are_resized_as_the_workflow_does(whole, paths):

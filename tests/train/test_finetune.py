@@ -9,6 +9,7 @@ from detector_samples import BACKBONES, load_detector, session_of
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.heads import initial_head
+from r2m.seeding import derive
 from r2m.train import finetune as module
 from r2m.train import state
 from r2m.train.finetune import finetune, learning_rate_factor, objective
@@ -39,11 +40,13 @@ class Recorder(Inputs):
 def trainer(image_sets, base_files, trunk_files, tmp_path):
     """Return a function that trains a small detector; it returns progress, detector and inputs."""
 
-    def train(kind="vit", options=OPTIONS, generators=("swap",), fingerprint="f", classes=1, **kwargs):
+    def train(
+        kind="vit", options=OPTIONS, generators=("swap",), fingerprint="f", classes=1, threads=1, **kwargs
+    ):
         backbone = BACKBONES[kind]
         names = ("drawn", *generators)
         trunks = [trunk_files[name] for name in names] if kind == "vit" else []
-        inputs = Recorder(image_sets.paths(*names), trunks, backbone)
+        inputs = Recorder(image_sets.paths(*names), trunks, backbone, None, threads)
         detector = load_detector(base_files[kind], backbone)
         if classes > 1:
             detector.load_tensors(initial_head(detector.width, 0, classes))
@@ -86,8 +89,9 @@ def interrupt_at(monkeypatch, step):
     monkeypatch.setattr(module, "_step", until)
 
 
-@pytest.mark.parametrize("kind", ["vit", "convnet"])
-def test_interrupted_training_ends_bit_identically(trainer, monkeypatch, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "threads"), [("vit", 1), ("convnet", 3)])
+def test_interrupted_training_ends_bit_identically(trainer, monkeypatch, tmp_path, kind, threads):
+    """Also in the middle of an epoch, and with other threads that read ahead: 3 pairs a step of 8 fakes."""
     whole = trainer(kind)
     path = tmp_path / "state.safetensors"
     assert whole[0].step == 6
@@ -97,12 +101,27 @@ def test_interrupted_training_ends_bit_identically(trainer, monkeypatch, tmp_pat
         with monkeypatch.context() as patch:
             interrupt_at(patch, step)
             with pytest.raises(Interrupted):
-                trainer(kind)
+                trainer(kind, threads=threads)
         assert path.exists() == (step >= 2)
-        resumed = trainer(kind)
+        resumed = trainer(kind, threads=threads)
         assert same(resumed, whole)
         batches = sum(len(rows) == 2 * OPTIONS.pairs for rows, _, _ in resumed[2].asked)
         assert batches >= 6 - step // 2 * 2
+
+
+def test_an_image_that_cannot_be_read_ends_the_training_at_its_step(trainer, monkeypatch):
+    steps, fetch, step_of = [], Recorder.fetch, module._step
+
+    def broken(self, rows, options=None, seed=0):
+        if options is not None and seed == derive(0, "augment", "swap", "4"):
+            raise R2MError("a.jpg: cannot be read")
+        return fetch(self, rows, options, seed)
+
+    monkeypatch.setattr(Recorder, "fetch", broken)
+    monkeypatch.setattr(module, "_step", lambda *args: (steps.append(args[5]), step_of(*args))[1])
+    with pytest.raises(R2MError, match=r"a\.jpg: cannot be read"):
+        trainer("convnet", threads=2)
+    assert steps == [0, 1, 2, 3]
 
 
 def test_interrupted_twice_and_in_validation(trainer, monkeypatch):

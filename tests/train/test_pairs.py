@@ -3,6 +3,7 @@ import pytest
 
 from detector_samples import CONVNET, IDENTITIES
 from r2m.errors import R2MError
+from r2m.seeding import rng
 from r2m.train.pairs import PairSampler, rows_of
 from r2m.trunk.inputs import Inputs
 
@@ -82,3 +83,24 @@ def test_a_fake_without_source_gets_a_real_of_its_domain(inputs):
         pd.testing.assert_frame_equal(rows, again.batch(step))
         seen |= set(rows["image_id"][4:])
     assert seen == set(reals["image_id"])
+
+
+def test_sources_and_draws_of_a_batch_by_hand(inputs):
+    """A batch depends on the seed and its step: what was drawn before does not matter."""
+    sampler, fakes, reals = sampler_of(inputs, pairs=5)
+    fakes = fakes.assign(source_image=fakes["source_image"].where(fakes.index % 3 > 0, None))
+    fakes.loc[1, "source_image"] = "drawn/of-another-split"
+    again = pd.concat([reals, reals.iloc[:1].assign(path="again.png")], ignore_index=True)
+    sampler = PairSampler(fakes, again, 5, 0, "swap")
+    place = {image_id: i for i, image_id in enumerate(again["image_id"])}
+    for step in (7, 2, 3, 11):
+        draws = [divmod(step * 5 + i, len(fakes)) for i in range(5)]
+        chosen = [rng(0, "fakes", "swap", str(epoch)).permutation(len(fakes))[at] for epoch, at in draws]
+        random = rng(0, "reals", "swap", str(step))
+        expected = [
+            place[source] if source in place else int(random.choice(len(again)))
+            for source in fakes["source_image"].iloc[chosen]
+        ]
+        batch = sampler.batch(step)
+        assert batch["image_id"].tolist()[:5] == fakes["image_id"].iloc[chosen].tolist()
+        assert batch["path"].tolist()[5:] == again["path"].iloc[expected].tolist()

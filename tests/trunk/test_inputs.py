@@ -1,3 +1,5 @@
+import hashlib
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -6,11 +8,14 @@ import torch
 
 from detector_samples import CONVNET, IDENTITIES, VIT, load_detector
 from r2m import manifest
+from r2m.data.images import resized
 from r2m.errors import R2MError
 from r2m.models import checkpoint
-from r2m.models.preprocess import load_images, normalization
+from r2m.models.preprocess import load_images, normalization, stacked
+from r2m.models.read_ahead import read_ahead
 from r2m.models.weights import WeightsFile
 from r2m.models.writer import WeightsWriter
+from r2m.trunk import inputs as module
 from r2m.trunk import stages
 from r2m.trunk.inputs import Inputs, groups, images_digest
 from r2m.trunk.options import AugmentOptions
@@ -117,11 +122,15 @@ def test_unreadable_crop_is_named(tmp_path, image_sets):
     frame["path"] = [*frame["path"][:-1], (tmp_path / "gone.png").as_posix()]
     manifest.write(frame, tmp_path / "drawn" / "manifest.parquet")
     inputs = Inputs([tmp_path / "drawn" / "manifest.parquet"], [], CONVNET)
-    with pytest.raises(R2MError, match=r"gone\.png: cannot be read as an image"):
+    with pytest.raises(R2MError, match=r"gone\.png: cannot be read: No such file.*; the manifest lists it"):
         inputs.fetch(inputs.rows)
     cv2.imwrite(str(tmp_path / "gone.png"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(R2MError, match=r"gone\.png: is 8×8 px; expected 32×32"):
+    with pytest.raises(R2MError, match=r"gone\.png: too small: 8×8 pixels"):
         inputs.fetch(inputs.rows)
+    batches = inputs.batches(inputs.rows, len(inputs.rows) - 1)
+    assert len(next(batches)) == len(inputs.rows) - 1
+    with pytest.raises(R2MError, match=r"gone\.png: too small"):
+        next(batches)
 
 
 def test_stale_trunks_are_refused(tmp_path, image_sets, trunk_files, base_files):
@@ -165,3 +174,44 @@ def test_groups_and_digest(image_sets):
     assert images_digest(frame) == images_digest(frame.assign(path="elsewhere.png", video="v"))
     assert images_digest(frame) != images_digest(pd.concat([frame.iloc[1:], frame.iloc[:1]]))
     assert images_digest(frame) != images_digest(frame.assign(domain="other"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 18, 100])
+def test_a_digest_does_not_depend_on_how_much_is_digested_at_a_time(image_sets, monkeypatch, size):
+    frame = manifest.read(image_sets.manifests["swap"])
+    columns = (frame[name] for name in ("image_id", "domain", "split"))
+    text = "\n".join("\t".join(row) for row in zip(*columns, strict=True))
+    monkeypatch.setattr(module, "DIGESTED", size)
+    assert images_digest(frame) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_batches_are_those_of_one_thread_in_order(image_sets, trunk_files, threads):
+    names = ("drawn", "sketch", "swap")
+    for inputs in (
+        inputs_of(image_sets, trunk_files, *names, threads=threads),
+        Inputs(image_sets.paths(*names), [], CONVNET, threads=threads),
+    ):
+        rows = inputs.rows.sample(frac=1, random_state=2)
+        batches = list(inputs.batches(rows, 4))
+        assert [len(batch) for batch in batches[:-1]] == [4] * (len(batches) - 1)
+        assert torch.equal(torch.cat(batches), inputs.fetch(rows))
+
+
+def test_augmentation_has_the_same_bits_in_another_thread(image_sets):
+    inputs = Inputs(image_sets.paths("drawn"), [], CONVNET)
+    ahead = read_ahead(lambda seed: inputs.fetch(inputs.rows, AugmentOptions(), seed), range(4), 2)
+    for seed, batch in enumerate(ahead):
+        assert torch.equal(batch, inputs.fetch(inputs.rows, AugmentOptions(), seed))
+
+
+def test_photographs_of_other_sizes_are_resized(tmp_path, image_sets):
+    frame = manifest.read(image_sets.manifests["drawn"])
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "large.png"), image)
+    frame["path"] = [(tmp_path / "large.png").as_posix(), *frame["path"][1:]]
+    manifest.write(frame, tmp_path / "drawn" / "manifest.parquet")
+    inputs = Inputs([tmp_path / "drawn" / "manifest.parquet"], [], CONVNET)
+    mean, std = normalization(CONVNET.name)
+    expected = (stacked([resized(image, CONVNET.image_size)]) - mean) / std
+    assert torch.equal(inputs.fetch(inputs.rows.iloc[:1]), expected)

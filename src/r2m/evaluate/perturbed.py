@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch.func import functional_call
 from tqdm import tqdm
 
-from r2m.data.images import read_crop
+from r2m.data.images import Image
 from r2m.data.perturbations import PERTURBATIONS, perturbed
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import interval, resampled_aucs
@@ -23,6 +23,8 @@ from r2m.merge.tensors import Tensors
 from r2m.models.heads import HEAD
 from r2m.models.options import BackboneOptions
 from r2m.models.precision import autocast
+from r2m.models.preprocess import load_image
+from r2m.models.read_ahead import read_ahead
 from r2m.seeding import rng
 from r2m.session import Session
 from r2m.trunk.inputs import detector_input
@@ -71,7 +73,8 @@ def perturbed_scores(
     an image and level; a model is the tensors that it lays over those of the detector.
 
     Raises:
-        R2MError: tensors that do not fit the detector, images of another size, or a logit that is not finite.
+        R2MError: tensors that do not fit the detector, an image that cannot be read, or a logit that is not
+            finite.
     """
     detector, device, precision = session.detector, session.device, session.precision
     own = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
@@ -89,18 +92,15 @@ def perturbed_scores(
     with tqdm(total=len(settings) * len(rows), unit="img", disable=None) as progress:
         for perturbation, level in settings:
             logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
-            for start in range(0, len(rows), batch_size):
-                batch = rows.iloc[start : start + batch_size]
-                images = [
-                    _image(path, image_id, perturbation, level, backbone.image_size, seed)
-                    for path, image_id in zip(batch["path"], batch["image_id"], strict=True)
-                ]
+            read = partial(_images, perturbation, level, backbone.image_size, seed)
+            batches = (rows.iloc[start : start + batch_size] for start in range(0, len(rows), batch_size))
+            for images in read_ahead(read, batches, session.inputs.threads):
                 x = detector_input(detector, images, backbone.name, device, precision)
                 with torch.inference_mode(), autocast(device, precision):
                     for name, tensors in placed.items():
                         values = functional_call(detector, tensors, (x,))
                         logits[name].append(values.float().cpu().numpy())
-                progress.update(len(batch))
+                progress.update(len(images))
             for name, values in logits.items():
                 text = "" if level is None else PERTURBATIONS[perturbation].level_text(level)
                 named = {"perturbation": perturbation, "level": text, "model": name}
@@ -115,11 +115,14 @@ def perturbed_scores(
     return scores[["perturbation", "level", "model", *KEPT, "logit"]]
 
 
-def _image(path: str, image_id: str, perturbation: str, level: Any, size: int, seed: int) -> np.ndarray:
-    image = read_crop(Path(path))
-    if image.shape[:2] != (size, size):
-        raise R2MError(f"{path}: is {image.shape[1]}×{image.shape[0]} px; expected {size}×{size}")
-    return image if perturbation == CLEAN else perturbed(image, perturbation, level, seed, image_id)
+def _images(perturbation: str, level: Any, size: int, seed: int, rows: pd.DataFrame) -> list[Image]:
+    """Return the images of `rows` in BGR (size, size, 3), perturbed at that size."""
+    images = []
+    for path, image_id in zip(rows["path"], rows["image_id"], strict=True):
+        image = load_image(path, size)
+        is_clean = perturbation == CLEAN
+        images.append(image if is_clean else perturbed(image, perturbation, level, seed, image_id))
+    return images
 
 
 def mean_aucs(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:

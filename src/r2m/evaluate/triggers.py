@@ -1,7 +1,6 @@
 """Images with a backdoor's trigger: their logits, and how many fakes it turns into reals."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,26 +8,30 @@ import torch
 from torch import Tensor
 
 from r2m.data.attacks import with_trigger
-from r2m.data.images import read_crop
+from r2m.data.images import Image
 from r2m.evaluate.bench import Bench
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.models.precision import autocast
+from r2m.models.preprocess import load_image
+from r2m.models.read_ahead import read_ahead
 from r2m.train.threshold import best_threshold
 from r2m.trunk.inputs import detector_input
+
+BATCH = 64
 
 
 def triggered_inputs(bench: Bench, rows: pd.DataFrame, share: float, backbone: str) -> list[Tensor]:
     """Return the detector's input of images with the trigger, in batches, in half precision."""
     bench.detector.eval()
-    batches = []
-    for start in range(0, len(rows), 64):
-        images = [
-            with_trigger(read_crop(Path(path)), share) for path in rows["path"].iloc[start : start + 64]
-        ]
-        batches.append(
-            detector_input(bench.detector, images, backbone, bench.device, bench.precision).half().cpu()
-        )
-    return batches
+
+    def read(paths: pd.Series) -> list[Image]:
+        return [with_trigger(load_image(path, bench.inputs.size), share) for path in paths]
+
+    paths = (rows["path"].iloc[start : start + BATCH] for start in range(0, len(rows), BATCH))
+    return [
+        detector_input(bench.detector, images, backbone, bench.device, bench.precision).half().cpu()
+        for images in read_ahead(read, paths, bench.inputs.threads)
+    ]
 
 
 def logits_of(bench: Bench, batches: Sequence[Tensor]) -> np.ndarray:

@@ -24,9 +24,11 @@ from r2m.models.heads import HEAD
 from r2m.models.options import BackboneOptions
 from r2m.models.precision import outputs, resolve_device
 from r2m.models.preprocess import stacked
+from r2m.models.read_ahead import read_ahead
 from r2m.models.weights import open_weights
 
 BATCH = 64
+MOST_THREADS = 8
 
 ImageLike = str | Path | Pillow.Image | NDArray[np.uint8]
 
@@ -36,8 +38,9 @@ class ImageDetector:
     """A detector of forged faces, made by `load`.
 
     It takes one aligned face crop or many: paths, PIL images, RGB arrays (H, W, 3) of uint8, or an array of
-    many. They are resized as in training. `config` describes the detector, `metadata` is all that its file
-    says.
+    many. They are resized as in training. Files are read ahead, in as many threads as torch computes in (at
+    most `MOST_THREADS`); each has a batch in memory. `config` describes the detector, `metadata` is all that
+    its file says.
     """
 
     model: Detector
@@ -68,9 +71,21 @@ class ImageDetector:
     def _batches(self, images: Iterable[ImageLike], size: int) -> Iterator[Tensor]:
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
         side = self.config.image_size
-        crops = (resized(_bgr(image, index), side) for index, image in enumerate(images))
-        while batch := list(islice(crops, size)):
-            yield (stacked(batch) - mean) / std
+
+        def crop(image: ImageLike, index: int) -> Image:
+            return resized(_bgr(image, index), side)
+
+        def read(batch: Sequence[Path | Image]) -> Tensor:
+            crops = [crop(item, 0) if isinstance(item, Path) else item for item in batch]
+            return (stacked(crops) - mean) / std
+
+        # What the caller holds is read in the caller's own thread.
+        items = (
+            Path(image) if isinstance(image, str | Path) else crop(image, index)
+            for index, image in enumerate(images)
+        )
+        batches = iter(lambda: list(islice(items, size)), [])
+        yield from read_ahead(read, batches, min(torch.get_num_threads(), MOST_THREADS))
 
 
 def load(
@@ -119,14 +134,15 @@ def score(
     """
     if isinstance(images, str | Path):
         folder = Path(images)
-        paths = [folder] if folder.is_file() else [folder / name for name in list_images(folder)]
+        names = [Path()] if folder.is_file() else list_images(folder)
+        paths = [str(folder / name) for name in names]
     else:
-        paths = [Path(path) for path in images]
+        paths = [str(path) for path in images]
     logits = detector.logits(paths, batch_size)
     probability = expit(logits.astype(np.float64))
     real, fake = detector.config.labels[0], _fake_label(detector.config.labels)
     label = np.where(probability >= detector.config.threshold, fake, real)
-    columns = {"path": list(map(str, paths)), "logit": logits, "probability": probability, "label": label}
+    columns = {"path": paths, "logit": logits, "probability": probability, "label": label}
     return pd.DataFrame(columns)
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from r2m.data.images import Image, read_square
 from r2m.errors import R2MError
 
 
@@ -21,24 +20,23 @@ def normalization(backbone: str) -> tuple[Tensor, Tensor]:
 
 
 def load_images(paths: Sequence[str | Path], size: int) -> Tensor:
-    """Return RGB images `(B, 3, size, size)` in [0, 1].
+    """Return RGB images `(B, 3, size, size)` in [0, 1]; raises like `load_image`."""
+    return stacked([load_image(path, size) for path in paths])
+
+
+def load_image(path: str | Path, size: int) -> Image:
+    """Return a photograph of any kind and size as BGR `(size, size, 3)` (`r2m.data.images.read_square`).
 
     Raises:
-        R2MError: a file that cannot be read or has another size; nothing is put in its place.
+        R2MError: a file that cannot be read, or that is far from square; nothing is put in its place.
     """
-    images = []
-    for path in paths:
-        # OpenCV warns on its own of a file that is not there.
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if Path(path).is_file() else None
-        if image is None:
-            raise R2MError(f"{path}: cannot be read as an image, though the manifest lists it")
-        if image.shape[:2] != (size, size):
-            raise R2MError(f"{path}: is {image.shape[1]}×{image.shape[0]} px; expected {size}×{size}")
-        images.append(image.astype(np.uint8, copy=False))
-    return stacked(images)
+    try:
+        return read_square(Path(path), size)
+    except ValueError as error:
+        raise R2MError(f"{path}: {error}; the manifest lists it") from error
 
 
-def stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+def stacked(images: Sequence[Image]) -> Tensor:
     """Return BGR images `(H, W, 3)` of one size as RGB `(B, 3, H, W)` in [0, 1]."""
     rgb = np.stack([image[..., ::-1] for image in images]).transpose(0, 3, 1, 2)
     return torch.from_numpy(rgb.copy()).float().div_(255)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from r2m.errors import R2MError
 from r2m.models.backbone import Detector
 from r2m.models.heads import HEAD
 from r2m.models.precision import autocast
+from r2m.models.read_ahead import read_ahead
 from r2m.seeding import derive
 from r2m.session import Session
 from r2m.train import state
@@ -43,8 +45,9 @@ def finetune(
     A head with one output learns Fake against Real; one with more learns the class of every image, which is 0
     for Real and then the place of its generator in `generators`.
 
-    Resumes from `state_path` if that holds a state with the same `fingerprint`, bit-identical to an
-    uninterrupted training on the same machine.
+    Batches are read ahead of the model. Resumes from `state_path` if that holds a state with the same
+    `fingerprint`, bit-identical to an uninterrupted training on the same machine, since what is drawn for a
+    step depends on the seed and its number alone.
 
     Raises:
         R2MError: no images in a split, or a loss that is not finite.
@@ -58,16 +61,18 @@ def finetune(
     if progress.step:
         logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)
     bar = tqdm(total=options.steps, initial=progress.step, desc=name, unit="step", disable=None)
-    for step, rows in sampler.batches(progress.step, options.steps):
-        batch = inputs.fetch(rows, augment, derive(seed, "augment", name, str(step))).to(device)
-        targets = torch.tensor(
-            [
-                classes[generator] if label else 0
-                for generator, label in zip(rows["generator"], rows["label"], strict=True)
-            ],
-            device=device,
+
+    def read(drawn: tuple[int, pd.DataFrame]) -> tuple[int, Tensor, Tensor]:
+        step, rows = drawn
+        batch = inputs.fetch(rows, augment, derive(seed, "augment", name, str(step)))
+        labels = zip(rows["generator"], rows["label"], strict=True)
+        return step, batch, torch.tensor([classes[generator] if label else 0 for generator, label in labels])
+
+    drawn = sampler.batches(progress.step, options.steps)
+    for step, batch, targets in read_ahead(read, drawn, inputs.threads):
+        loss = _step(
+            detector, optimizer, batch.to(device), targets.to(device), options, step, session.precision
         )
-        loss = _step(detector, optimizer, batch, targets, options, step, session.precision)
         if not math.isfinite(loss):
             raise R2MError(f"{name}: the loss is {loss} at step {step + 1}; try a smaller finetune.lr")
         progress.step = step + 1

@@ -42,9 +42,10 @@ class PairSampler:
         self._fakes, self._reals, self._pairs = fakes, reals, pairs
         self._seed, self._name = seed, name
         self._drawn: tuple[int, np.ndarray] | None = None
-        self._real_position = {image_id: i for i, image_id in enumerate(reals["image_id"])}
+        self._source = _places(reals["image_id"], fakes["source_image"])
         self._domain_reals = {
-            domain: np.flatnonzero(reals["domain"] == domain) for domain in sorted(set(reals["domain"]))
+            domain: np.flatnonzero(reals["domain"] == domain).astype(np.int32)
+            for domain in sorted(set(reals["domain"]))
         }
 
     def batch(self, step: int) -> pd.DataFrame:
@@ -52,13 +53,10 @@ class PairSampler:
         positions = [self._fake_at(step * self._pairs + i) for i in range(self._pairs)]
         fakes = self._fakes.iloc[positions]
         random = rng(self._seed, "reals", self._name, str(step))
-        reals = [
-            self._real_position.get(source, -1) if isinstance(source, str) else -1
-            for source in fakes["source_image"]
-        ]
+        reals = self._source[positions]
         for i, domain in enumerate(fakes["domain"]):
             if reals[i] < 0:
-                reals[i] = int(random.choice(self._domain_reals[domain]))
+                reals[i] = random.choice(self._domain_reals[domain])
         return pd.concat([fakes, self._reals.iloc[reals]], ignore_index=True)
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -75,3 +73,10 @@ class PairSampler:
             order = rng(self._seed, "fakes", self._name, str(epoch)).permutation(len(self._fakes))
             self._drawn = (epoch, order)
         return self._drawn[1]
+
+
+def _places(names: pd.Series, wanted: pd.Series) -> np.ndarray:
+    """Return the last place of each of the `wanted` names (n,) among `names`, and -1 for one that is none."""
+    places = pd.Series(np.arange(len(names)), index=pd.Index(names))
+    places = places[~places.index.duplicated(keep="last")]
+    return wanted.map(places).fillna(-1).to_numpy(np.int32)

@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
+import cv2
 import torch
 from tqdm import tqdm
 
-from r2m import manifest as manifests
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
@@ -32,19 +32,21 @@ def trunk(
 ) -> None:
     """Write the trunk's activations of a manifest's images: fp16 `(n, tokens, D)` per domain and split.
 
-    They are written batch by batch, so that memory does not grow with their number.
+    They are written batch by batch while the next images are read, so that memory does not grow with their
+    number.
 
     Raises:
         R2MError: an image cannot be read, an activation exceeds half precision, or the disk refuses.
     """
     torch.set_num_threads(threads)
+    cv2.setNumThreads(1)  # images are read in as many threads
     weights, _ = checkpoint.load(base)
     torch_device = resolve_device(device)
     detector = Detector(backbone)
     detector.load_tensors(weights, f"{base}: tensors", complete=True)
     detector.eval().to(torch_device)
-    frame = manifests.read(manifest)
-    inputs = Inputs([manifest], [], backbone)
+    inputs = Inputs([manifest], [], backbone, threads=threads)
+    frame = inputs.rows
     metadata = {
         "content": "trunk",
         "images": images_digest(frame),
