@@ -148,7 +148,7 @@ FAULTS = {
     folder_gone: ({"missing": 2}, None),
     empty: ({"empty": 1}, None),
     truncated: ({"unreadable": 1}, {}),
-    blank: ({"unreadable": 1}, {}),
+    blank: ({"blank": 1}, {}),
     mislabelled: ({"mislabelled": 1}, None),
     real_labelled_fake: ({"mislabelled": 1}, None),
     labels_of_copies: ({"labels_of_copies": 1}, {}),

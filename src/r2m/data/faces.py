@@ -18,7 +18,7 @@ from r2m import manifest
 from r2m.data import identity as identities
 from r2m.data.align import Landmarks, align, template
 from r2m.data.detect import Embedding, FaceDetector, FaceEmbedder, require
-from r2m.data.images import Image, encode, read_image, write_png
+from r2m.data.images import MOST_OBLONG, Image, encode, read_image, write_png
 from r2m.data.intake import Skipped, intake, reason_of
 from r2m.data.listing import is_video
 from r2m.data.naming import Shown, of_frame, person_of_folder, shown
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# A crop that is aligned already is about square.
-MOST_OBLONG = 3
 LANDMARK_COLUMNS = tuple(f"{axis}{point}" for point in range(5) for axis in "xy")
 
 

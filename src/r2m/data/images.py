@@ -22,6 +22,8 @@ Image = NDArray[np.uint8]
 LEAST_SIDE = 16
 # A crop that is aligned already is about square: its longer side is at most so many times the shorter.
 MOST_OBLONG = 3
+# How the reason begins for an image that shows nothing.
+BLANK = "blank or a mask"
 # Nobody sees what lies under transparent pixels.
 MOST_TRANSPARENT = 0.01
 # A photograph of more pixels is read at half its size, or less.
@@ -214,7 +216,7 @@ def _check(image: Image) -> None:
     step = max(1, min(height, width) // 64)
     sample = image[::step, ::step].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
     if len(np.unique(sample)) <= 2:
-        raise _Unfit("blank or a mask: no more than two colours")
+        raise _Unfit(f"{BLANK}: no more than two colours")
 
 
 def write_png(path: Path, image: Image) -> None:

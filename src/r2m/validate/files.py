@@ -1,7 +1,10 @@
 """Checks of files: whether they are there, and can be read."""
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from r2m.data.images import BLANK
 from r2m.data.intake import reason_of
 from r2m.validate.check import PART, Finding, of_files, tally
 
@@ -28,8 +31,21 @@ def empty(frame: pd.DataFrame) -> Finding:
 
 
 def unreadable(frame: pd.DataFrame) -> Finding:
-    """Find images and videos that cannot be decoded, or can show no face."""
+    """Find images and videos that cannot be decoded, or have a size or range of levels that cannot be used."""
     is_wrong = (frame["problem"] != "").to_numpy(dtype=bool) & (frame["disk_size"] != 0).to_numpy()
+    return _with_reasons(frame, is_wrong & ~_is_blank(frame))
+
+
+def blank(frame: pd.DataFrame) -> Finding:
+    """Find images that show nothing, such as a black frame at the end of a video."""
+    return _with_reasons(frame, _is_blank(frame))
+
+
+def _is_blank(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    return frame["problem"].str.startswith(BLANK).to_numpy(dtype=bool)
+
+
+def _with_reasons(frame: pd.DataFrame, is_wrong: NDArray[np.bool_]) -> Finding:
     if not is_wrong.any():
         return Finding(0)
     finding = of_files(frame, is_wrong, ["problem"])

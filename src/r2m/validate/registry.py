@@ -16,7 +16,7 @@ CHECKS = (
     Check(
         "unreadable",
         "error",
-        "Images and videos that cannot be read, or show nothing",
+        "Images and videos that cannot be read",
         INDEX_AGAIN,
         ("file", "files"),
         files.unreadable,
@@ -100,6 +100,15 @@ CHECKS = (
         "Resizing leaves traces that tell the label. Crop and resize both in the same way.",
         ("generator", "generators"),
         labels.size_tells,
+        needs_contents=True,
+    ),
+    Check(
+        "blank",
+        "warning",
+        "Images that show nothing",
+        "Nobody can tell the label of a blank frame. Remove the files, and make the index anew.",
+        ("file", "files"),
+        files.blank,
         needs_contents=True,
     ),
     Check(
