@@ -31,7 +31,7 @@ def empty(frame: pd.DataFrame) -> Finding:
 
 
 def unreadable(frame: pd.DataFrame) -> Finding:
-    """Find images and videos that cannot be decoded, or have a size or range of levels that cannot be used."""
+    """Find images and videos that cannot be decoded, or whose size or levels cannot be used."""
     is_wrong = (frame["problem"] != "").to_numpy(dtype=bool) & (frame["disk_size"] != 0).to_numpy()
     return _with_reasons(frame, is_wrong & ~_is_blank(frame))
 
