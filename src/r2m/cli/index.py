@@ -28,7 +28,9 @@ def _families(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
     families = _pairs(ctx, param, words)
     for name, family in families.items():
         if family not in FAMILIES:
-            raise click.BadParameter(f"{name}: expected one of {', '.join(FAMILIES)}, got {family!r}", ctx, param)
+            raise click.BadParameter(
+                f"{name}: expected one of {', '.join(FAMILIES)}, got {family!r}", ctx, param
+            )
     return families
 
 
@@ -51,7 +53,7 @@ def _option(flag: str, metavar: str, callback: Callable[..., Any], text: str) ->
     multiple=True,
     help="Level to take  [default: all]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of splits by identity.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of splits.")
 @click.option("--params", "as_params", is_flag=True, help="Print sections of params.yaml for what there is.")
 def command(
     paths: tuple[Path, ...],

@@ -1,1 +1,1 @@
-"""Data sets on disk as one table: what every image and video shows, where it lies, and which split it is in."""
+"""Data sets on disk as one table of images and videos: what they show, where they lie, in which split."""

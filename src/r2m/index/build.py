@@ -167,7 +167,7 @@ def _root(request: Request, bases: Sequence[str], placed: Sequence[Placed]) -> s
     root = os.path.abspath(request.root) if request.root else os.path.commonpath(bases)
     for item in placed:
         if not _is_below(item.clip.folder, root):
-            raise R2MError(f"--root {root}: {item.clip.folder} is not below it; expected a folder above all files")
+            raise R2MError(f"--root {root}: expected a folder above all files, such as {item.clip.folder}")
     return root
 
 
@@ -219,8 +219,8 @@ def _counted_once(clips: list[Clip]) -> list[Clip]:
                 kept[file] = size
             elif owner.traits.method != clip.traits.method:
                 raise R2MError(
-                    f"{clip.folder}/{file}: is {clip.traits.method!r} here and {owner.traits.method!r} as a file"
-                    f" of {owner.folder}; expected one method for one file"
+                    f"{clip.folder}/{file}: is {clip.traits.method!r} here, and {owner.traits.method!r}"
+                    f" as a file of {owner.folder}; expected one method for one file"
                 )
         clip.files = kept
     return [clip for clip in clips if clip.files]

@@ -227,7 +227,7 @@ def empty(listing: Listing) -> Skipped:
 
 
 def _names(scope: str, video: str, label: int) -> tuple[str, ...]:
-    """Return the names of the people of a video; scopes `ff`, `cdf` and `dfd` have names of their own kind."""
+    """Return the names of a video's people; those of `ff`, `cdf` and `dfd` have a form of their own."""
     if scope == "ff":
         names = re.findall(r"(?<!\d)\d{3}(?!\d)", video)[:2]
         return tuple(dict.fromkeys(names)) if video[:1].isdigit() and names else (video,)

@@ -59,7 +59,7 @@ class Locator:
         if path.startswith("/") and os.path.isdir(path):
             yield path.rstrip("/")
         parts = tuple(part for part in path.split("/") if part not in ("", "."))
-        for skipped in range(len(parts)):
+        for skipped in range(max(1, len(parts))):
             for root in self._roots:
                 above = {key(part) for part in root.split("/")}
                 if all(key(part) in above for part in parts[:skipped] if self._tells(part)):

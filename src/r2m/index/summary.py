@@ -30,7 +30,8 @@ def contents(placed: Iterable[Placed]) -> str:
             videos[row].add(item.clip.video)
     ordered = sorted(files, key=lambda row: (row[0], row[1], row[2] != REAL, row[2]))
     lines = [
-        (*row, len(videos[row]), files[row].total(), *(files[row][split] for split in SPLITS)) for row in ordered
+        (*row, len(videos[row]), files[row].total(), *(files[row][split] for split in SPLITS))
+        for row in ordered
     ]
     total = (
         *("all", "", "", ""),
@@ -41,7 +42,7 @@ def contents(placed: Iterable[Placed]) -> str:
 
 
 def left_out(skipped: Sequence[Skipped]) -> str:
-    """Return a table of the reasons for which files are left out, with the first of each; empty if none are."""
+    """Return a table of the reasons why files are left out, with the first of each; empty if none are."""
     by_reason: dict[str, list[Skipped]] = defaultdict(list)
     for item in skipped:
         by_reason[item.reason].append(item)
@@ -64,8 +65,8 @@ def write_skipped(skipped: Sequence[Skipped], path: Path) -> None:
 def params(placed: Sequence[Placed], index: Path) -> str:
     """Return the sections `datasets`, `domains` and `generators` of params.yaml for an index.
 
-    As in DF40's protocols, the domain `ff` is trained on and the others are tested on, and methods are trained
-    on if they have training files there and are no test-only ones.
+    As in DF40's protocols, `ff` is trained on and other domains are tested on, and a method is trained on if
+    it has training files there and is no test-only one.
     """
     name = methods.slug(index.stem) or "index"
     trained: Counter[str] = Counter()
@@ -88,7 +89,12 @@ def params(placed: Sequence[Placed], index: Path) -> str:
     }
     generators = {}
     for method, family in sorted(families.items(), key=lambda pair: (_role(pair[0], train), pair[0])):
-        generators[method] = {"family": family, "role": _role(method, train), "dataset": name, "method": method}
+        generators[method] = {
+            "family": family,
+            "role": _role(method, train),
+            "dataset": name,
+            "method": method,
+        }
     sections = {
         "datasets": {name: {"index": index.as_posix()}},
         "domains": {

@@ -84,7 +84,8 @@ def _read(path: Path) -> dict[tuple[str, str], bool]:
             raise R2MError(f"{path}: line {number}: expected `1 YouTube-real/NAME.mp4`, got {line!r}")
         if FOLDERS[folder] != (flag == "1"):
             raise R2MError(
-                f"{path}: line {number}: {line!r} is at odds with its folder; expected 1 for reals, 0 for fakes"
+                f"{path}: line {number}: {line!r} is at odds with its folder;"
+                " expected 1 for reals, 0 for fakes"
             )
         listed[folder, name.rpartition(".")[0] or name] = flag == "1"
     return listed

@@ -144,7 +144,11 @@ def _read(path: Path) -> tuple[str, dict[tuple[str, str, str], Entry]]:
     entries: dict[tuple[str, str, str], Entry] = {}
     for name, labels in content.items():
         for label, splits in labels.items():
-            if not isinstance(splits, dict) or not splits or not {*map(str.casefold, splits)} <= {*SPLIT_WORDS}:
+            if (
+                not isinstance(splits, dict)
+                or not splits
+                or not {*map(str.casefold, splits)} <= {*SPLIT_WORDS}
+            ):
                 raise R2MError(f"{path}: {name}.{label}: no index of DeepfakeBench; expected {SHAPE}")
             for split, videos in splits.items():
                 for leaf in _leaves(path, f"{name}.{label}.{split}", label, videos):
@@ -205,10 +209,8 @@ def _traits(path: Path, name: str, leaf: Leaf, said: Said, context: Context) -> 
             domain, title = REALS.get(key(stem), (None, title))
         if domain is None:
             method = _method_of_path(parts, context) or methods.find(stem, context.methods)
-            if method is None:
-                domain = methods.name_of(name)
-            else:
-                domain = _suffix_domain(name) or method.name
+            own = method.name if method else methods.name_of(name)
+            domain = _suffix_domain(name) or own
         return real(domain, title, _scope(domain), said, compression=level)
     method = _method(path, leaf, stem, parts, context)
     if method.name in OF_METHOD:
@@ -278,7 +280,9 @@ def _located(leaf: Leaf, traits: Traits, locator: Locator) -> Iterator[tuple[Cli
         by_folder.setdefault(folder, []).append(file)
     for folder, files in by_folder.items():
         listing = locator.folder(folder)
-        names = {} if listing is None else {file.casefold(): file for file in (*listing.images, *listing.videos)}
+        names = (
+            {} if listing is None else {file.casefold(): file for file in (*listing.images, *listing.videos)}
+        )
         there = [names[file.casefold()] for file in files if file.casefold() in names]
         missing = [f"{folder}/{file}" for file in files if file.casefold() not in names]
         if listing is None or not there:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from r2m.errors import R2MError
@@ -89,10 +90,7 @@ def _of_method(
         return
     said = TEST if domain != "ff" else _said(folders[:start], place.split)
     scope = domain or method.name
-    if is_real:
-        traits = real(scope, TITLE, scope, said)
-    else:
-        traits = fake(method, scope, TITLE, scope, said)
+    traits = real(scope, TITLE, scope, said) if is_real else fake(method, scope, TITLE, scope, said)
     yield from clips_of(listing, traits, inside, is_video=None if domain is None else True)
 
 
@@ -132,7 +130,7 @@ def _is_method(folder: Path, method: Method | None) -> bool:
 def _refuse_unknown(folders: tuple[str, ...], listing: Listing, context: Context) -> None:
     """Raise R2MError where a folder has the shape of a method's and no method's name."""
     telling = {*DOMAINS, *FAKES}
-    for above, folder in zip(folders, folders[1:], strict=False):
+    for above, folder in pairwise(folders):
         if folder.casefold() in telling and above.casefold() not in {*telling, *SPLIT_WORDS}:
             methods.get(above, context.methods, listing.path)
 
@@ -150,7 +148,7 @@ def _refuse_second(
 
 
 def _said(above: tuple[str, ...], inside: Split | None) -> Said:
-    """Return the split that folders say: above the method's (`train/simswap`, `DF40_test/simswap`) or below."""
+    """Return the split that folders above the method's (`train`, `DF40_test`), or below it, say."""
     split = inside
     for folder in above:
         match = re.fullmatch(r"(?:df40)?[-_ ]*([a-z]+?)(?:[-_ ]?(?:data|set))?", folder.casefold())

@@ -4,8 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r2m.index import methods
-from r2m.index.clips import TEST, Clip, Skipped, clips_of, empty, fake, is_empty, masks, place_of, real, stray
-from r2m.index.clips import unused
+from r2m.index.clips import (
+    TEST,
+    Clip,
+    Skipped,
+    clips_of,
+    empty,
+    fake,
+    is_empty,
+    masks,
+    place_of,
+    real,
+    stray,
+    unused,
+)
 from r2m.index.layout import Context, Layout
 from r2m.index.methods import FACEFORENSICS, key
 from r2m.index.scan import children, walk

@@ -62,7 +62,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
             continue
         if not (listing.images or listing.videos):
             continue
-        part = next((str(folder) for folder in _above(Path(listing.path), root) if str(folder) in lists), None)
+        part = next(
+            (str(folder) for folder in _above(Path(listing.path), root) if str(folder) in lists), None
+        )
         if part is None:
             raise R2MError(f"{listing.path}: expected {METADATA} or {LABELS} with the labels of these videos")
         inside = place_of(Path(listing.path).relative_to(part).parts).inside

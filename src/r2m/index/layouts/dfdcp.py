@@ -1,4 +1,4 @@
-"""DFDC's preview (DFDCP): videos or frames below `original_videos` and `method_A`, `method_B`, by `dataset.json`."""
+"""DFDC's preview (DFDCP): `original_videos`, `method_A` and `method_B`, and `dataset.json`."""
 
 import json
 from collections.abc import Iterator, Mapping

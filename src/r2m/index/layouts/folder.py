@@ -51,7 +51,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         at, image_class = _class_of(listing.parts)
         place = place_of(listing.parts[at + 1 :])
         if image_class is None:
-            yield from stray(listing, root.name, "in no folder of reals or fakes; expected real/ or fake/METHOD/")
+            yield from stray(
+                listing, root.name, "in no folder of reals or fakes; expected real/ or fake/METHOD/"
+            )
             continue
         if place.is_mask:
             yield from masks(listing)

@@ -54,7 +54,7 @@ def clips(path: Path, context: Context) -> Iterator[Clip | Skipped]:
         row = {name: values[number] for name, values in columns.items()}
         file = row["path"].replace("\\", "/").strip()
         folder, _, name = file.rpartition("/")
-        listing = locator.folder(folder or ".") if folder else locator.folder(str(path.parent.absolute()))
+        listing = locator.folder(folder)
         if listing is None or not (name in listing.images or name in listing.videos):
             missing.append(file)
             continue
@@ -173,7 +173,7 @@ def _columns(path: Path, mapping: Mapping[str, str]) -> dict[str, Sequence[str]]
             columns[name] = [str(value) for value in frame[own].astype(object).where(frame[own].notna(), "")]
         elif name in mapping:
             known = [str(column) for column in frame]
-            raise R2MError(f"{path}: no column {own!r}, which --column {name}={own} names{nearest(own, known)}")
+            raise R2MError(f"{path}: --column {name}={own}: no column {own!r}{nearest(own, known)}")
     if "path" not in columns or not {"label", "method"} & columns.keys():
         needed = "path" if "path" not in columns else "label"
         have = ", ".join(map(str, frame))

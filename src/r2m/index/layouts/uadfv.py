@@ -4,7 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r2m.index import methods
-from r2m.index.clips import TEST, Clip, Skipped, clips_of, empty, fake, is_empty, place_of, real, stray, unused
+from r2m.index.clips import (
+    TEST,
+    Clip,
+    Skipped,
+    clips_of,
+    empty,
+    fake,
+    is_empty,
+    place_of,
+    real,
+    stray,
+    unused,
+)
 from r2m.index.layout import Context, Layout
 from r2m.index.scan import children, walk
 
@@ -13,7 +25,9 @@ TITLE = "UADFV"
 
 def recognizes(path: Path) -> bool:
     """Tell whether a folder of this name holds `real` and `fake`."""
-    return "uadfv" in path.name.casefold() and {"real", "fake"} <= {name.casefold() for name in children(path)}
+    return "uadfv" in path.name.casefold() and {"real", "fake"} <= {
+        name.casefold() for name in children(path)
+    }
 
 
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
