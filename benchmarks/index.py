@@ -22,7 +22,7 @@ METHODS = (
 
 
 def make_tree(folder: Path, methods: int, videos: int, frames: int) -> None:
-    """Write the frames of `videos` pairs for each method, a few bytes each, as METHOD/ff/frames/A_B/NNN.png."""
+    """Write METHOD/ff/frames/A_B/NNN.png of a few bytes, `videos` pairs a method."""
     for method in METHODS[:methods]:
         for number in range(videos):
             first, second = (number, number ^ 1)

@@ -1,20 +1,16 @@
 """`r2m index` as a user calls it."""
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from index_trees import df40, ff_lists, put, video
 from r2m.cli.index import command
 from r2m.cli.process import guarded
 from r2m.index import table
-
-sys.path.insert(0, str(Path(__file__).parent / "index"))
-
-from index_trees import df40, ff_lists, put, video
 
 
 def invoke(*arguments, code=0):
@@ -87,6 +83,12 @@ def test_params(sets, tmp_path):
     unseen = {"stargan", "starganv2", "whichisreal", "deepfacelab", "heygen"}
     assert {name for name, role in roles.items() if role == "unseen"} == unseen
     assert "data set" in result.stderr
+
+
+def test_fakes_without_reals_are_told(tmp_path):
+    video(tmp_path, "DF40/simswap/cdf/frames/id0_id1_0000")
+    result = invoke(tmp_path / "DF40", "--out", tmp_path / "x.parquet")
+    assert "r2m: warning: cdf: 3 fakes and no real; index Celeb-DF-v2 with it" in result.stderr
 
 
 def test_the_people_of_an_index_keep_their_split(tmp_path):

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from index_trees import df40, ff_lists, indexed, put, reasons, row, video, write_json
 
+from index_trees import df40, ff_lists, indexed, put, reasons, row, video, write_json
 from r2m.errors import R2MError
 
 PAIRS = ("000_003", "003_000", "001_870")
@@ -264,6 +264,13 @@ def test_several_data_sets_at_once(tmp_path):
     swap = row(together, "DF40/simswap/ff/frames/001_870/000.png")
     assert (swap["split"], swap["split_by"]) == ("val", "official")
     assert set(together.loc[together["method"] == "ff_faceswap", "dataset"]) == {"FaceForensics++"}
+
+
+def test_a_folder_with_another_metadata_is_not_dfdc(tmp_path):
+    put(tmp_path, "mine/real/a.png", "mine/fake/simswap/b.png")
+    (tmp_path / "mine/metadata.json").write_text("{}")
+    frame, _ = indexed(tmp_path / "mine")
+    assert set(frame["method"]) == {"real", "simswap"}
 
 
 def test_nothing_to_recognize(tmp_path):

@@ -111,6 +111,7 @@ def test_a_table_with_everything(tmp_path):
         "identity2": "003",
         "split": "test",
         "compression": "raw",
+        "mask": "masks/one.png",
     }
     path = tmp_path / "t.parquet"
     pd.DataFrame([row_of]).to_parquet(path)
@@ -126,7 +127,6 @@ def test_a_table_with_everything(tmp_path):
         "identity2": "ff/003",
         "split_by": "official",
         "compression": "c0",
-        "mask": None,
         "size": len("data/one.png"),
         "frame": 77,
     }
@@ -187,3 +187,14 @@ def test_a_root_that_is_not_above_the_files(tmp_path):
         indexed(tmp_path / "mine", root=tmp_path / "nowhere")
     frame, _ = indexed(tmp_path / "mine", root=tmp_path)
     assert "mine/real/a.png" in set(frame["path"])
+
+
+def test_a_table_finds_no_other_files_than_its_own(tmp_path):
+    put(tmp_path, "run1/real/a.png", "run1/b.png", "real/a.png")
+    (tmp_path / "t.csv").write_text("path,label,mask\nrun2/real/a.png,0,\nrun1/b.png,0,no.png\n")
+    rows, skipped = indexed(tmp_path / "t.csv")
+    assert list(rows["path"]) == ["run1/b.png"]
+    assert reasons(skipped) == {"listed, and not there": 1, "masks that are not there": 1}
+    (tmp_path / "t.csv").write_text("path,label\nD:\\x\\run1\\real\\a.png,0\nD:\\x\\run1\\b.png,0\n")
+    rows, _ = indexed(tmp_path / "t.csv")
+    assert sorted(rows["path"]) == ["run1/b.png", "run1/real/a.png"]

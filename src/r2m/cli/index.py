@@ -8,6 +8,9 @@ import click
 
 from r2m.options import FAMILIES
 
+# Domain → the data set that its reals are in.
+SOURCES = {"ff": "FaceForensics++", "cdf": "Celeb-DF-v2"}
+
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -95,5 +98,9 @@ def command(
     click.echo(summary.contents(built.placed), err=as_params)
     if text := summary.left_out(built.skipped):
         click.echo(f"\n{text}\nall of them: {out.with_suffix('.skipped.csv')}", err=as_params)
+    for domain, count in summary.without_reals(built.placed).items():
+        source = SOURCES.get(domain)
+        hint = f"; index {source} with it" if source else ""
+        click.echo(f"r2m: warning: {domain}: {count} fakes and no real{hint}", err=True)
     if as_params:
         click.echo(summary.params(built.placed, out), nl=False)

@@ -30,9 +30,13 @@ TELLING = frozenset(
 class Locator:
     """Finds folders of an index below some roots; every folder on disk is listed once."""
 
-    def __init__(self, roots: Sequence[Path], known: tuple[Method, ...]) -> None:
+    def __init__(
+        self, roots: Sequence[Path], known: tuple[Method, ...], common: tuple[str, ...] | None = None
+    ) -> None:
+        """`common`: folders that all paths begin with, of which some may be missing; names are exact then."""
         self._roots = [os.path.abspath(root) for root in roots]
         self._known = (*known, *FACEFORENSICS)
+        self._common = common
         self._names: dict[str, dict[str, str]] = {}
         self._listings: dict[str, Listing] = {}
         self._folders: dict[str, Listing | None] = {}
@@ -59,7 +63,8 @@ class Locator:
         if path.startswith("/") and os.path.isdir(path):
             yield path.rstrip("/")
         parts = tuple(part for part in path.split("/") if part not in ("", "."))
-        for skipped in range(max(1, len(parts))):
+        most = len(parts) - 1 if self._common is None else len(self._common)
+        for skipped in range(max(0, most) + 1):
             for root in self._roots:
                 above = {key(part) for part in root.split("/")}
                 if all(key(part) in above for part in parts[:skipped] if self._tells(part)):
@@ -74,6 +79,10 @@ class Locator:
             yield folder
             return
         names = self._children(folder)
+        if self._common is not None:
+            name = names.get(parts[0]) or names.get(parts[0].casefold())
+            yield from self._below(f"{folder}/{name}", parts[1:]) if name else ()
+            return
         for name in self._meant(parts[0], names):
             yield from self._below(f"{folder}/{name}", parts[1:])
             yield from self._repeated(f"{folder}/{name}", parts)
@@ -90,19 +99,18 @@ class Locator:
             yield from self._below(f"{folder}/{name}", parts[1:])
 
     def _meant(self, part: str, names: Mapping[str, str]) -> Iterator[str]:
-        """Yield the folders, of those called `names` (without case → name), that are called like `part`."""
+        """Yield the folders of `names` that are called like `part`, the likeliest first."""
         word = part.casefold()
-        for other in (word, *OTHER_NAMES.get(word, ())):
-            if other in names:
-                yield names[other]
+        meant = [names[other] for other in (part, word, *OTHER_NAMES.get(word, ())) if other in names]
         method = methods.find(part, self._known)
         if method is not None:
-            for other, name in names.items():
-                if other != word and methods.find(name, self._known) is method:
-                    yield name
+            meant += [name for name in names.values() if methods.find(name, self._known) is method]
+        yield from dict.fromkeys(meant)
 
     def _children(self, folder: str) -> Mapping[str, str]:
+        """Return the folders in a folder, by their names and by those without case."""
         if folder not in self._names:
-            names = (name for name, is_folder in children(folder).items() if is_folder)
-            self._names[folder] = {name.casefold(): name for name in names}
+            names = [name for name, is_folder in children(folder).items() if is_folder]
+            without_case = {name.casefold(): name for name in names}
+            self._names[folder] = without_case | dict(zip(names, names, strict=True))
         return self._names[folder]

@@ -33,11 +33,9 @@ def contents(placed: Iterable[Placed]) -> str:
         (*row, len(videos[row]), files[row].total(), *(files[row][split] for split in SPLITS))
         for row in ordered
     ]
-    total = (
-        *("all", "", "", ""),
-        sum(len(names) for names in videos.values()),
-        *(sum(line[column] for line in lines) for column in range(5, 9)),
-    )
+    by_split = sum(files.values(), Counter[str]())
+    count = sum(map(len, videos.values()))
+    total = ("all", "", "", "", count, by_split.total(), *(by_split[split] for split in SPLITS))
     return _aligned([HEAD, *lines, total], left=4)
 
 
@@ -51,6 +49,18 @@ def left_out(skipped: Sequence[Skipped]) -> str:
         for reason, items in sorted(by_reason.items())
     ]
     return _aligned([("left out", "such as", "rows", "files"), *lines], left=2) if lines else ""
+
+
+def without_reals(placed: Iterable[Placed]) -> dict[str, int]:
+    """Return domain → number of fakes of the domains that have no reals."""
+    fakes: Counter[str] = Counter()
+    reals = set()
+    for item in placed:
+        if item.clip.traits.label:
+            fakes[item.clip.traits.domain] += len(item.clip.files)
+        else:
+            reals.add(item.clip.traits.domain)
+    return {domain: count for domain, count in sorted(fakes.items()) if domain not in reals}
 
 
 def write_skipped(skipped: Sequence[Skipped], path: Path) -> None:

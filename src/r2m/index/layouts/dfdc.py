@@ -33,7 +33,7 @@ SAID: Mapping[str, Said] = {"train": NO_TEST, "validation": frozenset({"val"}), 
 def recognizes(path: Path) -> bool:
     """Tell whether a folder is a part with its list, or holds such parts."""
     below = children(path)
-    if METADATA in below or LABELS in below or path.name.casefold().startswith("dfdc_train_part"):
+    if _is_labelled(path) or path.name.casefold().startswith("dfdc_train_part"):
         return True
     return any(
         is_folder
@@ -94,7 +94,19 @@ def _above(folder: Path, root: Path) -> Iterator[Path]:
 
 
 def _has_list(folder: Path) -> bool:
-    return any(_is_list(name) or name.casefold().startswith("dfdc_train_part") for name in children(folder))
+    parts = (name.casefold().startswith("dfdc_train_part") for name in children(folder))
+    return _is_labelled(folder) or any(parts)
+
+
+def _is_labelled(folder: Path) -> bool:
+    """Tell whether a folder's list begins like one of DFDC's."""
+    for name, words in ((METADATA, (b'"REAL"', b'"FAKE"')), (LABELS, (b"filename", b"label"))):
+        if (folder / name).is_file():
+            with open(folder / name, "rb") as file:
+                head = file.read(1 << 12)
+            if any(word in head for word in words):
+                return True
+    return False
 
 
 def _is_list(file: str) -> bool:

@@ -27,7 +27,7 @@ from r2m.index.clips import (
 from r2m.index.layout import Context, Layout
 from r2m.index.methods import FACEFORENSICS, OTHERS, Method
 from r2m.index.scan import Listing, children, walk
-from r2m.options import FAMILIES
+from r2m.options import FAMILIES, Family
 
 
 def recognizes(path: Path) -> bool:
@@ -86,7 +86,7 @@ def _class_of(parts: tuple[str, ...]) -> tuple[int, ImageClass | None]:
 
 def _method(listing: Listing, inside: tuple[str, ...], context: Context) -> tuple[Method, tuple[str, ...]]:
     """Return the method of fakes in `fake/METHOD/…` or `fake/FAMILY/METHOD/…`, and what names the video."""
-    families = [family for family in FAMILIES if inside and family == inside[0]]
+    families: list[Family] = [family for family in FAMILIES if inside and family == inside[0]]
     rest = inside[len(families) :]
     if not rest:
         raise R2MError(f"{listing.path}: of which method are these fakes? expected fake/METHOD/…")

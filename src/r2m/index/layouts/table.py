@@ -1,6 +1,7 @@
 """A table of the user's own, CSV or Parquet, with a row for every image or video file."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,26 @@ def clips(path: Path, context: Context) -> Iterator[Clip | Skipped]:
     """
     columns = _columns(path, context.columns)
     count = len(columns["path"])
-    locator = Locator((*context.roots, path.parent), context.methods)
+    columns["path"] = [file.replace("\\", "/").strip() for file in columns["path"]]
+    locator = Locator((*context.roots, path.parent), context.methods, _common(columns["path"]))
     grouped: dict[tuple[Any, ...], Clip] = {}
     missing: list[str] = []
+    without: list[str] = []
     for number in range(count):
         row = {name: values[number] for name, values in columns.items()}
-        file = row["path"].replace("\\", "/").strip()
-        folder, _, name = file.rpartition("/")
+        folder, _, name = row["path"].rpartition("/")
         listing = locator.folder(folder)
         if listing is None or not (name in listing.images or name in listing.videos):
-            missing.append(file)
+            missing.append(row["path"])
             continue
-        _add(grouped, path, number + 2, row, listing, name, context)
+        clip = _clip(grouped, path, number + 2, row, listing, name, context)
+        if row.get("mask"):
+            folder, _, file = row["mask"].replace("\\", "/").rpartition("/")
+            masks = locator.folder(folder)
+            if masks is not None and file in masks.images:
+                clip.masks[name] = f"{masks.path}/{file}"
+            else:
+                without.append(row["mask"])
     if not grouped:
         raise R2MError(
             f"{path}: none of its {count} files is there"
@@ -67,9 +76,19 @@ def clips(path: Path, context: Context) -> Iterator[Clip | Skipped]:
     yield from grouped.values()
     if missing:
         yield Skipped(missing[0], path.name, "listed, and not there", len(missing))
+    if without:
+        yield Skipped(without[0], path.name, "masks that are not there", len(without))
 
 
-def _add(
+def _common(files: Sequence[str]) -> tuple[str, ...]:
+    """Return the folders that all paths begin with."""
+    folders = [[part for part in file.split("/")[:-1] if part not in ("", ".")] for file in files]
+    first, last = min(folders), max(folders)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return tuple(part for part, _ in same)
+
+
+def _clip(
     grouped: dict[tuple[Any, ...], Clip],
     path: Path,
     line: int,
@@ -77,8 +96,8 @@ def _add(
     listing: Listing,
     name: str,
     context: Context,
-) -> None:
-    """Put the file of a row into the clip that it is of."""
+) -> Clip:
+    """Put the file of a row into the clip that it is of; return the clip."""
     where = f"{path}: row {line}"
     traits = _traits(path, where, row, context)
     is_image = name in listing.images
@@ -104,14 +123,12 @@ def _add(
     clip.files[name] = listing.images[name] if is_image else listing.videos[name]
     if name in listing.links:
         clip.links[name] = listing.links[name]
-    if row.get("mask"):
-        mask = Path(row["mask"].replace("\\", "/"))
-        clip.masks[name] = str(mask if mask.is_absolute() else Path(listing.path, mask.name))
     if row.get("frame"):
         number = frame_of(row["frame"].removesuffix(".0"))
         if number is None:
             raise R2MError(f"{where}: column 'frame': expected a number, got {row['frame']!r}")
         clip.frames[name] = number
+    return clip
 
 
 def _traits(path: Path, where: str, row: Row, context: Context) -> Traits:
