@@ -1,8 +1,8 @@
 import os
 
 import pytest
-from index_trees import FRAMES, df40, ff_lists, indexed, put, reasons, row, video
 
+from index_trees import FRAMES, df40, ff_lists, indexed, put, reasons, row, video
 from r2m.errors import R2MError
 from r2m.index import methods
 from r2m.index.methods import DF40, FACEFORENSICS
@@ -131,7 +131,7 @@ def test_faults_are_counted(tree):
     frame, skipped = indexed(tree)
     assert not frame["path"].str.contains(r"\._|cache|013", regex=True).any()
     assert reasons(skipped) == {
-        "an empty folder; expected the frames of a video": 0,
+        "an empty folder; expected images or videos": 0,
         "an archive: unpack it": 1,
         "neither image nor video": 1,
         "the file cannot be read (No such file or directory)": 1,

@@ -183,9 +183,10 @@ def _merged(clips: Sequence[Clip]) -> list[Clip]:
         place = (clip.real, clip.video, file, clip.traits.label, clip.traits.method)
         first = merged.setdefault(place, clip)
         if first is not clip:
-            first.files = {**clip.files, **first.files}
-            first.links = {**clip.links, **first.links}
-            first.masks = {**clip.masks, **first.masks}
+            first.files.update(clip.files)
+            first.links.update(clip.links)
+            first.masks.update(clip.masks)
+            first.frames.update(clip.frames)
             first.said = _both(first.said, clip.said)
     return list(merged.values())
 

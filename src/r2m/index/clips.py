@@ -1,13 +1,14 @@
 """Clips: the files of one video, or of one folder of photographs, with all that their place says of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from r2m.data.naming import DFD, FLAT, FRAME, people_of
+from r2m.data.naming import CONTAINERS, DFD, FLAT, FRAME, MASKS, people_of
 from r2m.index.methods import Method
-from r2m.index.scan import ARCHIVES, Listing
+from r2m.index.scan import ARCHIVES, Listing, walk
 from r2m.index.table import REAL
 from r2m.options import Family
 
@@ -27,12 +28,6 @@ SPLIT_WORDS: Mapping[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 COMPRESSIONS = {"raw": "c0", "c0": "c0", "c23": "c23", "c40": "c40"}
-# Folders that say how files are stored, and nothing else.
-CONTAINERS = frozenset(
-    {"frames", "frame", "images", "image", "imgs", "img", "faces", "face", "crops", "crop", "videos", "video"}
-    | {"png", "jpg", "jpeg"}
-)
-MASKS = frozenset({"mask", "masks"})
 _GREATEST_FRAME = 2**31 - 1
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -60,16 +55,23 @@ class Traits:
         return int(self.method != REAL)
 
 
-def real(domain: str, dataset: str, people: str, said: Said = NOTHING, **more: str | None) -> Traits:
+def real(
+    domain: str, dataset: str, people: str, said: Said = NOTHING, compression: str | None = None
+) -> Traits:
     """Return the traits of reals."""
-    return Traits(REAL, REAL, domain, dataset, people, said, **more)  # type: ignore[arg-type]
+    return Traits(REAL, "real", domain, dataset, people, said, compression)
 
 
 def fake(
-    method: Method, domain: str, dataset: str, people: str, said: Said = NOTHING, **more: str | None
+    method: Method,
+    domain: str,
+    dataset: str,
+    people: str,
+    said: Said = NOTHING,
+    compression: str | None = None,
 ) -> Traits:
     """Return the traits of a method's fakes."""
-    return Traits(method.name, method.family, domain, dataset, people, said, **more)
+    return Traits(method.name, method.family, domain, dataset, people, said, compression)
 
 
 @dataclass(slots=True)
@@ -195,13 +197,19 @@ def frame_of(stem: str) -> int | None:
     return number if number is not None and number <= _GREATEST_FRAME else None
 
 
-def unused(listing: Listing) -> Iterator[Skipped]:
-    """Yield what of a folder cannot be indexed whatever the layout: other files, and broken ones."""
-    for suffix, names in listing.others.items():
-        what = "an archive: unpack it" if suffix in ARCHIVES else "neither image nor video"
-        yield Skipped(f"{listing.path}/{min(names)}", suffix or "no suffix", what, len(names))
-    for name, reason in listing.broken.items():
-        yield Skipped(f"{listing.path}/{name}", name, reason)
+def content(root: Path, lists: Collection[str] = ()) -> Iterator[Listing | Skipped]:
+    """Yield the folders below `root` that hold images or videos, and what of them can be used in no layout.
+
+    That is other files, but for those that are called as in `lists`, broken ones, masks, and empty folders.
+    """
+    for listing in walk(root):
+        yield from _unused(listing, lists)
+        if place_of(listing.parts).is_mask:
+            yield from stray(listing, "masks", "masks of other images")
+        elif listing.images or listing.videos:
+            yield listing
+        elif not (listing.has_folders or listing.others or listing.broken):
+            yield Skipped(listing.path, "empty", "an empty folder; expected images or videos", 0)
 
 
 def stray(listing: Listing, key: str, reason: str) -> Iterator[Skipped]:
@@ -211,19 +219,14 @@ def stray(listing: Listing, key: str, reason: str) -> Iterator[Skipped]:
         yield Skipped(f"{listing.path}/{min(files)}", key, reason, len(files))
 
 
-def masks(listing: Listing) -> Iterator[Skipped]:
-    """Yield a folder of masks, which are no images of faces."""
-    yield from stray(listing, "masks", "masks of other images")
-
-
-def is_empty(listing: Listing) -> bool:
-    """Tell whether a folder holds no image, no video and no folder."""
-    return not (listing.images or listing.videos or listing.has_folders)
-
-
-def empty(listing: Listing) -> Skipped:
-    """Return what is said of a video whose folder is empty."""
-    return Skipped(listing.path, "empty", "an empty folder; expected the frames of a video", 0)
+def _unused(listing: Listing, lists: Collection[str]) -> Iterator[Skipped]:
+    for suffix, names in listing.others.items():
+        files = [name for name in names if name not in lists]
+        if files:
+            reason = "an archive: unpack it" if suffix in ARCHIVES else "neither image nor video"
+            yield Skipped(f"{listing.path}/{min(files)}", suffix or "no suffix", reason, len(files))
+    for name, reason in listing.broken.items():
+        yield Skipped(f"{listing.path}/{name}", name, reason)
 
 
 def _names(scope: str, video: str, label: int) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def _rows(number: int, item: Placed, root: str) -> Iterator[Row]:
         stem = file.rpartition(".")[0]
         frame = clip.frames.get(file, frame_of(stem)) if is_frame else None
         mask = clip.masks.get(file)
-        identity = f"{item.identity}/{stem}" if item.identity is not None else first
+        identity = f"{item.scope}/{stem}" if item.scope is not None else first
         yield Row(
             -1 if frame is None else frame,
             prefix + file,

@@ -38,6 +38,7 @@ class Locator:
         self._known = (*known, *FACEFORENSICS)
         self._common = common
         self._names: dict[str, dict[str, str]] = {}
+        self._files: dict[str, dict[str, str]] = {}
         self._listings: dict[str, Listing] = {}
         self._folders: dict[str, Listing | None] = {}
 
@@ -52,6 +53,15 @@ class Locator:
             full = (listing for listing in candidates if listing.images or listing.videos)
             self._folders[path] = next(full, None)
         return self._folders[path]
+
+    def file(self, listing: Listing, name: str) -> str | None:
+        """Return the image or video of a folder that an index calls `name`, whose case may differ."""
+        if name in listing.images or name in listing.videos:
+            return name
+        if listing.path not in self._files:
+            names = (*listing.images, *listing.videos)
+            self._files[listing.path] = {file.casefold(): file for file in names}
+        return self._files[listing.path].get(name.casefold())
 
     def _listing(self, folder: str) -> Listing:
         if folder not in self._listings:

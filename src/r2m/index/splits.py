@@ -16,12 +16,12 @@ MOST_TIED = 4
 
 @dataclass(frozen=True)
 class Placed:
-    """A clip in its split; `identity` is the prefix of people who are called after their photographs."""
+    """A clip in its split; `scope`: prefix of the people who are called after their photographs."""
 
     clip: Clip
     split: Split
     by: SplitBy
-    identity: str | None = None
+    scope: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,14 @@ from r2m.index.clips import (
     Clip,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
-from r2m.index.scan import children, walk
+from r2m.index.scan import children
 
 LIST = "List_of_testing_videos.txt"
 # Folder → whether its videos are real.
@@ -47,18 +45,13 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     listed = _read(path) if path else {}
     missing = set(listed)
     method = methods.get("celeb_synthesis", methods.OTHERS)
-    for listing in walk(root):
-        yield from (
-            skipped
-            for skipped in unused(listing)
-            if Path(skipped.file).name != LIST  # it is used
-        )
+    for listing in content(root, (LIST,)):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         top = listing.parts[0].casefold() if listing.parts else ""
         if top not in FOLDERS:
             yield from stray(listing, top or root.name, f"in none of the folders {', '.join(FOLDERS)}")
-            continue
-        if is_empty(listing):
-            yield empty(listing)
             continue
         traits = real(domain, title, "cdf") if FOLDERS[top] else fake(method, domain, title, "cdf")
         for clip in clips_of(listing, traits, place_of(listing.parts[1:]).inside, is_video=True):
@@ -75,7 +68,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
 def _read(path: Path) -> dict[tuple[str, str], bool]:
     """Return (folder, video) of the list → whether it is real: lines such as `1 YouTube-real/00170.mp4`."""
     listed: dict[tuple[str, str], bool] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1
+    ):
         if not line.strip():
             continue
         flag, _, video = line.strip().partition(" ")

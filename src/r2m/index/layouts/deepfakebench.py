@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from r2m.data.naming import CONTAINERS
 from r2m.errors import R2MError
 from r2m.index import methods
 from r2m.index.clips import (
     COMPRESSIONS,
-    CONTAINERS,
+    NO_TEST,
     SPLIT_WORDS,
     TEST,
     Clip,
@@ -126,11 +127,7 @@ def _said(splits: set[Split], has_val: bool) -> Said:
     """Return a video's split; a `val` that is but a copy of `train` or `test` tells nothing."""
     if "test" in splits:
         return TEST
-    return frozenset(splits) if has_val and splits != {"train", "val"} else _open(splits)
-
-
-def _open(splits: set[Split]) -> Said:
-    return frozenset({"train", "val"}) if "train" in splits else frozenset(splits)
+    return frozenset(splits) if has_val and len(splits) == 1 else NO_TEST
 
 
 def _read(path: Path) -> tuple[str, dict[tuple[str, str, str], Entry]]:
@@ -144,10 +141,8 @@ def _read(path: Path) -> tuple[str, dict[tuple[str, str, str], Entry]]:
     entries: dict[tuple[str, str, str], Entry] = {}
     for name, labels in content.items():
         for label, splits in labels.items():
-            if (
-                not isinstance(splits, dict)
-                or not splits
-                or not {*map(str.casefold, splits)} <= {*SPLIT_WORDS}
+            if not (
+                isinstance(splits, dict) and splits and SPLIT_WORDS.keys() >= {*map(str.casefold, splits)}
             ):
                 raise R2MError(f"{path}: {name}.{label}: no index of DeepfakeBench; expected {SHAPE}")
             for split, videos in splits.items():
@@ -233,10 +228,10 @@ def _domain(parts: list[str], name: str) -> tuple[str | None, str]:
     keys = [key(part) for part in parts[:-1]]
     if "actors" in keys:
         return REALS["dfd"]
-    if any(part in DF40_NAMES for part in keys) or any(part in ("ff", "cdf", "cdfv2") for part in keys):
-        domain = "ff" if "ff" in keys else "cdf" if {"cdf", "cdfv2"} & set(keys) else None
-        return domain, "DF40"
-    return next((DATA_SETS[part] for part in keys if part in DATA_SETS), (None, name))
+    if known := next((DATA_SETS[part] for part in keys if part in DATA_SETS), None):
+        return known
+    domain = "ff" if "ff" in keys else "cdf" if {"cdf", "cdfv2"} & set(keys) else None
+    return domain, "DF40" if domain or DF40_NAMES & set(keys) else name
 
 
 def _suffix_domain(name: str) -> str | None:
@@ -280,17 +275,15 @@ def _located(leaf: Leaf, traits: Traits, locator: Locator) -> Iterator[tuple[Cli
         by_folder.setdefault(folder, []).append(file)
     for folder, files in by_folder.items():
         listing = locator.folder(folder)
-        names = (
-            {} if listing is None else {file.casefold(): file for file in (*listing.images, *listing.videos)}
-        )
-        there = [names[file.casefold()] for file in files if file.casefold() in names]
-        missing = [f"{folder}/{file}" for file in files if file.casefold() not in names]
+        named = [(file, locator.file(listing, file) if listing else None) for file in files]
+        there = sorted({name for _, name in named if name is not None})
+        missing = [f"{folder}/{file}" for file, name in named if name is None]
         if listing is None or not there:
             yield None, missing
             continue
         chosen = Listing(listing.path, listing.real, (), links=listing.links)
-        chosen.images = {file: listing.images[file] for file in sorted(there) if file in listing.images}
-        chosen.videos = {file: listing.videos[file] for file in sorted(there) if file in listing.videos}
+        chosen.images = {file: listing.images[file] for file in there if file in listing.images}
+        chosen.videos = {file: listing.videos[file] for file in there if file in listing.videos}
         found = list(clips_of(chosen, traits, _inside(leaf, folder, there), is_video=True))
         for position, clip in enumerate(found):
             clip.masks = _masks(leaf, clip, locator)

@@ -17,18 +17,15 @@ from r2m.index.clips import (
     Skipped,
     Split,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
-    masks,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
-from r2m.index.methods import DF40, Method
-from r2m.index.scan import Listing, children, walk
+from r2m.index.methods import Method
+from r2m.index.scan import Listing, children
 
 TITLE = "DF40"
 DOMAINS = {
@@ -60,12 +57,14 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         R2MError: an unknown method, or two folders of one method side by side.
     """
     known: dict[tuple[str, str], str] = {}
-    for listing in walk(root):
+    for listing in content(root):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         folders = (root.name, *listing.parts)
         start = _start(folders, context)
         if start is None:
             _refuse_unknown(folders, listing, context)
-            yield from unused(listing)
             yield from stray(listing, folders[-1], "belongs to no method of DF40")
             continue
         method = methods.get(folders[start], context.methods)
@@ -76,17 +75,10 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
 def _of_method(
     listing: Listing, folders: tuple[str, ...], start: int, method: Method
 ) -> Iterator[Clip | Skipped]:
-    yield from unused(listing)
     place = place_of(folders[start + 1 :])
-    if place.is_mask:
-        yield from masks(listing)
-        return
     domain, is_real, inside = _described(place.inside, method)
     if domain is None and "own" not in method.domains:
         yield from stray(listing, method.name, "no domain; expected METHOD/ff or METHOD/cdf")
-        return
-    if is_empty(listing):
-        yield empty(listing)
         return
     said = TEST if domain != "ff" else _said(folders[:start], place.split)
     scope = domain or method.name
@@ -165,4 +157,3 @@ LAYOUT = Layout(
     clips=clips,
     order=20,
 )
-assert len(DF40) == 40

@@ -9,18 +9,15 @@ from r2m.index.clips import (
     Clip,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
-    masks,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
 from r2m.index.methods import FACEFORENSICS, key
-from r2m.index.scan import children, walk
+from r2m.index.scan import children
 
 TITLE = "DeepFakeDetection"
 # Folder → whether its videos are real.
@@ -38,16 +35,14 @@ def recognizes(path: Path) -> bool:
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """Yield all videos; there is no split, so all are tested on."""
     method = methods.get("deepfakedetection", FACEFORENSICS)
-    for listing in walk(root):
-        yield from unused(listing)
+    for listing in content(root):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         top = key(listing.parts[0]) if listing.parts else ""
         place = place_of(part for part in listing.parts[1:] if key(part) not in FOLDERS)
         if top not in FOLDERS:
             yield from stray(listing, root.name, "in no folder of DeepFakeDetection")
-        elif place.is_mask:
-            yield from masks(listing)
-        elif is_empty(listing):
-            yield empty(listing)
         else:
             level = place.compression
             if FOLDERS[top]:

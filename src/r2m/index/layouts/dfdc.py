@@ -15,15 +15,13 @@ from r2m.index.clips import (
     Said,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
     place_of,
     real,
-    unused,
 )
 from r2m.index.layout import Context, Layout
-from r2m.index.scan import children, walk
+from r2m.index.scan import children
 
 TITLE = "DFDC"
 METADATA, LABELS = "metadata.json", "labels.csv"
@@ -51,21 +49,18 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: a list cannot be read, or a part has none.
     """
-    lists: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+    lists: dict[Path, Mapping[str, Mapping[str, Any]]] = {}
     method = methods.get("dfdc_fake", methods.OTHERS)
-    for listing in walk(root):
-        yield from (skipped for skipped in unused(listing) if not _is_list(skipped.file))
-        if (own := _list(Path(listing.path))) is not None:
-            lists[listing.path] = own
-        if is_empty(listing):
-            yield empty(listing)
+    for listing in content(root, (METADATA, LABELS)):
+        if isinstance(listing, Skipped):
+            yield listing
             continue
-        if not (listing.images or listing.videos):
-            continue
-        part = next(
-            (str(folder) for folder in _above(Path(listing.path), root) if str(folder) in lists), None
-        )
-        if part is None:
+        for part in _above(Path(listing.path), root):
+            if part not in lists:
+                lists[part] = _list(part)
+            if lists[part]:
+                break
+        else:
             raise R2MError(f"{listing.path}: expected {METADATA} or {LABELS} with the labels of these videos")
         inside = place_of(Path(listing.path).relative_to(part).parts).inside
         seen: dict[str, int] = {}
@@ -109,15 +104,11 @@ def _is_labelled(folder: Path) -> bool:
     return False
 
 
-def _is_list(file: str) -> bool:
-    return Path(file).name in (METADATA, LABELS)
-
-
-def _list(folder: Path) -> dict[str, Mapping[str, Any]] | None:
-    """Return video → is_fake, original and split, by the lists of a folder; None if it has none."""
+def _list(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return video → is_fake, original and split, by the list of a folder; empty if it has none."""
     if (folder / METADATA).is_file():
         return _metadata(folder / METADATA)
-    return _labels(folder / LABELS) if (folder / LABELS).is_file() else None
+    return _labels(folder / LABELS) if (folder / LABELS).is_file() else {}
 
 
 def _metadata(path: Path) -> dict[str, Mapping[str, Any]]:
@@ -143,7 +134,7 @@ def _metadata(path: Path) -> dict[str, Mapping[str, Any]]:
 
 def _labels(path: Path) -> dict[str, Mapping[str, Any]]:
     entries: dict[str, Mapping[str, Any]] = {}
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         for column in ("filename", "label"):
             if column not in (reader.fieldnames or ()):

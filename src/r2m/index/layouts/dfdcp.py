@@ -14,16 +14,14 @@ from r2m.index.clips import (
     Said,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
-from r2m.index.scan import children, walk
+from r2m.index.scan import children
 
 TITLE = "DFDCP"
 LIST = "dataset.json"
@@ -46,13 +44,12 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """
     entries = _read(root / LIST)
     missing = set(entries)
-    for listing in walk(root):
-        yield from (skipped for skipped in unused(listing) if Path(skipped.file).name != LIST)
+    for listing in content(root, (LIST,)):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         if not listing.parts:
             yield from stray(listing, root.name, "in no folder of a method")
-            continue
-        if is_empty(listing):
-            yield empty(listing)
             continue
         top = listing.parts[0].casefold()
         inside = place_of(listing.parts[1:]).inside
@@ -70,15 +67,15 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
             else:
                 method = methods.get(top, methods.OTHERS, f"{listing.path}")
                 clip.traits = fake(method, "dfdcp", TITLE, "dfdcp", said)
-            clip.said, clip.persons, clip.video = said, _people(entry, listing.parts, name), name
+            clip.said, clip.persons, clip.video = said, _people(entry, name), name
             yield clip
     if missing:
         reason = "videos of the list that are not there"
         yield Skipped(str(root / LIST), "/".join(min(missing)), reason, len(missing))
 
 
-def _people(entry: Mapping[str, Any], parts: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """Return the people by the list, or else the number that a video's name, or its folder, begins with."""
+def _people(entry: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the people by the list, or else by the number that a video's name begins with."""
     listed = [str(entry[key]) for key in ("target_id", "swapped_id") if entry.get(key) not in (None, "")]
     names = listed or [name.partition("_")[0]]
     return tuple(f"dfdcp/{person}" for person in dict.fromkeys(names))

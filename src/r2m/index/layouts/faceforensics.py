@@ -11,18 +11,15 @@ from r2m.index.clips import (
     Clip,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
-    masks,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
 from r2m.index.methods import FACEFORENSICS
-from r2m.index.scan import Listing, children, walk
+from r2m.index.scan import Listing, children
 
 TITLE = "FaceForensics++"
 DFD = "DeepFakeDetection"
@@ -47,8 +44,10 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: an unknown manipulation.
     """
-    for listing in walk(root):
-        yield from unused(listing)
+    for listing in content(root):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         folders = (root.name, *listing.parts)
         names = [folder.casefold() for folder in folders]
         top = next((name for name in (ORIGINALS, MANIPULATED) if name in names), None)
@@ -67,14 +66,8 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
 
 def _of_sequence(
     listing: Listing, rest: tuple[str, ...], is_real: bool, is_dfd: bool, context: Context
-) -> Iterator[Clip | Skipped]:
+) -> Iterator[Clip]:
     place = place_of(rest[1:])
-    if place.is_mask:
-        yield from masks(listing)
-        return
-    if is_empty(listing):
-        yield empty(listing)
-        return
     domain, title = ("dfd", DFD) if is_dfd else ("ff", TITLE)
     said = TEST if is_dfd else NOTHING
     if is_real:

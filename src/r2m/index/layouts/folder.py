@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from r2m.data.naming import ImageClass, class_of_part
 from r2m.errors import R2MError
@@ -15,19 +16,16 @@ from r2m.index.clips import (
     Said,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
-    masks,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
 from r2m.index.methods import FACEFORENSICS, OTHERS, Method
-from r2m.index.scan import Listing, children, walk
-from r2m.options import FAMILIES, Family
+from r2m.index.scan import Listing, children
+from r2m.options import Family
 
 
 def recognizes(path: Path) -> bool:
@@ -43,29 +41,22 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: fakes of no method, or of an unknown one without a family.
     """
-    listings = list(walk(root))
-    splits = {place_of(listing.parts).split for listing in listings}
+    listings = list(content(root))
+    splits = {place_of(item.parts).split for item in listings if not isinstance(item, Skipped)}
     domain = methods.name_of(root.name)
     for listing in listings:
-        yield from unused(listing)
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         at, image_class = _class_of(listing.parts)
         place = place_of(listing.parts[at + 1 :])
         if image_class is None:
-            yield from stray(
-                listing, root.name, "in no folder of reals or fakes; expected real/ or fake/METHOD/"
-            )
-            continue
-        if place.is_mask:
-            yield from masks(listing)
-            continue
-        if is_empty(listing):
-            yield empty(listing)
+            reason = "in no folder of reals or fakes; expected real/ or fake/METHOD/"
+            yield from stray(listing, root.name, reason)
             continue
         said = _said(place_of(listing.parts), has_val="val" in splits)
         if image_class == "real":
             traits, inside = real(domain, root.name, domain, said), place.inside
-        elif not (listing.images or listing.videos):
-            continue
         else:
             method, inside = _method(listing, place.inside, context)
             traits = fake(method, domain, root.name, domain, said)
@@ -86,7 +77,7 @@ def _class_of(parts: tuple[str, ...]) -> tuple[int, ImageClass | None]:
 
 def _method(listing: Listing, inside: tuple[str, ...], context: Context) -> tuple[Method, tuple[str, ...]]:
     """Return the method of fakes in `fake/METHOD/…` or `fake/FAMILY/METHOD/…`, and what names the video."""
-    families: list[Family] = [family for family in FAMILIES if inside and family == inside[0]]
+    families = [family for family in get_args(Family) if inside and family == inside[0]]
     rest = inside[len(families) :]
     if not rest:
         raise R2MError(f"{listing.path}: of which method are these fakes? expected fake/METHOD/…")

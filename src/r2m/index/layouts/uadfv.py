@@ -9,16 +9,14 @@ from r2m.index.clips import (
     Clip,
     Skipped,
     clips_of,
-    empty,
+    content,
     fake,
-    is_empty,
     place_of,
     real,
     stray,
-    unused,
 )
 from r2m.index.layout import Context, Layout
-from r2m.index.scan import children, walk
+from r2m.index.scan import children
 
 TITLE = "UADFV"
 
@@ -33,13 +31,13 @@ def recognizes(path: Path) -> bool:
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """Yield all videos; `0000_fake` shows the person of `0000`."""
     method = methods.get("fakeapp", methods.OTHERS)
-    for listing in walk(root):
-        yield from unused(listing)
+    for listing in content(root):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
         top = listing.parts[0].casefold() if listing.parts else ""
         if top not in ("real", "fake"):
             yield from stray(listing, root.name, "in neither real nor fake")
-        elif is_empty(listing):
-            yield empty(listing)
         else:
             traits = real("uadfv", TITLE, "uadfv", TEST)
             if top == "fake":
