@@ -1,4 +1,7 @@
-"""Time and peak memory of `r2m index` on a synthetic tree of DF40's size, a million frames by default."""
+"""Time and peak memory of `r2m index` on a synthetic tree of DF40's size, a million frames by default.
+
+python benchmarks/index.py --repeats 3
+"""
 
 import argparse
 import os

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from r2m.index.clips import Clip, Skipped
@@ -24,7 +25,7 @@ class Context:
     roots: tuple[Path, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def methods(self) -> tuple[Method, ...]:
         """The user's own methods, then those of DF40."""
         return (*self.own, *DF40)

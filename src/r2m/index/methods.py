@@ -14,7 +14,7 @@ Domain = Literal["ff", "cdf", "own"]
 KNOWN: tuple[Domain, ...] = ("ff", "cdf")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """One generator.
 

@@ -87,7 +87,8 @@ def _scan(listing: Listing) -> dict[str, bool]:
             elif entry.is_dir():
                 folders[name] = entry.is_symlink()
             else:
-                suffix = os.path.splitext(name)[1].lower()
+                stem, dot, suffix = name.rpartition(".")
+                suffix = (dot + suffix).lower() if stem else ""
                 if suffix not in SUFFIXES and suffix not in VIDEO_SUFFIXES:
                     listing.others.setdefault(suffix, []).append(name)
                     continue

@@ -123,7 +123,7 @@ def _role(method: str, train: set[str]) -> str:
 
 def _training_domain(domains: dict[str, set[str]], trained: Counter[str]) -> str | None:
     """Return `ff`, or else the domain with reals and most fakes to train on."""
-    able = [domain for domain, splits in domains.items() if {"train", "val"} <= splits]
+    able = [domain for domain, splits in domains.items() if "train" in splits]
     return "ff" if "ff" in able else max(sorted(able), key=lambda domain: trained[domain], default=None)
 
 

@@ -250,7 +250,7 @@ def _method(path: Path, leaf: Leaf, stem: str, parts: list[str], context: Contex
     known = (*context.methods, *FACEFORENSICS, *OTHERS)
     if leaf.label.casefold().startswith("ff-"):
         return methods.get(leaf.label, FACEFORENSICS, f"{path}: {leaf.where}")
-    for name in (leaf.label, stem):
+    for name in (leaf.label, stem):  # the labels of some methods end in their suffix: `DFDC_Fake`
         if key(name) not in AGGREGATES and (method := methods.find(name, known)):
             return method
     if key(stem) in AGGREGATES or stem.casefold() == "fake":
