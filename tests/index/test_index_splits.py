@@ -134,3 +134,11 @@ def test_another_seed_draws_another_split():
     clips = [clip(f"{k:03}", "real") for k in range(100)]
     assert placed(clips)[0] == placed(clips[::-1])[0]
     assert placed(clips)[0] != placed(clips, draw=Draw(SHARES, 1))[0]
+
+
+def test_nobody_is_tied_to_a_test_who_must_not_be_tested_on():
+    clips = [clip("000", "real", TEST), clip("001", "real", NO_TEST), clip("001", "ddim"), clip("000_001")]
+    splits, left_out = placed(clips)
+    assert not people_on_two_sides(clips, splits)
+    assert splits["real", "001"] == splits["ddim", "001"] != "test"
+    assert len(left_out) == 1
