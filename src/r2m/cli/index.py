@@ -1,0 +1,106 @@
+"""`r2m index`: data sets on disk as one table, without opening an image."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from r2m.options import FAMILIES
+
+# Domain → the data set that its reals are in.
+SOURCES = {"ff": "FaceForensics++", "cdf": "Celeb-DF-v2"}
+
+_FOLDER = click.Path(path_type=Path)
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+    """Return words of the form A=B as a mapping."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not (name and separator and value):
+            raise click.BadParameter(f"expected {param.metavar}, got {word!r}", ctx, param)
+        if name in pairs:
+            raise click.BadParameter(f"{name!r} is given twice", ctx, param)
+        pairs[name] = value
+    return pairs
+
+
+def _families(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+    families = _pairs(ctx, param, words)
+    for name, family in families.items():
+        if family not in FAMILIES:
+            raise click.BadParameter(
+                f"{name}: expected one of {', '.join(FAMILIES)}, got {family!r}", ctx, param
+            )
+    return families
+
+
+def _option(flag: str, metavar: str, callback: Callable[..., Any], text: str) -> Callable[..., Any]:
+    return click.option(flag, multiple=True, metavar=metavar, callback=callback, help=text)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Index to write (.parquet).")
+@click.option("--layout", metavar="NAME", help="Layout of all folders  [default: recognized]")
+@click.option("--root", type=_FOLDER, help="Folder that files lie below  [default: that of all PATHs]")
+@click.option("--splits", type=_FOLDER, multiple=True, help="Folder with official lists, such as train.json.")
+@_option("--column", "NAME=THEIRS", _pairs, "Column of your table that is the index's column NAME.")
+@_option("--family", "METHOD=FAMILY", _families, "Family of a method of your own: FS, FR, EFS or FE.")
+@click.option(
+    "--compression",
+    "compressions",
+    type=click.Choice(["c0", "c23", "c40"]),
+    multiple=True,
+    help="Level to take  [default: all]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of splits.")
+@click.option("--params", "as_params", is_flag=True, help="Print sections of params.yaml for what there is.")
+def command(
+    paths: tuple[Path, ...],
+    out: Path,
+    layout: str | None,
+    root: Path | None,
+    splits: tuple[Path, ...],
+    column: dict[str, str],
+    family: dict[str, Any],
+    compressions: tuple[str, ...],
+    seed: int,
+    as_params: bool,
+) -> None:
+    """Index DF40, DeepfakeBench, FaceForensics++, Celeb-DF, DFDC, folders and tables of your own.
+
+    PATHs are folders, which are recognized some levels deep, or files: index JSON of DeepfakeBench, CSV or
+    Parquet of your own. What cannot be used is listed in OUT's NAME.skipped.csv. Where no official split is
+    known, people are split by seed; people whom OUT holds already keep their split.
+
+    \b
+    r2m index DF40 FaceForensics++ Celeb-DF-v2 --out data/df40.parquet
+    """
+    from r2m.index import build, summary
+
+    request = build.Request(
+        paths=paths,
+        layout=layout,
+        root=root,
+        splits=splits,
+        columns=column,
+        families=family,
+        compressions=compressions,
+        seed=seed,
+        earlier=build.earlier_people(out, seed),
+    )
+    built = build.build(request)
+    summary.write_skipped(built.skipped, out.with_suffix(".skipped.csv"))
+    build.write(built, out)
+    click.echo(summary.contents(built.placed), err=as_params)
+    if text := summary.left_out(built.skipped):
+        click.echo(f"\n{text}\nall of them: {out.with_suffix('.skipped.csv')}", err=as_params)
+    for domain, count in summary.without_reals(built.placed).items():
+        source = SOURCES.get(domain)
+        hint = f"; index {source} with it" if source else ""
+        click.echo(f"r2m: warning: {domain}: {count} fakes and no real{hint}", err=True)
+    if as_params:
+        click.echo(summary.params(built.placed, out), nl=False)

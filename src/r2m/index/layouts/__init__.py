@@ -1,0 +1,1 @@
+"""Layouts of data sets, one a module; a module declares its layout as `LAYOUT`."""

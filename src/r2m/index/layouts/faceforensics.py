@@ -1,0 +1,103 @@
+"""FaceForensics++ and DeepFakeDetection as they are downloaded, as videos or frames, and parts of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from r2m.index import methods
+from r2m.index.clips import (
+    COMPRESSIONS,
+    NOTHING,
+    TEST,
+    Clip,
+    Skipped,
+    clips_of,
+    content,
+    fake,
+    place_of,
+    real,
+    stray,
+)
+from r2m.index.layout import Context, Layout
+from r2m.index.methods import FACEFORENSICS
+from r2m.index.scan import Listing, children
+
+TITLE = "FaceForensics++"
+DFD = "DeepFakeDetection"
+ORIGINALS, MANIPULATED = "original_sequences", "manipulated_sequences"
+# Reals, folder → whether they are DeepFakeDetection's.
+REALS = {"youtube": False, "actors": True}
+
+
+def recognizes(path: Path) -> bool:
+    """Tell whether a folder holds sequences, is a folder of them, or that of one manipulation."""
+    if not path.is_dir():
+        return False
+    below = {name.casefold() for name, is_folder in children(path).items() if is_folder}
+    if below & {ORIGINALS, MANIPULATED} or path.name.casefold() in {ORIGINALS, MANIPULATED}:
+        return True
+    return bool(methods.find(path.name, FACEFORENSICS)) and bool(below & COMPRESSIONS.keys())
+
+
+def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
+    """Yield the clips of all sequences; DeepFakeDetection has no split and is tested on only.
+
+    Raises:
+        R2MError: an unknown manipulation.
+    """
+    for listing in content(root):
+        if isinstance(listing, Skipped):
+            yield listing
+            continue
+        folders = (root.name, *listing.parts)
+        names = [folder.casefold() for folder in folders]
+        top = next((name for name in (ORIGINALS, MANIPULATED) if name in names), None)
+        rest = folders[names.index(top) + 1 :] if top else folders
+        if top == ORIGINALS and rest and rest[0].casefold() in REALS:
+            is_dfd = REALS[rest[0].casefold()]
+        elif top != ORIGINALS and rest and (top or methods.find(rest[0], FACEFORENSICS)):
+            methods.get(rest[0], (*context.own, *FACEFORENSICS), listing.path)
+            is_dfd = methods.find(rest[0], FACEFORENSICS) is FACEFORENSICS[-1]
+        else:
+            reason = f"in no folder of sequences; expected {ORIGINALS}/youtube or {MANIPULATED}/METHOD"
+            yield from stray(listing, folders[-1], reason)
+            continue
+        yield from _of_sequence(listing, rest, top == ORIGINALS, is_dfd, context)
+
+
+def _of_sequence(
+    listing: Listing, rest: tuple[str, ...], is_real: bool, is_dfd: bool, context: Context
+) -> Iterator[Clip]:
+    place = place_of(rest[1:])
+    domain, title = ("dfd", DFD) if is_dfd else ("ff", TITLE)
+    said = TEST if is_dfd else NOTHING
+    if is_real:
+        traits = real(domain, title, domain, said, compression=place.compression)
+    else:
+        method = methods.get(rest[0], (*context.own, *FACEFORENSICS))
+        traits = fake(method, domain, title, domain, said, compression=place.compression)
+    for clip in clips_of(listing, traits, place.inside, is_video=True):
+        if not is_real and clip.media == "image" and place.inside:
+            clip.masks = _masks(clip, listing, rest)
+        yield clip
+
+
+def _masks(clip: Clip, listing: Listing, rest: tuple[str, ...]) -> dict[str, str]:
+    """Return frame → mask; one set of masks may serve all levels of compression."""
+    folder = Path(listing.path).parents[len(rest) - 2]  # of the manipulation
+    levels = [part for part in rest[1:] if part.casefold() in COMPRESSIONS]
+    for place in (*(folder / level for level in (*levels, "c23")), folder):
+        of_video = place / "masks" / listing.parts[-1]
+        by_stem = {Path(name).stem: f"{of_video}/{name}" for name in children(of_video)}
+        if by_stem:
+            stems = {file: Path(file).stem for file in clip.files}
+            return {file: by_stem[stem] for file, stem in stems.items() if stem in by_stem}
+    return {}
+
+
+LAYOUT = Layout(
+    title=TITLE,
+    expects=f"{ORIGINALS}/{{youtube,actors}}/c23/{{frames,videos}}/…, {MANIPULATED}/METHOD/c23/…",
+    recognizes=recognizes,
+    clips=clips,
+    order=10,
+)
