@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from index_trees import FRAMES, df40, indexed, put, reasons, row, video, write_json
 
+from index_trees import FRAMES, df40, indexed, put, reasons, row, video, write_json
 from r2m.errors import R2MError
 
 PREFIX = "deepfakes_detection_datasets"

@@ -4,8 +4,8 @@ import re
 
 import pandas as pd
 import pytest
-from index_trees import indexed, put, reasons, row, video
 
+from index_trees import indexed, put, reasons, row, video
 from r2m.errors import R2MError
 
 

@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from index_trees import df40, video
 
+from index_trees import df40, video
 from r2m.errors import R2MError
 from r2m.index import build, table
 
