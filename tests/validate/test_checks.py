@@ -219,9 +219,12 @@ def test_a_leak_tells_the_person_and_both_files(drawn, checked):
     ]
 
 
-def test_people_of_other_domains_are_other_people(drawn, checked):
-    drawn.add("cdf/real/000/1.png", picture(900), domain="cdf", split="test", identity="000", video="000")
+def test_people_are_told_by_their_identity_in_whatever_domain(drawn, checked):
+    real = {"domain": "cdf", "split": "test", "video": "000"}
+    drawn.add("cdf/real/000/1.png", picture(900), **real, identity="cdf/000")
     assert faults(checked(drawn)) == {}
+    drawn.add("cdf/real/000/2.png", picture(901), **real, identity="000")
+    assert faults(checked(drawn))["people_across_splits"] == 1
 
 
 def test_somebody_in_three_splits_counts_once(drawn, checked):

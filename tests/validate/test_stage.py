@@ -56,7 +56,7 @@ def test_of_a_domain_that_is_only_tested_on_the_split_test_counts(drawn, stage):
     drawn.add("more/a.png", picture(900), split="test", identity="003")
     report = stage(tested=["ff"])
     assert report["severity"] is None
-    assert {row["split"] for row in report["counts"]} == {"test"}
+    assert {row["split"] for row in report["counts"]["domains"]} == {"test"}
 
 
 def test_warnings_do_not_stop(drawn, stage, caplog):

@@ -66,7 +66,7 @@ def examine(
         mask_present: whether the mask is there; true where none is named.
         video_id: number of the video (label, method, domain, video), −1 for a photograph.
         group: number of the video or of the photograph.
-        person, person2: numbers of the people by (domain, identity), −1 for nobody.
+        person, person2: numbers of the people by their identity, −1 for nobody.
         copy: number of the content, or of the path where the content is not known.
     And with `contents`:
         disk_size: bytes of the file, −1 where it is gone.
@@ -149,12 +149,10 @@ def _video_ids(frame: pd.DataFrame) -> NDArray[np.int64]:
 def _people(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     columns = [frame[name].cat for name in ("identity", "identity2")]
     names = columns[0].categories.union(columns[1].categories)
-    domains = frame["domain"].cat.codes.to_numpy().astype(np.int64)
 
     def numbers(column: pd.Series) -> NDArray[np.int64]:
         # The number −1 of a missing name picks the last one.
-        of_name = np.append(names.get_indexer(column.cat.categories), -1)[column.cat.codes.to_numpy()]
-        return np.where(of_name >= 0, domains * len(names) + of_name, -1)
+        return np.append(names.get_indexer(column.cat.categories), -1)[column.cat.codes.to_numpy()]
 
     return numbers(frame["identity"]), numbers(frame["identity2"])
 
