@@ -26,6 +26,7 @@ rule all:
         RUN.reported,
         RUN.code.artifacts(),
         S.members.artifacts(),
+        S.slice_digests.artifacts(),
 
 
 rule paper:

@@ -1,4 +1,4 @@
-"""What DVC needs: digests of its stages, digests of training images, and its stages' targets."""
+"""What DVC needs: digests of its stages, of slices and of training images, and its stages' targets."""
 
 
 rule code:
@@ -9,6 +9,19 @@ rule code:
     localrule: True
     params:
         **call(RUN.code),
+    script:
+        "../scripts/job.py"
+
+
+rule slice_digests:
+    input:
+        reads(S.slice_digests),
+    output:
+        writes(S.slice_digests),
+    log:
+        S.slice_digests.log,
+    params:
+        **call(S.slice_digests),
     script:
         "../scripts/job.py"
 

@@ -1,4 +1,4 @@
-"""Sources, base weights, faces, fakes, and the frozen trunk's activations."""
+"""Sources, base weights, validation of data sets, faces, fakes, and the frozen trunk's activations."""
 
 
 rule source:
@@ -35,9 +35,44 @@ rule base:
         "../scripts/job.py"
 
 
+rule validate:
+    input:
+        settled(S.validate),
+    output:
+        writes(S.validate),
+    log:
+        S.validate.log,
+    benchmark:
+        S.validate.benchmark
+    priority: S.validate.priority
+    threads: S.validate.threads
+    resources:
+        mem_mb=S.validate.memory,
+    params:
+        **call(S.validate),
+        rows=lambda w: index_state(w.dataset),
+    script:
+        "../scripts/job.py"
+
+
+rule slices:
+    input:
+        reads(S.slices),
+        settled(S.slices),
+    output:
+        writes(S.slices),
+    log:
+        S.slices.log,
+    params:
+        **call(S.slices),
+    script:
+        "../scripts/job.py"
+
+
 rule faces:
     input:
         reads(S.faces),
+        settled(S.faces),
     output:
         writes(S.faces),
     log:
@@ -57,6 +92,7 @@ rule faces:
 rule forge:
     input:
         reads(S.forge),
+        settled(S.forge),
     output:
         writes(S.forge),
     log:

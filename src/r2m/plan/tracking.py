@@ -50,9 +50,13 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
         "sources": jobs("source"),
         "base": jobs("base"),
         "members": jobs("members"),
+        "slices": jobs("slice_digests"),
         "joint": jobs("probe", "joint", "joint_multiclass"),
         "reference_scores": reference,
         "report": jobs(*reported),
+        **{
+            f"validate-{name}": jobs("validate", "slices", dataset=name) for name in plan.params.datasets
+        },
         **{f"faces-{name}": jobs("faces", domain=name) for name in plan.domains},
         **{f"forge-{name}": jobs("forge", generator=name) for name in plan.generators},
         **{f"trunk-{name}": jobs("trunk", set=name) for name in plan.sets},
@@ -100,6 +104,47 @@ def members(plan: Plan) -> Stage:
     return Stage("members", outputs, job, is_benchmarked=False)
 
 
+def slices(plan: Plan) -> Stage:
+    """Note what a validated index holds; image sets wait for it, but its time makes none of them again."""
+
+    def job(dataset: str) -> Job:
+        index = Path(plan.params.datasets[dataset].index)
+        report = RESULTS / f"validation/{dataset}/report.json"
+        values = {"index": index}
+        return Job(
+            "r2m.datasets.stages:slices",
+            {},
+            {"out": plan.validated(dataset)},
+            values,
+            also=[report],
+            settled=[index],
+        )
+
+    datasets = [{"dataset": name} for name in plan.datasets]
+    outputs = {"slices": "results/validation/{dataset}/slices.json"}
+    return Stage("slices", outputs, job, datasets, is_benchmarked=False)
+
+
+def slice_digests(plan: Plan) -> Stage:
+    """Digest the slices of data sets that each image set is made of; by them DVC tells which has to be made again."""
+
+    def job() -> Job:
+        sets = {name: (dataset, plan.params.parts_of(name)) for name, dataset in plan.params.dataset_of.items()}
+        return Job(
+            "r2m.datasets.stages:slice_digests",
+            {"slices": {name: plan.validated(name) for name in plan.datasets}},
+            {"out": RESULTS / "slices"},
+            {
+                "options": {name: plan.taken(name) for name in plan.datasets},
+                "sets": sets,
+                "others": [name for name in plan.sets if name not in sets],
+            },
+        )
+
+    outputs = {name: f"results/slices/{name}" for name in plan.sets}
+    return Stage("slice_digests", outputs, job, is_benchmarked=False)
+
+
 def folders(plan: Plan) -> list[str]:
     """Return the folders that stages of dvc.yaml put out, where the params may leave nothing to be made."""
     trained = [*plan.generators, *FAMILIES]
@@ -107,6 +152,7 @@ def folders(plan: Plan) -> list[str]:
     return [
         "data/raw",
         *(str(RESULTS / name) for name in ("joint", "joint_multiclass")),
+        *(str(RESULTS / "validation" / name) for name in plan.params.datasets),
         *(str(plan.trunk(name).parent) for name in plan.sets),
         *(str(RESULTS / folder / name) for folder in merged for name in plan.params.merge.methods),
         *(

@@ -1,0 +1,196 @@
+"""A run on a miniature of DF40 with an index: in place, validated first, and made again only where slices change."""
+
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from workflow_project import UP_TO_DATE, Project
+
+from dataset_samples import Video, alone, draw, reals, swapped, synthesized, write_index
+from r2m import manifest
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("datasets")]
+
+INDEX = "data/df40.parquet"
+VIDEOS = [
+    *reals(),
+    *swapped("simswap"),
+    *swapped("facevid2vid", "FR"),
+    *synthesized("ddim"),
+    *swapped("mobileswap"),
+    *alone("heygen", "FR"),
+]
+GENERATORS = {
+    "simswap": {"family": "FS", "dataset": "df40"},
+    "reenact": {"family": "FR", "dataset": "df40", "method": "facevid2vid"},
+    "ddim": {"family": "EFS", "dataset": "df40"},
+    "mobileswap": {"family": "FS", "role": "unseen", "dataset": "df40"},
+    "heygen": {"family": "FR", "role": "unseen", "dataset": "df40"},
+}
+METHODS = {
+    "weight_averaging": {},
+    "r2m": {"tune": {"residual.rank.ratio": [0.1, 0.3], "scale.relative": [0.3, 0.6]}},
+}
+
+
+def index(project: Project, videos: list[Video], rows: list[dict[str, object]] | None = None) -> None:
+    """Write the index, and draw the images that are not there yet."""
+    draw(project / "df40", write_index(project / INDEX, Path("/somewhere"), videos, rows or []))
+
+
+@pytest.fixture(scope="module")
+def run(bare: Project) -> Project:
+    """A finished run; not to be changed."""
+    bare.snakemake()
+    return bare
+
+
+@pytest.fixture(scope="module")
+def bare(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The repository with the data set and its index, committed."""
+    project = prepared.copy(tmp_path_factory.mktemp("datasets") / "project")
+    index(project, VIDEOS)
+    project.edit("datasets", {"df40": {"index": INDEX, "root": "df40", "frames": 2}})
+    project.edit("domains", {name: {"dataset": "df40", "role": role} for name, role in
+                             (("ff", "train"), ("cdf", "test"))})
+    project.edit("generators", GENERATORS)
+    project.edit("merge.methods", METHODS)
+    project.edit("experiments", {})
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "A data set")
+    return project
+
+
+@pytest.fixture
+def changed(run: Project, tmp_path: Path) -> Project:
+    """A copy of the finished run that a test may change."""
+    return run.copy(tmp_path / "project")
+
+
+def images(project: Project, path: str) -> list[str]:
+    return sorted(file.name for file in (project / path).rglob("*") if file.is_file())
+
+
+def test_tables_have_every_family_domain_and_protocol(run: Project) -> None:
+    table = pd.read_csv(run / "results/tables/auc.csv", keep_default_na=False).drop_duplicates("test_set")
+    protocols = table.set_index("test_set")["protocol"].to_dict()
+    assert protocols == {
+        **{f"ff/{name}": "in_distribution" for name in ("simswap", "reenact", "ddim")},
+        **{f"cdf/{name}": "cross_dataset" for name in ("simswap", "reenact", "ddim", "mobileswap")},
+        "ff/mobileswap": "unseen_generator",
+        "heygen/heygen": "unseen_generator",
+    }
+    assert set(table["family"]) == {"FS", "FR", "EFS"}
+    assert dict(zip(table["test_set"], table["n_real"], strict=True))["ff/ddim"] == 8
+    assert (run / "results/tables/main.md").is_file()
+    videos = pd.read_csv(run / "results/tables/video.csv", keep_default_na=False)
+    assert set(videos["test_set"]) == set(protocols)
+    assert (videos["frames_most"] == 2).all()
+
+
+def test_no_image_is_copied(run: Project) -> None:
+    for name in ("faces/ff", "faces/cdf", *(f"forged/{name}" for name in GENERATORS)):
+        assert images(run, f"results/{name}/images") == ["elsewhere.csv"]
+    assert manifest.read(run / "results/faces/ff/manifest.parquet")["path"].str.startswith("df40/").all()
+
+
+def test_reals_that_methods_share_are_scored_once(run: Project) -> None:
+    scores = pd.read_parquet(run / "results/scores/merge/r2m/seed0/scores.parquet")
+    real = scores[scores["label"] == 0]
+    assert real["image_id"].is_unique
+    assert Counter(real["set"]) == {"ff": 12, "cdf": 8, "heygen": 6}
+
+
+def test_the_data_set_was_validated_and_the_report_shows_it(run: Project) -> None:
+    assert "results/validation/df40/report.html" in (run / "results/report.html").read_text()
+    log = (run / "results/logs/validate/df40.log").stat().st_mtime
+    assert log <= (run / "results/logs/faces/ff.log").stat().st_mtime
+
+
+def test_dvc_has_nothing_to_do_either(run: Project) -> None:
+    assert run.jobs() == Counter()
+    assert UP_TO_DATE in run.dvc("status")
+    assert UP_TO_DATE in run.dvc("repro")
+    assert run.run(sys.executable, "-m", "r2m", "prune").startswith("0 files")
+
+
+def test_an_index_made_anew_makes_nothing_again(changed: Project) -> None:
+    (changed / INDEX).unlink()
+    index(changed, VIDEOS)
+    assert changed.jobs() == Counter()
+    validating = Counter(["validate df40", "slices df40", "slice_digests"])
+    (changed / "results/validation/df40/report.json").unlink()
+    assert changed.jobs() == validating
+
+
+def test_another_method_trains_one_specialist_and_what_depends_on_all(changed: Project) -> None:
+    index(changed, [*VIDEOS, *swapped("e4s")])
+    assert changed.jobs() == Counter(["validate df40", "slices df40", "slice_digests"])
+    changed.edit("generators.e4s", {"family": "FS", "dataset": "df40"})
+    jobs = changed.jobs()
+    assert {job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune", "task_vector"))} == {
+        *("forge e4s", "trunk forged/e4s", "finetune e4s", "task_vector e4s")
+    }
+    assert {"joint", "joint_multiclass", "probe", "tune r2m", "merge r2m", "tables"} <= set(jobs)
+
+
+def test_a_changed_slice_makes_its_own_set_again(changed: Project) -> None:
+    more = Video("DF40/mobileswap/cdf/frames", "id0_id3_0001", "mobileswap", "FS", "cdf", people=("id0", "id3"))
+    index(changed, [*VIDEOS, more])
+    jobs = changed.jobs()
+    assert {job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune"))} == {
+        "forge mobileswap",
+        "trunk forged/mobileswap",
+    }
+
+
+def test_other_frames_make_all_sets_again(changed: Project) -> None:
+    changed.edit("datasets.df40.frames", 3)
+    jobs = changed.jobs()
+    assert jobs["validate df40"] == 0
+    assert {"faces ff", "faces cdf", *(f"forge {name}" for name in GENERATORS)} <= set(jobs)
+
+
+def test_a_leak_stops_the_run_and_makes_nothing_again_once_it_is_mended(changed: Project) -> None:
+    leaking = [replace(video, split="val") if video.name == "000_001" else video for video in VIDEOS]
+    index(changed, leaking)
+    output = changed.snakemake("--keep-going", code=1)
+    assert "r2m: error: " in output
+    assert "is in several splits" in output
+    index(changed, VIDEOS)
+    assert set(changed.jobs()) <= {"validate df40", "slices df40", "slice_digests"}
+    changed.snakemake()
+    assert changed.jobs() == Counter()
+
+
+def test_mistakes_are_told_before_anything_runs(changed: Project) -> None:
+    changed.edit("generators.ddim.method", "ddmi")
+    output = changed.snakemake("--dry-run", code=1)
+    assert "params.yaml: generators.ddim.method: data/df40.parquet holds no method 'ddmi'; did you mean" in output
+    assert "Traceback" not in output
+
+
+def test_restored_clone_has_nothing_to_do(changed: Project, tmp_path: Path) -> None:
+    changed.git("add", "--all")
+    changed.git("commit", "--quiet", "--message", "Results")
+    changed.dvc("remote", "add", "--default", "folder", str(tmp_path / "remote"))
+    changed.git("commit", "--quiet", "--all", "--message", "Remote")
+    changed.dvc("push", "--quiet")
+    changed.git("clone", "--quiet", str(changed.root), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.run(sys.executable, "-m", "r2m", "restore")
+    assert UP_TO_DATE in clone.dvc("status")
+    assert clone.jobs() == Counter()
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_dvc_sees_what_an_index_changes(changed: Project) -> None:
+    more = Video("DF40/mobileswap/cdf/frames", "id0_id3_0001", "mobileswap", "FS", "cdf", people=("id0", "id3"))
+    index(changed, [*VIDEOS, more])
+    assert "validate@df40" in changed.dvc("status")
+    output = changed.dvc("repro", "forge@mobileswap", "forge@simswap")
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+    assert ran == ["validate@df40", "slices", "forge@mobileswap"]
