@@ -68,7 +68,8 @@ def reals() -> list[Video]:
         for name in names
     ]
     return ff + [
-        Video("Celeb-DF-v2/Celeb-real/frames", name, domain="cdf", people=(name.split("_")[0],)) for name in CDF
+        Video("Celeb-DF-v2/Celeb-real/frames", name, domain="cdf", people=(name.split("_")[0],))
+        for name in CDF
     ]
 
 
@@ -118,7 +119,14 @@ def write_index(
             *(row["domain"], row["label"], row["method"], row["video"] or "", row["frame"] or 0, row["path"]),
         )
     )
-    metadata = {"version": 1, "root": root.as_posix(), "roots": [], "layouts": ["df40"], "seed": 0, "shares": {}}
+    metadata = {
+        "version": 1,
+        "root": root.as_posix(),
+        "roots": [],
+        "layouts": ["df40"],
+        "seed": 0,
+        "shares": {},
+    }
     table.write(pa.Table.from_pylist(every, schema=table.SCHEMA), metadata, path)
     return every
 

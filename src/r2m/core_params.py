@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from r2m.data import options as data_options
 from r2m.data.options import DomainOptions, FacesOptions
 from r2m.datasets.options import DatasetOptions
-from r2m.datasets.slices import REAL, Part
+from r2m.datasets.slices import REAL, Part, Splits
 from r2m.evaluate.options import EvaluateOptions
 from r2m.forge import registry as forgeries
 from r2m.forge.options import GeneratorOptions
@@ -89,7 +89,7 @@ class CoreParams(Section):
         """
         if image_set in self.domains:
             domain = self.domains[image_set]
-            splits = "all" if domain.role == "train" else "test_if_any"
+            splits: Splits = "all" if domain.role == "train" else "test_if_any"
             return [Part(domain.domain or image_set, REAL, image_set, splits)]
         generator = self.generators[image_set]
         method = generator.method or image_set
@@ -101,10 +101,10 @@ class CoreParams(Section):
         }
         parts = []
         for known, (name, role) in shared.items():
-            of_training = "all" if is_trained else "test"
+            of_training: Splits = "all" if is_trained else "test"
             parts.append(Part(known, method, name, of_training if role == "train" else "test_if_any"))
         if method not in shared:
-            own = "all" if is_trained else "test_if_any"
+            own: Splits = "all" if is_trained else "test_if_any"
             parts += [Part(method, one, image_set, own) for one in (REAL, method)]
         return parts
 
@@ -171,21 +171,18 @@ def _inconsistencies(params: CoreParams) -> Iterator[str]:
 def _wrong_datasets(params: CoreParams) -> Iterator[str]:
     """Yield what does not fit between data sets, and the domains and generators that are of them."""
     taken: dict[tuple[str, str, str], str] = {}
-    for section, sets in (("domains", params.domains), ("generators", params.generators)):
-        for name, one in sets.items():
-            if one.dataset is None:
-                continue
-            key = f"{section}.{name}"
-            if one.dataset not in params.datasets:
-                yield (
-                    f"{key}.dataset: unknown data set {one.dataset!r}{nearest(one.dataset, params.datasets)}"
-                )
-                return
-            known = (one.domain if isinstance(one, DomainOptions) else one.method) or name
-            slice_ = section, one.dataset, known
-            if slice_ in taken:
-                yield f"{key}: the same images as {taken[slice_]}; expected images of its own"
-            taken[slice_] = key
+    for name, dataset in params.dataset_of.items():
+        if name in params.generators:
+            section, known = "generators", params.generators[name].method or name
+        else:
+            section, known = "domains", params.domains[name].domain or name
+        key = f"{section}.{name}"
+        if dataset not in params.datasets:
+            yield f"{key}.dataset: unknown data set {dataset!r}{nearest(dataset, params.datasets)}"
+            return
+        if (section, dataset, known) in taken:
+            yield f"{key}: the same images as {taken[section, dataset, known]}; expected images of its own"
+        taken[section, dataset, known] = key
     for name in sorted(set(params.dataset_of.values())):
         if params.faces.detector == "none" and not params.datasets[name].aligned:
             yield (

@@ -115,7 +115,13 @@ def test_crops_are_read_where_they_lie(sets):
     assert rows["image_id"].iloc[0] == "ff/FaceForensics++/frames/000/007"
     assert all(Path(path).is_file() for path in rows["path"])
     assert listed("results/faces/ff") == [
-        *("crops/elsewhere.csv", "images/elsewhere.csv", "landmarks.parquet", "manifest.parquet", "skipped.csv")
+        *(
+            "crops/elsewhere.csv",
+            "images/elsewhere.csv",
+            "landmarks.parquet",
+            "manifest.parquet",
+            "skipped.csv",
+        )
     ]
     noted = pd.read_csv("results/faces/ff/images/elsewhere.csv")
     assert noted["path"].tolist() == sorted(rows["path"])
@@ -159,9 +165,7 @@ def test_fakes_of_a_trained_generator(known):
     assert counts == {("ff", "train"): 8, ("ff", "val"): 4, ("ff", "test"): 8, ("cdf", "test"): 8}
     assert set(rows["family"]) == {"FS"}
     sources = dict(zip(rows["image_id"], rows["source_image"], strict=True))
-    assert (
-        sources["simswap/DF40/simswap/ff/frames/000_001/007"] == "ff/FaceForensics++/frames/000/007"
-    )
+    assert sources["simswap/DF40/simswap/ff/frames/000_001/007"] == "ff/FaceForensics++/frames/000/007"
     assert rows["source_image"].notna().all()
     people = dict(zip(rows["video"], rows["identity"], strict=True))
     assert people["000_001"] == "000"
@@ -181,9 +185,7 @@ def test_own_reals_come_with_their_generator(known):
     assert set(rows["split"]) == {"test"}
     assert set(rows["identity"]) == {"heygen/a", "heygen/b", "heygen/c"}
     fakes = rows[rows["label"] == 1].set_index("image_id")
-    assert (
-        fakes.loc["heygen/DF40/heygen/fake/a/007", "source_image"] == "heygen/DF40/heygen/real/a/007"
-    )
+    assert fakes.loc["heygen/DF40/heygen/fake/a/007", "source_image"] == "heygen/DF40/heygen/real/a/007"
     assert set(fakes["family"]) == {"FR"}
     assert set(rows.loc[rows["label"] == 0, "family"]) == {"real"}
 

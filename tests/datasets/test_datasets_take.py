@@ -127,7 +127,11 @@ def test_people_of_fakes_keep_the_split_of_their_reals():
     )
     split_of = {("cdf", "p"): "train", ("cdf", "q"): "test", ("ff", "r"): "test"}
     trained, skipped = with_splits_of_people(fakes, split_of, True)
-    assert dict(zip(trained["path"], trained["split"], strict=True)) == {"a": "train", "c": "test", "d": "test"}
+    assert dict(zip(trained["path"], trained["split"], strict=True)) == {
+        "a": "train",
+        "c": "test",
+        "d": "test",
+    }
     assert skipped == [("b", "people of different splits are on it: 'train' and 'test' (q)")]
     unseen, skipped = with_splits_of_people(fakes, split_of, False)
     assert unseen["path"].tolist() == ["c", "d"]

@@ -1,4 +1,4 @@
-"""A run on a miniature of DF40 with an index: in place, validated first, and made again only where slices change."""
+"""A miniature of DF40 with an index: read in place, validated first, made again only where slices change."""
 
 import sys
 from collections import Counter
@@ -54,8 +54,10 @@ def bare(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     project = prepared.copy(tmp_path_factory.mktemp("datasets") / "project")
     index(project, VIDEOS)
     project.edit("datasets", {"df40": {"index": INDEX, "root": "df40", "frames": 2}})
-    project.edit("domains", {name: {"dataset": "df40", "role": role} for name, role in
-                             (("ff", "train"), ("cdf", "test"))})
+    project.edit(
+        "domains",
+        {name: {"dataset": "df40", "role": role} for name, role in (("ff", "train"), ("cdf", "test"))},
+    )
     project.edit("generators", GENERATORS)
     project.edit("merge.methods", METHODS)
     project.edit("experiments", {})
@@ -131,14 +133,16 @@ def test_another_method_trains_one_specialist_and_what_depends_on_all(changed: P
     assert changed.jobs() == Counter(["validate df40", "slices df40", "slice_digests"])
     changed.edit("generators.e4s", {"family": "FS", "dataset": "df40"})
     jobs = changed.jobs()
-    assert {job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune", "task_vector"))} == {
-        *("forge e4s", "trunk forged/e4s", "finetune e4s", "task_vector e4s")
-    }
+    assert {
+        job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune", "task_vector"))
+    } == {*("forge e4s", "trunk forged/e4s", "finetune e4s", "task_vector e4s")}
     assert {"joint", "joint_multiclass", "probe", "tune r2m", "merge r2m", "tables"} <= set(jobs)
 
 
 def test_a_changed_slice_makes_its_own_set_again(changed: Project) -> None:
-    more = Video("DF40/mobileswap/cdf/frames", "id0_id3_0001", "mobileswap", "FS", "cdf", people=("id0", "id3"))
+    more = Video(
+        "DF40/mobileswap/cdf/frames", "id0_id3_0001", "mobileswap", "FS", "cdf", people=("id0", "id3")
+    )
     index(changed, [*VIDEOS, more])
     jobs = changed.jobs()
     assert {job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune"))} == {
@@ -169,7 +173,10 @@ def test_a_leak_stops_the_run_and_makes_nothing_again_once_it_is_mended(changed:
 def test_mistakes_are_told_before_anything_runs(changed: Project) -> None:
     changed.edit("generators.ddim.method", "ddmi")
     output = changed.snakemake("--dry-run", code=1)
-    assert "params.yaml: generators.ddim.method: data/df40.parquet holds no method 'ddmi'; did you mean" in output
+    assert (
+        "params.yaml: generators.ddim.method: data/df40.parquet holds no method 'ddmi'; did you mean"
+        in output
+    )
     assert "Traceback" not in output
 
 
@@ -188,7 +195,9 @@ def test_restored_clone_has_nothing_to_do(changed: Project, tmp_path: Path) -> N
 
 
 def test_dvc_sees_what_an_index_changes(changed: Project) -> None:
-    more = Video("DF40/mobileswap/cdf/frames", "id0_id3_0001", "mobileswap", "FS", "cdf", people=("id0", "id3"))
+    more = Video(
+        "DF40/mobileswap/cdf/frames", "id0_id3_0001", "mobileswap", "FS", "cdf", people=("id0", "id3")
+    )
     index(changed, [*VIDEOS, more])
     assert "validate@df40" in changed.dvc("status")
     output = changed.dvc("repro", "forge@mobileswap", "forge@simswap")

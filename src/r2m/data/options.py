@@ -17,7 +17,9 @@ class DomainOptions(Section):
     images: PackageSource | FolderSource | None = Field(
         default=None, description="`{package: NAME}` or `{folder: PATH}`"
     )
-    dataset: Name | None = Field(default=None, description="data set of the section `datasets`, in place of `images`")
+    dataset: Name | None = Field(
+        default=None, description="data set of the section `datasets`, in place of `images`"
+    )
     domain: Name | None = Field(
         default=None, description="its name in the index of the data set; default: the name here"
     )

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2m import manifest
 from r2m.datasets.options import DatasetOptions
-from r2m.datasets.slices import REAL, Index, Part
+from r2m.datasets.slices import REAL, SPLITS, Index, Part
 from r2m.errors import R2MError
 from r2m.options import nearest
 
@@ -32,11 +31,12 @@ def check_dataset(key: str, options: DatasetOptions, index: Index, detector: boo
 
 
 def check_domain(key: str, options: DatasetOptions, index: Index, part: Part) -> None:
-    """Raise R2MError, which begins with a key of params.yaml, where the index lacks a domain or a split of it."""
+    """Raise R2MError, which begins with a key of params.yaml, where the index lacks a domain or a split."""
     if index.of(part) is None:
         known = {one.domain for one in index.slices if one.method == REAL}
         raise R2MError(
-            f"{key}.domain: {options.index} holds no reals of the domain {part.domain!r}{nearest(part.domain, known)}"
+            f"{key}.domain: {options.index} holds no reals of the domain {part.domain!r}"
+            f"{nearest(part.domain, known)}"
         )
     _check_splits(key, options, index, [part], is_trained=part.splits == "all")
 
@@ -44,7 +44,7 @@ def check_domain(key: str, options: DatasetOptions, index: Index, part: Part) ->
 def check_generator(
     key: str, options: DatasetOptions, index: Index, parts: Sequence[Part], family: str, is_trained: bool
 ) -> None:
-    """Raise R2MError, which begins with a key of params.yaml, where the index lacks a method or a split of it.
+    """Raise R2MError, which begins with a key of params.yaml, where the index lacks a method or its splits.
 
     `parts` are those of the generator: fakes of one method in some domains, and its own reals.
     """
@@ -79,15 +79,15 @@ def _check_own_reals(key: str, options: DatasetOptions, index: Index, reals: Par
     if own is None:
         known = {one.domain for one in index.slices if one.method == REAL}
         raise R2MError(
-            f"{key}: {options.index} holds fakes of {method!r} in the domain {reals.domain!r}, and no reals of it;"
-            f" it has reals of {', '.join(sorted(known)) or 'no domain'}"
+            f"{key}: {options.index} holds fakes of {method!r} in the domain {reals.domain!r}, and no reals"
+            f" of it; it has reals of {', '.join(sorted(known)) or 'no domain'}"
         )
     if reals.splits == "all":
         for split in fakes.counts:
             if not own.counts.get(split):
                 raise R2MError(
-                    f"{key}: {options.index} holds fakes of {method!r} in the split {split!r}, and no reals of"
-                    f" the domain {reals.domain!r} there"
+                    f"{key}: {options.index} holds fakes of {method!r} in the split {split!r}, and no reals"
+                    f" of the domain {reals.domain!r} there"
                 )
 
 
@@ -105,11 +105,11 @@ def _check_splits(
         else:
             tested = held.counts.get("test", 0)
             rows["test"] += tested or (sum(held.counts.values()) if part.splits == "test_if_any" else 0)
-    for split in manifest.SPLITS if is_trained else ("test",):
+    for split in SPLITS if is_trained else ("test",):
         if not rows[split]:
             what = f"{parts[0].method!r}" if parts[0].label else "reals"
             where = " and ".join(dict.fromkeys(part.domain for part in parts))
             raise R2MError(
                 f"{key}: {options.index} holds no {split!r} rows of {what} in {where}; expected some in"
-                f" {', '.join(manifest.SPLITS) if is_trained else 'test'}"
+                f" {', '.join(SPLITS) if is_trained else 'test'}"
             )

@@ -16,12 +16,13 @@ class DatasetOptions(Section):
     )
     aligned: bool = Field(
         default=True,
-        description="images are aligned crops already; false: their faces are found. Those of videos always are",
+        description="images are aligned crops already; false: their faces are found, as those of videos are"
+        " always",
     )
     encode: Literal["none", "jpeg"] = Field(
         default="none",
-        description="none: crops are read where they lie, and faces that are found kept as PNG; jpeg: the last"
-        " encoding of all other images",
+        description="none: crops are read where they lie, and faces that are found kept as PNG; jpeg: all are"
+        " encoded like other images",
     )
     frames: PositiveInt | None = Field(
         default=8, description="at most so many images a video, evenly over all of it; null: all"

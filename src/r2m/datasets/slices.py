@@ -16,6 +16,7 @@ REAL = "real"
 # all: rows keep the split of the index. test: those of the split `test`. test_if_any: the same, but all rows
 # where none is of that split; they are tested on.
 Splits = Literal["all", "test", "test_if_any"]
+SPLITS = ("train", "val", "test")
 _FORMAT = 1
 
 
@@ -96,8 +97,7 @@ def read_index(path: str | Path) -> Index:
         raise R2MError(f"{path}: an index without rows; expected images")
     # Rows are sorted, so that a slice begins where one of its keys changes.
     codes = [
-        rows[key].combine_chunks().indices.to_numpy(zero_copy_only=False)
-        for key in ("domain", "method")
+        rows[key].combine_chunks().indices.to_numpy(zero_copy_only=False) for key in ("domain", "method")
     ]
     changes = np.any([code[1:] != code[:-1] for code in codes], axis=0)
     bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(rows)]
@@ -129,8 +129,8 @@ def _slice(rows: Any) -> Slice:
 class Indexes:
     """Indexes as they are at one start of the workflow.
 
-    What is known of an index is kept in the folder `records`, and read anew only where its size, time or inode
-    differ.
+    What is known of an index is kept in the folder `records`, and read anew only where its size, time or
+    inode differ.
     """
 
     def __init__(self, records: Path) -> None:

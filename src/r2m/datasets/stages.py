@@ -64,7 +64,7 @@ def reals(
     out: Path,
     threads: int,
 ) -> None:
-    """Write the image set of the domain `domain`, whose reals are a `part` of a data set, into the folder `out`.
+    """Write the image set of a domain, whose reals are a `part` of a data set, into the folder `out`.
 
     Aligned crops are read where they lie unless they are to be encoded; their landmarks are those of the
     template. What video files gave is kept in `state` until the set is whole.
@@ -108,8 +108,8 @@ def fakes(
 ) -> None:
     """Write the fakes of `generator`, which are `parts` of a data set, into the folder `out`.
 
-    Reals among the parts come with the generator, as a domain by its name. `domains` is the name of a domain →
-    the manifest of its reals: fakes know by it which real they were made from, and their people keep its
+    Reals among the parts come with the generator, as a domain by its name. `domains` is the name of a domain
+    → the manifest of its reals: fakes know by it which real they were made from, and their people keep its
     split. Raises R2MError like `reals`.
     """
     settings = Settings(faces, image_size, seed, detector, embedder, threads)
@@ -154,8 +154,8 @@ def slice_digests(
 ) -> None:
     """Write `out`/NAME for every image set: a digest of its slices of a data set and of how they are taken.
 
-    `slices` and `options` are data set → what the stage `slices` wrote, and its options. `sets` is the name of
-    an image set → its data set and parts; the `others` are of no data set.
+    `slices` and `options` are data set → what the stage `slices` wrote, and its options. `sets` is the name
+    of an image set → its data set and parts; the `others` are of no data set.
     """
     indexes = {name: Index.from_json(path.read_text(encoding="utf-8")) for name, path in slices.items()}
     for name, (dataset, parts) in sets.items():
@@ -273,13 +273,15 @@ def of_videos(
     crops: Path | None,
     state: Path,
 ) -> Taken:
-    """Take faces from frames of video files; a face that was followed is a video of its own with `faces: all`."""
+    """Take faces from frames of video files; with `faces: all` each that is followed is a video."""
     stems = [stem_of(path) for path in rows["path"]]
     names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, rows["path"], strict=True)]
     files = [VideoFile(root / path, name) for path, name in zip(rows["path"], names, strict=True)]
     chosen = VideoOptions(options.frames, options.faces, options.encode)
     given_crops = None if options.encode == "none" else crops
     found = extract_videos(files, settings, chosen, prefix, folder / "images", given_crops, state)
+    if found.table.empty:
+        return Taken(rows.iloc[:0], list(found.skipped))
     faces = found.table.reset_index(drop=True)
     of_video = rows.assign(name=names).set_index("name")
     is_track = faces["video"].isin(of_video.index)
@@ -323,7 +325,9 @@ def described(rows: pd.DataFrame, options: DatasetOptions, part: Part, generator
             "split": rows["split"],
             "digest": rows["digest"],
             "frame": rows["frame"].astype(str).astype(object).where(rows["frame"].notna(), None),
-            "sampling": pd.Series(policy(options.frames), index=rows.index, dtype=object).where(in_video, None),
+            "sampling": pd.Series(policy(options.frames), index=rows.index, dtype=object).where(
+                in_video, None
+            ),
             "size": rows["size"],
             "own": rows["own"],
         }
@@ -332,12 +336,16 @@ def described(rows: pd.DataFrame, options: DatasetOptions, part: Part, generator
 
 def people(reals: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Return (domain, identity) → split, of those whose images are all of one split."""
-    splits = reals.groupby(["domain", "identity"], sort=True)["split"].agg(["nunique", "first"])
-    return splits.loc[splits["nunique"] == 1, "first"].to_dict()
+    known = reals[["domain", "identity", "split"]].drop_duplicates()
+    known = known[~known.duplicated(["domain", "identity"], keep=False)]
+    return {
+        (str(domain), str(person)): str(split)
+        for domain, person, split in known.itertuples(index=False, name=None)
+    }
 
 
 def settled(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
-    """Return rows whose path (and crop) leads from the folder of params.yaml, where the image set is `out`."""
+    """Return rows whose path (and crop) leads from the folder of params.yaml; the image set is `out`."""
     whole = {
         column: [
             f"{out.as_posix()}/{path}" if own else path
@@ -363,15 +371,15 @@ def landmark_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def publish(rows: pd.DataFrame, folder: Path, out: Path) -> None:
-    """Write the manifest of an image set into `folder`, which becomes `out`, and list what it reads elsewhere."""
+    """Write the manifest of an image set into `folder`, which becomes `out`; list what it reads elsewhere."""
     list_elsewhere(rows["path"], rows["size"], rows["own"], folder / "images")
     manifest.write(settled(rows, out), folder / "manifest.parquet")
 
 
 def list_elsewhere(paths: pd.Series, sizes: pd.Series, inside: pd.Series, folder: Path) -> None:
-    """List the files that are not `inside` a folder but stand for its files, so that it is there and tells of them.
+    """List the files that stand for those of a folder but are not `inside`, with their sizes by the index.
 
-    Their sizes are those of the index.
+    So the folder is there, and its digest tells of them.
     """
     folder.mkdir(exist_ok=True)
     listed = pd.DataFrame({"path": paths, "bytes": sizes})[~inside.astype(bool)]

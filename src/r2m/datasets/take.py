@@ -95,7 +95,7 @@ def sources(fakes: pd.DataFrame, reals: pd.DataFrame) -> list[str | None]:
         video=[_TRACK.sub("", video) for video in known["video"]], frame=known["frame"].astype(np.int64)
     ).sort_values(["frame", "image_id"])
     for (domain, video), inside in known.groupby(["domain", "video"], sort=False):
-        frames[domain, video] = inside["frame"].to_numpy(), inside["image_id"].to_numpy(object)
+        frames[str(domain), str(video)] = inside["frame"].to_numpy(), inside["image_id"].to_numpy(object)
     found: list[str | None] = []
     for domain, video, frame in zip(fakes["domain"], fakes["video"], fakes["frame"], strict=True):
         behind = None

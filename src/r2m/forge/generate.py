@@ -158,9 +158,7 @@ def nearest_donors(landmarks: NDArray[np.float32], identities: NDArray[np.generi
     return donors
 
 
-def fake_rows(
-    name: str, family: str, sources: pd.DataFrame, is_encoded: NDArray[np.bool_]
-) -> pd.DataFrame:
+def fake_rows(name: str, family: str, sources: pd.DataFrame, is_encoded: NDArray[np.bool_]) -> pd.DataFrame:
     """Return the manifest rows of the fakes of `sources` (N rows), with their identity, domain and split.
 
     `is_encoded` (N,) tells which become JPEG files; the others are PNG.

@@ -9,7 +9,7 @@ from r2m.options import Family, Name, Section
 
 
 class GeneratorOptions(Section):
-    """A built-in classical forgery (`forge`), a folder of the user's own fakes (`images`), or a data set's."""
+    """A built-in classical forgery (`forge`), a folder of fakes (`images`), or fakes of a data set."""
 
     family: Family = Field(description="face swapping, reenactment, entire synthesis, editing")
     role: Literal["train", "unseen"] = Field(

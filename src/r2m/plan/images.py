@@ -1,4 +1,4 @@
-"""Stages up to the cached activations: sources, base weights, validation, faces, fakes, and the frozen trunk."""
+"""Stages up to the cached activations: sources, base weights, validation, faces, fakes, the frozen trunk."""
 
 from pathlib import Path
 

@@ -365,7 +365,7 @@ class Plan:
     def described(
         self, generator_keys: Iterable[str] = (), domain_keys: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Return family, role, label and some more keys of all generators and domains, where they are given."""
+        """Return family, role, label and some more keys of all generators and domains, where given."""
         generator_keys, domain_keys = (
             {"family", "role", "label", *generator_keys},
             {"role", "label", *domain_keys},

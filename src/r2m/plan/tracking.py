@@ -54,9 +54,7 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
         "joint": jobs("probe", "joint", "joint_multiclass"),
         "reference_scores": reference,
         "report": jobs(*reported),
-        **{
-            f"validate-{name}": jobs("validate", "slices", dataset=name) for name in plan.params.datasets
-        },
+        **{f"validate-{name}": jobs("validate", "slices", dataset=name) for name in plan.params.datasets},
         **{f"faces-{name}": jobs("faces", domain=name) for name in plan.domains},
         **{f"forge-{name}": jobs("forge", generator=name) for name in plan.generators},
         **{f"trunk-{name}": jobs("trunk", set=name) for name in plan.sets},
@@ -126,10 +124,12 @@ def slices(plan: Plan) -> Stage:
 
 
 def slice_digests(plan: Plan) -> Stage:
-    """Digest the slices of data sets that each image set is made of; by them DVC tells which has to be made again."""
+    """Digest the slices of data sets that each image set is made of: by them DVC knows which to remake."""
 
     def job() -> Job:
-        sets = {name: (dataset, plan.params.parts_of(name)) for name, dataset in plan.params.dataset_of.items()}
+        sets = {
+            name: (dataset, plan.params.parts_of(name)) for name, dataset in plan.params.dataset_of.items()
+        }
         return Job(
             "r2m.datasets.stages:slice_digests",
             {"slices": {name: plan.validated(name) for name in plan.datasets}},
