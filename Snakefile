@@ -26,7 +26,8 @@ rule all:
         RUN.reported,
         RUN.code.artifacts(),
         S.members.artifacts(),
-        S.slice_digests.artifacts(),
+        S.slice.artifacts(),
+        S.no_slices.artifacts(),
 
 
 rule paper:

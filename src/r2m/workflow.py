@@ -26,7 +26,7 @@ class Workflow:
     @cached_property
     def main(self) -> dict[str, Stage]:
         """The stages of the default run."""
-        noting = (tracking.slices, tracking.slice_digests, tracking.members)
+        noting = (tracking.slices, tracking.no_slices, tracking.members)
         stages = [*self._computing, *self.reporting, *(stage(self.plan) for stage in noting)]
         return {stage.name: stage for stage in stages}
 

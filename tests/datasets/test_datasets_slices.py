@@ -5,10 +5,12 @@ import pytest
 
 from dataset_samples import Video, reals, swapped, write_index
 from r2m.datasets import slices
+from r2m.datasets.options import DatasetOptions
 from r2m.datasets.slices import Index, Indexes, Part, read_index
 from r2m.errors import R2MError
 
 VIDEOS = [*reals(), *swapped("simswap"), *swapped("e4s")]
+OPTIONS = DatasetOptions(index="index.parquet")
 CDF = Part("cdf", "real", "cdf", "test_if_any")
 SIMSWAP = [Part("ff", "simswap", "ff", "all"), Part("cdf", "simswap", "cdf", "test_if_any")]
 
@@ -35,21 +37,33 @@ def test_only_rows_of_its_own_change_the_state_of_a_set(index, tmp_path):
     before = read_index(index)
     write_index(index, tmp_path, [*VIDEOS, *swapped("blendface")])
     after = read_index(index)
-    assert after.state(SIMSWAP) == before.state(SIMSWAP)
-    assert after.state([CDF]) == before.state([CDF])
+    assert after.digest(SIMSWAP, OPTIONS) == before.digest(SIMSWAP, OPTIONS)
+    assert after.digest([CDF], OPTIONS) == before.digest([CDF], OPTIONS)
     assert after.state() != before.state()
     more = Video("DF40/simswap/cdf/frames", "id9_id8_0000", "simswap", "FS", "cdf")
     write_index(index, tmp_path, [*VIDEOS, more])
-    assert read_index(index).state(SIMSWAP) != before.state(SIMSWAP)
-    assert read_index(index).state([CDF]) == before.state([CDF])
+    assert read_index(index).digest(SIMSWAP, OPTIONS) != before.digest(SIMSWAP, OPTIONS)
+    assert read_index(index).digest([CDF], OPTIONS) == before.digest([CDF], OPTIONS)
 
 
 def test_the_place_of_the_files_counts_unless_params_say_it(index, tmp_path):
     before = read_index(index)
     write_index(index, tmp_path / "elsewhere", VIDEOS)
     after = read_index(index)
-    assert after.state(SIMSWAP) != before.state(SIMSWAP)
-    assert after.state(SIMSWAP, "frames") == before.state(SIMSWAP, "frames")
+    assert after.digest(SIMSWAP, OPTIONS) != before.digest(SIMSWAP, OPTIONS)
+    elsewhere = OPTIONS.model_copy(update={"root": "frames"})
+    assert after.digest(SIMSWAP, elsewhere) == before.digest(SIMSWAP, elsewhere)
+
+
+def test_how_images_are_taken_counts_and_how_they_are_checked_does_not(index):
+    known = read_index(index)
+    changes = {"frames": 3, "encode": "jpeg", "faces": "all", "aligned": False}
+    digests = {
+        known.digest(SIMSWAP, OPTIONS.model_copy(update={key: value})) for key, value in changes.items()
+    }
+    assert len(digests - {known.digest(SIMSWAP, OPTIONS)}) == 4
+    other = OPTIONS.model_copy(update={"check": "names", "allow_leakage": True, "index": "moved.parquet"})
+    assert known.digest(SIMSWAP, other) == known.digest(SIMSWAP, OPTIONS)
 
 
 def test_an_index_is_read_once_until_it_changes(index, tmp_path, monkeypatch):

@@ -1,4 +1,3 @@
-import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from r2m.data.images import read_image
 from r2m.data.options import FacesOptions
 from r2m.datasets import stages
 from r2m.datasets.options import DatasetOptions
+from r2m.datasets.slices import read_index
 from r2m.errors import R2MError
 from r2m.forge.generate import build_generator
 from r2m.forge.options import GeneratorOptions
@@ -308,26 +308,26 @@ def test_people_of_a_test_domain_that_an_experiment_trains_on(known):
     assert len(skipped) == 4
 
 
-def test_digests_of_slices(sets):
-    stages.slices(index=Path("df40.parquet"), out=Path("slices.json"))
-    assert json.loads(Path("slices.json").read_text())["slices"][0]["domain"] == "cdf"
+def test_a_digest_by_rows_is_that_by_what_is_known_of_the_index(sets):
+    """The workflow compares both, and would make the image set again and again."""
+    known, options = read_index("df40.parquet"), sets.options.as_taken()
+    for name in PARAMS.dataset_of:
+        parts = PARAMS.parts_of(name)
+        stages.slice_digest(options=options, parts=parts, digest=Path("digest"))
+        assert Path("digest").read_text() == f"{known.digest(parts, options)}\n"
 
-    def digests(options):
-        stages.slice_digests(
-            slices={"df40": Path("slices.json")},
-            options={"df40": options},
-            sets={name: ("df40", PARAMS.parts_of(name)) for name in ("ff", "simswap", "ddim")},
-            others=["celeba"],
-            out=Path("digests"),
-        )
-        return {path.name: path.read_text() for path in Path("digests").iterdir()}
 
-    before = digests(sets.options.as_taken())
-    assert before["celeba"] == "none\n"
-    assert len(set(before.values())) == 4
-    write_index(Path("df40.parquet"), Path("df40"), [*VIDEOS, Video("x", "y", "ddim", "EFS", "ff")])
-    stages.slices(index=Path("df40.parquet"), out=Path("slices.json"))
-    after = digests(sets.options.as_taken())
-    assert {name for name in before if before[name] != after[name]} == {"ddim"}
-    changed = digests(sets.options.model_copy(update={"frames": 3}))
-    assert {name for name in before if after[name] != changed[name]} == {"ff", "simswap", "ddim"}
+def test_image_sets_of_no_data_set(sets):
+    stages.no_slices(names=["celeba", "swap"], out=Path("slices"))
+    assert {path.name: path.read_text() for path in Path("slices").iterdir()} == {
+        "celeba": "none\n",
+        "swap": "none\n",
+    }
+
+
+def test_validation_notes_the_rows_that_its_report_is_of(sets):
+    arguments = {"contents": False, "allow_leakage": False, "cache": Path("cache"), "name": "df40"}
+    places = {"index": Path("df40.parquet"), "root": Path("df40"), "out": Path("report")}
+    stages.validate(**arguments, **places, threads=1)
+    assert listed("report") == ["index.txt", "report.html", "report.json"]
+    assert Path("report/index.txt").read_text() == f"{read_index('df40.parquet').state()}\n"

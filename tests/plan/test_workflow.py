@@ -79,14 +79,18 @@ def test_everything_that_is_reported_is_written(run):
 
 def test_image_sets_of_a_data_set_wait_for_its_validation():
     run = Workflow(parse(of_a_data_set()))
-    validated = Path("results/validation/df40/slices.json")
     waiting = {
-        next(iter(wildcards.values()))
+        next(iter(wildcards.values())): path
         for name in ("faces", "forge")
         for wildcards in run.main[name].instances
-        if validated in run.main[name].job(**wildcards).settled
+        for path in run.main[name].job(**wildcards).reads
+        if path.startswith("results/slices/")
     }
-    assert waiting == {"ff", "cdf", "simswap", "reenact", "heygen"}
+    assert waiting == {
+        name: f"results/slices/{name}" for name in ("ff", "cdf", "simswap", "reenact", "heygen")
+    }
+    for name in waiting:
+        assert run.main["slice"].job(set=name).reads == ["results/validation/df40/report.json"]
     assert "results/validation/df40/report.html" in run.reported
 
 

@@ -30,10 +30,6 @@ GENERATORS = {
     "mobileswap": {"family": "FS", "role": "unseen", "dataset": "df40"},
     "heygen": {"family": "FR", "role": "unseen", "dataset": "df40"},
 }
-METHODS = {
-    "weight_averaging": {},
-    "r2m": {"tune": {"residual.rank.ratio": [0.1, 0.3], "scale.relative": [0.3, 0.6]}},
-}
 
 
 def index(project: Project, videos: list[Video], rows: list[dict[str, object]] | None = None) -> None:
@@ -59,7 +55,8 @@ def bare(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
         {name: {"dataset": "df40", "role": role} for name, role in (("ff", "train"), ("cdf", "test"))},
     )
     project.edit("generators", GENERATORS)
-    project.edit("merge.methods", METHODS)
+    project.edit("merge.methods", {"weight_averaging": {}})
+    project.edit("joint.multiclass", False)
     project.edit("experiments", {})
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "A data set")
@@ -73,7 +70,8 @@ def changed(run: Project, tmp_path: Path) -> Project:
 
 
 def images(project: Project, path: str) -> list[str]:
-    return sorted(file.name for file in (project / path).rglob("*") if file.is_file())
+    files = (file for file in (project / path).rglob("*") if file.is_file())
+    return sorted(file.name for file in files if not file.name.startswith("."))
 
 
 def test_tables_have_every_family_domain_and_protocol(run: Project) -> None:
@@ -100,7 +98,7 @@ def test_no_image_is_copied(run: Project) -> None:
 
 
 def test_reals_that_methods_share_are_scored_once(run: Project) -> None:
-    scores = pd.read_parquet(run / "results/scores/merge/r2m/seed0/scores.parquet")
+    scores = pd.read_parquet(run / "results/scores/merge/weight_averaging/seed0/scores.parquet")
     real = scores[scores["label"] == 0]
     assert real["image_id"].is_unique
     assert Counter(real["set"]) == {"ff": 12, "cdf": 8, "heygen": 6}
@@ -123,20 +121,19 @@ def test_an_index_made_anew_makes_nothing_again(changed: Project) -> None:
     (changed / INDEX).unlink()
     index(changed, VIDEOS)
     assert changed.jobs() == Counter()
-    validating = Counter(["validate df40", "slices df40", "slice_digests"])
     (changed / "results/validation/df40/report.json").unlink()
-    assert changed.jobs() == validating
+    assert changed.jobs() == Counter(["validate df40"])
 
 
 def test_another_method_trains_one_specialist_and_what_depends_on_all(changed: Project) -> None:
     index(changed, [*VIDEOS, *swapped("e4s")])
-    assert changed.jobs() == Counter(["validate df40", "slices df40", "slice_digests"])
+    assert changed.jobs() == Counter(["validate df40"])
     changed.edit("generators.e4s", {"family": "FS", "dataset": "df40"})
     jobs = changed.jobs()
     assert {
         job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune", "task_vector"))
     } == {*("forge e4s", "trunk forged/e4s", "finetune e4s", "task_vector e4s")}
-    assert {"joint", "joint_multiclass", "probe", "tune r2m", "merge r2m", "tables"} <= set(jobs)
+    assert {"joint", "probe", "merge weight_averaging", "tables"} <= set(jobs)
 
 
 def test_a_changed_slice_makes_its_own_set_again(changed: Project) -> None:
@@ -145,10 +142,16 @@ def test_a_changed_slice_makes_its_own_set_again(changed: Project) -> None:
     )
     index(changed, [*VIDEOS, more])
     jobs = changed.jobs()
-    assert {job for job in jobs if job.startswith(("forge", "faces", "trunk", "finetune"))} == {
-        "forge mobileswap",
-        "trunk forged/mobileswap",
+    assert {job for job in jobs if job.startswith(("slice", "forge", "faces", "trunk", "finetune"))} == {
+        *("slice mobileswap", "forge mobileswap", "trunk forged/mobileswap")
     }
+    assert {"validate df40", "tables", "score merge/weight_averaging"} <= set(jobs)
+
+
+def test_a_new_index_hides_no_other_change(changed: Project) -> None:
+    index(changed, [*VIDEOS, *swapped("e4s")])
+    changed.edit("generators.simswap.finetune", {"lr": 5e-4})
+    assert {"validate df40", "finetune simswap", "tables"} <= set(changed.jobs())
 
 
 def test_other_frames_make_all_sets_again(changed: Project) -> None:
@@ -165,9 +168,7 @@ def test_a_leak_stops_the_run_and_makes_nothing_again_once_it_is_mended(changed:
     assert "r2m: error: " in output
     assert "is in several splits" in output
     index(changed, VIDEOS)
-    assert set(changed.jobs()) <= {"validate df40", "slices df40", "slice_digests"}
-    changed.snakemake()
-    assert changed.jobs() == Counter()
+    assert changed.jobs() == Counter(["validate df40"])
 
 
 def test_mistakes_are_told_before_anything_runs(changed: Project) -> None:

@@ -85,14 +85,10 @@ def pins_of(wildcards):
 
 
 def images_state(image_set):
-    """What tells that an image set has to be made again: other images of the user's, or its own are gone."""
+    """What tells that an image set has to be made again: other images in its folders, or its own are gone."""
     if not workflow.is_main_process:
         return ""
-    if image_set in PARAMS.dataset_of:
-        options = PARAMS.datasets[PARAMS.dataset_of[image_set]]
-        digest = INDEXES(options.index).state(PARAMS.parts_of(image_set), options.root)
-    else:
-        digest = FOLDERS.digest(RUN.plan.own_folders(image_set))
+    digest = FOLDERS.digest(RUN.plan.own_folders(image_set))
     manifest = RUN.plan.manifest(image_set)
     lost = FOLDERS.times_lost(str(manifest.parent / "images"), str(manifest))
     return f"{digest} {lost}"
@@ -102,5 +98,19 @@ def index_state(dataset):
     """What tells that a data set has to be validated again: other rows of its index."""
     if not workflow.is_main_process:
         return ""
-    options = PARAMS.datasets[dataset]
-    return INDEXES(options.index).state(root=options.root)
+    return INDEXES(PARAMS.datasets[dataset].index).state()
+
+
+def outdated(image_set):
+    """Whether the digest of an image set's slices is not that of the index, or not there."""
+    options = PARAMS.datasets[PARAMS.dataset_of[image_set]]
+    digest = INDEXES(options.index).digest(PARAMS.parts_of(image_set), options)
+    path = RUN.plan.slice_digest(image_set)
+    return not path.is_file() or path.read_text(encoding="utf-8").strip() != digest
+
+
+# Only these digests have a rule that makes them. The others are files like any other: were they made by a job that
+# waits for validation, Snakemake would make them, and all that is made of them, again whenever that runs.
+OUTDATED = [
+    name for name in PARAMS.dataset_of if not workflow.is_main_process or outdated(name)
+]

@@ -13,17 +13,35 @@ rule code:
         "../scripts/job.py"
 
 
-rule slice_digests:
+rule slice:
     input:
-        reads(S.slice_digests),
+        reads(S.slice),
+        settled(S.slice),
     output:
-        writes(S.slice_digests),
+        writes(S.slice),
     log:
-        S.slice_digests.log,
+        S.slice.log,
+    localrule: True
+    wildcard_constraints:
+        set="|".join(OUTDATED) or "(?!)",
     params:
-        **call(S.slice_digests),
+        **call(S.slice),
     script:
         "../scripts/job.py"
+
+
+if S.no_slices.instances:
+
+    rule no_slices:
+        output:
+            writes(S.no_slices),
+        log:
+            S.no_slices.log,
+        localrule: True
+        params:
+            **call(S.no_slices),
+        script:
+            "../scripts/job.py"
 
 
 rule members:

@@ -55,20 +55,6 @@ rule validate:
         "../scripts/job.py"
 
 
-rule slices:
-    input:
-        reads(S.slices),
-        settled(S.slices),
-    output:
-        writes(S.slices),
-    log:
-        S.slices.log,
-    params:
-        **call(S.slices),
-    script:
-        "../scripts/job.py"
-
-
 rule faces:
     input:
         reads(S.faces),

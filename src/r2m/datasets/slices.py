@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from r2m.datasets.options import DatasetOptions
 from r2m.errors import R2MError
 from r2m.files import write_text
 
@@ -65,11 +66,14 @@ class Index:
         """Return the slice that a part is of; None where the index has no such rows."""
         return next((s for s in self.slices if (s.domain, s.method) == (part.domain, part.method)), None)
 
-    def state(self, parts: Iterable[Part] | None = None, root: str | None = None) -> str:
-        """Return a digest of the rows of all `parts` (None: of the index) and of where their files lie."""
-        slices = self.slices if parts is None else [self.of(part) for part in parts]
-        state = [root or self.root, *(one and one.digest for one in slices)]
-        return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+    def state(self) -> str:
+        """Return a digest of all rows, and of where their files lie."""
+        return digest([self.root, *(one.digest for one in self.slices)])
+
+    def digest(self, parts: Iterable[Part], options: DatasetOptions) -> str:
+        """Return what tells whether the `parts` of an image set have to be taken again."""
+        slices = [self.of(part) for part in parts]
+        return taken_digest(self.root, [one and one.digest for one in slices], options)
 
     def to_json(self) -> str:
         """Return the index as text that `from_json` reads."""
@@ -80,6 +84,17 @@ class Index:
         """Return the index of a text; raises ValueError, KeyError or TypeError where it is none."""
         content = json.loads(text)
         return cls(content["root"], tuple(Slice(**one) for one in content["slices"]))
+
+
+def digest(content: Any) -> str:
+    """Return a digest of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def taken_digest(root: str, digests: Sequence[str | None], options: DatasetOptions) -> str:
+    """Return a digest of slices by theirs (None: no rows), of where files lie and how they are taken."""
+    taken = options.as_taken().model_dump(mode="json", exclude={"index", "root"})
+    return digest([options.root or root, *digests, taken])
 
 
 def read_index(path: str | Path) -> Index:

@@ -1,7 +1,5 @@
-"""The workflow's stages of data sets: reals of a domain, fakes of a generator, and digests of slices."""
+"""The workflow's stages of data sets: validation, reals of domains, fakes of generators, digests of rows."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from r2m.data.intake import Skipped
 from r2m.data.options import FacesOptions
 from r2m.data.split import require_images
 from r2m.datasets.options import DatasetOptions
-from r2m.datasets.slices import Index, Part, read_index
+from r2m.datasets.slices import Part, read_index, taken_digest
 from r2m.datasets.take import (
     identities,
     image_rows,
@@ -30,6 +28,7 @@ from r2m.datasets.take import (
 )
 from r2m.files import atomic_path, write_text
 from r2m.index import table
+from r2m.validate.stages import validate as check_index
 from r2m.video.extract import VideoFile, VideoOptions, extract_videos
 
 READ = ("path", "video", "frame", "media", "identity", "identity2", "split", "size")
@@ -139,31 +138,46 @@ def fakes(
         publish(rows, folder, out)
 
 
-def slices(*, index: Path, out: Path) -> None:
-    """Write what is known of the slices of an index; raises R2MError like `read_index`."""
-    write_text(out, read_index(index).to_json())
-
-
-def slice_digests(
+def validate(
     *,
-    slices: Mapping[str, Path],
-    options: Mapping[str, DatasetOptions],
-    sets: Mapping[str, tuple[str, Sequence[Part]]],
-    others: Sequence[str],
+    index: Path,
+    root: Path | None,
+    contents: bool,
+    allow_leakage: bool,
+    cache: Path,
+    name: str,
     out: Path,
+    threads: int,
 ) -> None:
-    """Write `out`/NAME for every image set: a digest of its slices of a data set and of how they are taken.
+    """Validate an index, and note in `out`/index.txt which rows the report in `out` is of.
 
-    `slices` and `options` are data set → what the stage `slices` wrote, and its options. `sets` is the name
-    of an image set → its data set and parts; the `others` are of no data set.
+    Raises:
+        R2MError: an error that validation finds, or like `read_index`.
     """
-    indexes = {name: Index.from_json(path.read_text(encoding="utf-8")) for name, path in slices.items()}
-    for name, (dataset, parts) in sets.items():
-        chosen = options[dataset]
-        state = [indexes[dataset].state(parts, chosen.root), chosen.model_dump(mode="json")]
-        digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-        write_text(out / name, f"{digest}\n")
-    for name in others:
+    check_index(
+        index=index,
+        root=root,
+        contents=contents,
+        allow_leakage=allow_leakage,
+        cache=cache,
+        name=name,
+        out=out,
+        threads=threads,
+    )
+    write_text(out / "index.txt", f"{read_index(index).state()}\n")
+
+
+def slice_digest(*, options: DatasetOptions, parts: Sequence[Part], digest: Path) -> None:
+    """Write a digest of the parts of a data set that an image set is made of, and of how they are taken."""
+    rows = [table.slice_of(options.index, domain=part.domain, method=part.method) for part in parts]
+    digests = [table.slice_digest(one) if len(one) else None for one in rows]
+    root = str(table.metadata(options.index)["root"])
+    write_text(digest, f"{taken_digest(root, digests, options)}\n")
+
+
+def no_slices(*, names: Sequence[str], out: Path) -> None:
+    """Write `out`/NAME for image sets that are of no data set."""
+    for name in names:
         write_text(out / name, "none\n")
 
 

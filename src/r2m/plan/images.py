@@ -56,12 +56,13 @@ def base(plan: Plan) -> Stage:
 
 def validate(plan: Plan) -> Stage:
     """Check the index of each data set that image sets are of, and the files that it names."""
-    outputs = {name: f"results/validation/{{dataset}}/report.{name}" for name in ("json", "html")}
+    files = {"json": "report.json", "html": "report.html", "index": "index.txt"}
+    outputs = {key: f"results/validation/{{dataset}}/{file}" for key, file in files.items()}
 
     def job(dataset: str) -> Job:
         options = plan.params.datasets[dataset]
         return Job(
-            "r2m.validate.stages:validate",
+            "r2m.datasets.stages:validate",
             {},
             {"out": stage.paths(dataset=dataset)["json"].parent},
             {

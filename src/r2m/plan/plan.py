@@ -123,9 +123,9 @@ class Plan:
             BASE,
         )
 
-    def validated(self, dataset: str) -> Path:
-        """Return what is known of the slices of a data set's index, written once the index is validated."""
-        return RESULTS / f"validation/{dataset}/slices.json"
+    def slice_digest(self, image_set: str) -> Path:
+        """Return the digest of the slices of a data set that an image set is made of."""
+        return RESULTS / "slices" / image_set
 
     def taken(self, dataset: str) -> DatasetOptions:
         """Return what image sets of a data set depend on, beside the rows of its index."""
@@ -155,8 +155,8 @@ class Plan:
                 **values,
                 **self.detector_files(),
             },
-            also=[*also, *self.receipts(self.params.faces.detector)],
-            settled=[Path(options.index), self.validated(self.params.dataset_of[image_set])],
+            also=[self.slice_digest(image_set), *also, *self.receipts(self.params.faces.detector)],
+            settled=[Path(options.index)],
         )
 
     def forge_job(

@@ -50,11 +50,11 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
         "sources": jobs("source"),
         "base": jobs("base"),
         "members": jobs("members"),
-        "slices": jobs("slice_digests"),
+        "slices": jobs("slice", "no_slices"),
         "joint": jobs("probe", "joint", "joint_multiclass"),
         "reference_scores": reference,
         "report": jobs(*reported),
-        **{f"validate-{name}": jobs("validate", "slices", dataset=name) for name in plan.params.datasets},
+        **{f"validate-{name}": jobs("validate", dataset=name) for name in plan.params.datasets},
         **{f"faces-{name}": jobs("faces", domain=name) for name in plan.domains},
         **{f"forge-{name}": jobs("forge", generator=name) for name in plan.generators},
         **{f"trunk-{name}": jobs("trunk", set=name) for name in plan.sets},
@@ -103,46 +103,38 @@ def members(plan: Plan) -> Stage:
 
 
 def slices(plan: Plan) -> Stage:
-    """Note what a validated index holds; image sets wait for it, but its time makes none of them again."""
+    """Digest the slices of its data set that an image set is made of, once these are validated.
 
-    def job(dataset: str) -> Job:
-        index = Path(plan.params.datasets[dataset].index)
-        report = RESULTS / f"validation/{dataset}/report.json"
-        values = {"index": index}
+    The image set is made again when this file changes. It is written only where it would change, so that
+    neither a new index nor another report makes all of them again.
+    """
+
+    def job(set: str) -> Job:
+        dataset = plan.params.dataset_of[set]
+        options = plan.taken(dataset)
         return Job(
-            "r2m.datasets.stages:slices",
+            "r2m.datasets.stages:slice_digest",
             {},
-            {"out": plan.validated(dataset)},
-            values,
-            also=[report],
-            settled=[index],
+            {"digest": plan.slice_digest(set)},
+            {"options": options, "parts": plan.params.parts_of(set)},
+            also=[RESULTS / f"validation/{dataset}/report.json"],
+            settled=[Path(options.index)],
         )
 
-    datasets = [{"dataset": name} for name in plan.datasets]
-    outputs = {"slices": "results/validation/{dataset}/slices.json"}
-    return Stage("slices", outputs, job, datasets, is_benchmarked=False)
+    sets = [{"set": name} for name in plan.params.dataset_of]
+    return Stage("slice", {"digest": "results/slices/{set}"}, job, sets, is_benchmarked=False)
 
 
-def slice_digests(plan: Plan) -> Stage:
-    """Digest the slices of data sets that each image set is made of: by them DVC knows which to remake."""
+def no_slices(plan: Plan) -> Stage:
+    """Note which image sets are of no data set: DVC asks for a digest of every one."""
+    names = [name for name in plan.sets if name not in plan.params.dataset_of]
 
     def job() -> Job:
-        sets = {
-            name: (dataset, plan.params.parts_of(name)) for name, dataset in plan.params.dataset_of.items()
-        }
-        return Job(
-            "r2m.datasets.stages:slice_digests",
-            {"slices": {name: plan.validated(name) for name in plan.datasets}},
-            {"out": RESULTS / "slices"},
-            {
-                "options": {name: plan.taken(name) for name in plan.datasets},
-                "sets": sets,
-                "others": [name for name in plan.sets if name not in sets],
-            },
-        )
+        return Job("r2m.datasets.stages:no_slices", {}, {"out": RESULTS / "slices"}, {"names": names})
 
-    outputs = {name: f"results/slices/{name}" for name in plan.sets}
-    return Stage("slice_digests", outputs, job, is_benchmarked=False)
+    outputs = {name: f"results/slices/{name}" for name in names} or {"none": "results/slices/.none"}
+    instances: list[dict[str, str]] = [{}] if names else []
+    return Stage("no_slices", outputs, job, instances, is_benchmarked=False)
 
 
 def folders(plan: Plan) -> list[str]:
