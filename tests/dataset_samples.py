@@ -109,16 +109,28 @@ def alone(method: str, family: str = "FS") -> list[Video]:
     ]
 
 
+def rows_of(videos: Iterable[Video], rows: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Return the rows of videos, and some more, in the order of an index."""
+    every = [row for video in videos for row in video.rows()] + list(rows)
+    return sorted(
+        every,
+        key=lambda row: (
+            *(row["domain"], row["label"], row["method"], row["video"] or "", row["frame"] or 0, row["path"]),
+        ),
+    )
+
+
 def write_index(
     path: Path, root: Path, videos: Iterable[Video], rows: Iterable[dict[str, Any]] = ()
 ) -> list[dict[str, Any]]:
     """Write the index of the frames of videos, and of some more rows; return its rows."""
-    every = [row for video in videos for row in video.rows()] + list(rows)
-    every.sort(
-        key=lambda row: (
-            *(row["domain"], row["label"], row["method"], row["video"] or "", row["frame"] or 0, row["path"]),
-        )
-    )
+    every = rows_of(videos, rows)
+    write_rows(path, root, every)
+    return every
+
+
+def write_rows(path: Path, root: Path, rows: list[dict[str, Any]]) -> None:
+    """Write an index of rows that are in its order."""
     metadata = {
         "version": 1,
         "root": root.as_posix(),
@@ -127,18 +139,19 @@ def write_index(
         "seed": 0,
         "shares": {},
     }
-    table.write(pa.Table.from_pylist(every, schema=table.SCHEMA), metadata, path)
-    return every
+    table.write(pa.Table.from_pylist(rows, schema=table.SCHEMA), metadata, path)
 
 
 def draw(root: Path, rows: Iterable[dict[str, Any]], size: int = 32) -> None:
-    """Draw the images of rows that are not there yet: noise, and on fakes a bright square."""
+    """Draw the images of rows that are not there yet: blots and noise, and on fakes a bright square."""
     for row in rows:
         path = root / row["path"]
         if path.exists():
             continue
         rng = np.random.default_rng([*row["path"].encode()])
-        image = rng.integers(60, 160, (size, size, 3)).astype(np.uint8)
+        blots = rng.integers(30, 200, (4, 4, 3)).astype(np.uint8)
+        image = cv2.resize(blots, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        image = np.clip(image + rng.integers(-20, 20, image.shape), 0, 255).astype(np.uint8)
         if row["label"]:
             image[size // 4 : size // 2, size // 4 : size // 2] = 230
         path.parent.mkdir(parents=True, exist_ok=True)

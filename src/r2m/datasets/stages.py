@@ -86,6 +86,7 @@ def reals(
         publish(rows, folder, out)
         is_crop = taken.rows["own"] & (taken.rows["crop"] != taken.rows["path"])
         list_elsewhere(settled(taken.rows, out)["crop"], taken.rows["size"], is_crop, folder / "crops")
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def fakes(
@@ -136,6 +137,7 @@ def fakes(
                 splits = list(rows.loc[rows["label"] == label, "split"])
                 require_images(splits, expected, faces.min_images, f"generators.{generator} ({content})")
         publish(rows, folder, out)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def validate(
