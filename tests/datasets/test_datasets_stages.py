@@ -20,6 +20,8 @@ from r2m.errors import R2MError
 from r2m.forge.generate import build_generator
 from r2m.forge.options import GeneratorOptions
 from r2m.params import parse
+from r2m.report.figures.contact_sheet import draw_contact_sheet
+from r2m.seeding import rng
 from r2m.train.pairs import PairSampler
 from r2m.video.extract import VideoFaces
 
@@ -225,6 +227,16 @@ def test_a_file_that_is_gone_is_a_row_of_the_skipped_where_it_is_read(sets):
     assert len(taken) == 40
 
 
+def test_a_contact_sheet_of_crops_of_other_sizes(known):
+    rows = known.fakes("simswap")
+    real = manifest.read("results/faces/ff/manifest.parquet").iloc[:1]
+    image = cv2.imread(real["path"].iloc[0])
+    cv2.imwrite("large.png", cv2.resize(image, (64, 64)))
+    fakes = rows[rows["source_image"] == real["image_id"].iloc[0]]
+    figure = draw_contact_sheet(fakes, real.assign(path="large.png"), rng(0), n=1)
+    assert len(figure.axes) == 3
+
+
 @pytest.mark.parametrize("encode", ["none", "jpeg"])
 def test_built_in_forgeries_of_such_reals(sets, encode):
     """They are of the size of the reals in place, and no more encoded than these."""
@@ -243,7 +255,7 @@ def test_built_in_forgeries_of_such_reals(sets, encode):
     )
     assert fake.shape == real.shape
     if encode == "none":
-        assert (fake == real).all(axis=2).mean() > 0.2, "what is not forged is the real's, bit by bit"
+        assert (fake[0] == real[0]).all(), "above the face it is the real, bit by bit"
 
 
 def test_faces_of_videos(sets, monkeypatch):

@@ -73,7 +73,7 @@ class Index:
     def digest(self, parts: Iterable[Part], options: DatasetOptions) -> str:
         """Return what tells whether the `parts` of an image set have to be taken again."""
         slices = [self.of(part) for part in parts]
-        return taken_digest(self.root, [one and one.digest for one in slices], options)
+        return taken_digest(self.root, [None if one is None else one.digest for one in slices], options)
 
     def to_json(self) -> str:
         """Return the index as text that `from_json` reads."""
