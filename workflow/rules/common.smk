@@ -109,8 +109,8 @@ def outdated(image_set):
     return not path.is_file() or path.read_text(encoding="utf-8").strip() != digest
 
 
-# Only these digests have a rule that makes them. The others are files like any other: were they made by a job that
-# waits for validation, Snakemake would make them, and all that is made of them, again whenever that runs.
+# Only these digests are outputs. The others are files like any other, for Snakemake makes everything again that is
+# made of what a job after validation makes, whenever validation runs.
 OUTDATED = [
     name for name in PARAMS.dataset_of if not workflow.is_main_process or outdated(name)
 ]

@@ -21,9 +21,9 @@ rule slice:
         writes(S.slice),
     log:
         S.slice.log,
-    localrule: True
     wildcard_constraints:
         set="|".join(OUTDATED) or "(?!)",
+    localrule: True
     params:
         **call(S.slice),
     script:
