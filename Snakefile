@@ -26,6 +26,8 @@ rule all:
         RUN.reported,
         RUN.code.artifacts(),
         S.members.artifacts(),
+        S.slice.artifacts(),
+        S.no_slices.artifacts(),
 
 
 rule paper:

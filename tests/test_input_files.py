@@ -142,6 +142,18 @@ def test_a_generator_inside_another_ones_folder(config, tmp_path):
     assert "or a folder inside the other" in message(config)
 
 
+def test_an_index_is_read_by_what_is_given(config):
+    """The workflow keeps what it knows of indexes from one start to the next."""
+    config["datasets"] = {"df40": {"index": "df40.parquet"}}
+    config["domains"]["cdf"] = {"dataset": "df40", "role": "test"}
+
+    def read(path):
+        raise R2MError(f"{path}: damaged")
+
+    with pytest.raises(R2MError, match=r"^params\.yaml: datasets\.df40\.index: df40\.parquet: damaged$"):
+        check_inputs(parse(config), read=read)
+
+
 def test_reals_are_no_fakes(config):
     config["generators"]["own"]["reals"] = config["generators"]["own"]["images"]
     assert "generators.own.reals" in message(config)

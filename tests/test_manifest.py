@@ -31,7 +31,17 @@ def test_write_sorts_and_read_gives_the_same_types_back(tmp_path: Path) -> None:
     assert tuple(frame.columns) == manifest.COLUMNS
     assert frame["label"].dtype == "int8"
     assert frame["source_image"].isna().tolist() == [True, False]
+    assert frame[["frame", "sampling", "digest"]].isna().all(axis=None)
     assert [entry.name for entry in path.parent.iterdir()] == ["manifest.parquet"]
+
+
+def test_frames_and_how_they_were_sampled(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    manifest.write(table(frame=["7", None], sampling="8 of each video, evenly"), path)
+    frame = manifest.read(path)
+    assert frame["frame"].tolist()[1] == "7"
+    assert frame["frame"].isna().tolist() == [True, False]
+    assert set(frame["sampling"]) == {"8 of each video, evenly"}
 
 
 @pytest.mark.parametrize(

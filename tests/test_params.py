@@ -166,8 +166,15 @@ def test_defaults_stand_where_nothing_is_said():
         ({"generators__Swap": SWAP}, "generators.Swap: String should match pattern"),
         ({"generators__swap__family": "GAN"}, "generators.swap.family: Input should be 'FS', 'FR', 'EFS' or"),
         # a generator's origin
-        ({"generators__swap__forge": None}, "generators.swap: expected exactly one of `forge: NAME` and"),
-        ({"generators__swap__images": "x"}, "generators.swap: expected exactly one of `forge: NAME` and"),
+        (
+            {"generators__swap__forge": None},
+            "generators.swap: expected exactly one of `forge: NAME`, `images:",
+        ),
+        ({"domains__orl__images": None}, "domains.orl: expected exactly one of `images` and `dataset: NAME`"),
+        (
+            {"generators__swap__images": "x"},
+            "generators.swap: expected exactly one of `forge: NAME`, `images:",
+        ),
         ({"generators__swap__reals": "x"}, "generators.swap: `reals` belongs to `images`"),
         (
             {"generators__swap": {"family": "FS", "images": "x", "options": {"a": 1}}},

@@ -7,13 +7,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from r2m.data import options as data_options
 from r2m.data.options import DomainOptions, FacesOptions
+from r2m.datasets.options import DatasetOptions
+from r2m.datasets.slices import REAL, Part, Splits
 from r2m.evaluate.options import EvaluateOptions
 from r2m.forge import registry as forgeries
 from r2m.forge.options import GeneratorOptions
 from r2m.merge import variants as merges
 from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
-from r2m.options import FAMILIES, RESERVED, Name, Section, each_once
+from r2m.options import FAMILIES, RESERVED, Name, Section, each_once, nearest
 from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
 from r2m.trunk.options import AugmentOptions
 
@@ -39,6 +41,9 @@ class CoreParams(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
+    )
+    datasets: dict[Name, DatasetOptions] = Field(
+        default={}, description="name → a data set with an index, which domains and generators may be of"
     )
     domains: dict[Name, DomainOptions] = Field(
         min_length=1, description="name → a collection of real photographs"
@@ -68,6 +73,40 @@ class CoreParams(Section):
     def train_generators(self) -> list[str]:
         """Names of the generators that specialists are trained on."""
         return [name for name, generator in self.generators.items() if generator.role == "train"]
+
+    @property
+    def dataset_of(self) -> dict[str, str]:
+        """Image set → its data set, for the domains and generators that are of one."""
+        sets: dict[str, DomainOptions | Generator] = {**self.domains, **self.generators}
+        return {name: one.dataset for name, one in sets.items() if one.dataset is not None}
+
+    def parts_of(self, image_set: str, *, as_trained: bool | None = None) -> list[Part]:
+        """Return the parts of its data set that a domain or generator is made of.
+
+        Fakes are those of the domains of the data set that the params name, and of the domain that is called
+        after the method itself, whose reals come with them. `as_trained` takes a generator for one that is
+        trained on, or is not, whatever its role.
+        """
+        if image_set in self.domains:
+            domain = self.domains[image_set]
+            splits: Splits = "all" if domain.role == "train" else "test_if_any"
+            return [Part(domain.domain or image_set, REAL, image_set, splits)]
+        generator = self.generators[image_set]
+        method = generator.method or image_set
+        is_trained = generator.role == "train" if as_trained is None else as_trained
+        shared = {
+            domain.domain or name: (name, domain.role)
+            for name, domain in self.domains.items()
+            if domain.dataset == generator.dataset
+        }
+        parts = []
+        for known, (name, role) in shared.items():
+            of_training: Splits = "all" if is_trained else "test"
+            parts.append(Part(known, method, name, of_training if role == "train" else "test_if_any"))
+        if method not in shared:
+            own: Splits = "all" if is_trained else "test_if_any"
+            parts += [Part(method, one, image_set, own) for one in (REAL, method)]
+        return parts
 
     @property
     def variants(self) -> dict[str, str]:
@@ -114,6 +153,7 @@ class CoreParams(Section):
 
 def _inconsistencies(params: CoreParams) -> Iterator[str]:
     """Yield what single sections cannot show; each text begins with its key in params.yaml."""
+    yield from _wrong_datasets(params)
     yield from data_options.inconsistencies(params.domains, params.faces, params.backbone.image_size)
     if not params.train_generators:
         yield "generators: expected at least one with `role: train`"
@@ -126,3 +166,36 @@ def _inconsistencies(params: CoreParams) -> Iterator[str]:
     yield from merges.inconsistencies(params.merge, params.specialist_members)
     if params.reference is not None and params.reference not in params.variants:
         yield f"evaluate.reference: {params.merge.why_not(params.reference)}"
+
+
+def _wrong_datasets(params: CoreParams) -> Iterator[str]:
+    """Yield what does not fit between data sets, and the domains and generators that are of them."""
+    taken: dict[tuple[str, str, str], str] = {}
+    for name, dataset in params.dataset_of.items():
+        if name in params.generators:
+            section, known = "generators", params.generators[name].method or name
+        else:
+            section, known = "domains", params.domains[name].domain or name
+        key = f"{section}.{name}"
+        if dataset not in params.datasets:
+            yield f"{key}.dataset: unknown data set {dataset!r}{nearest(dataset, params.datasets)}"
+            return
+        if (section, dataset, known) in taken:
+            yield f"{key}: the same images as {taken[section, dataset, known]}; expected images of its own"
+        taken[section, dataset, known] = key
+    for name in sorted(set(params.dataset_of.values())):
+        if params.faces.detector == "none" and not params.datasets[name].aligned:
+            yield (
+                f"datasets.{name}.aligned: faces have to be found, and `faces.detector` is `none`; expected a"
+                " detector, or `aligned: true`"
+            )
+    training = next((one for one in params.domains.values() if one.role == "train"), None)
+    if training is None or training.dataset is None or params.datasets[training.dataset].encode == "jpeg":
+        return
+    for name, generator in params.generators.items():
+        if generator.images is not None and generator.reals is None:
+            yield (
+                f"generators.{name}.images: these fakes would be encoded, and the reals of"
+                f" {params.train_domain} are not, which tells them apart; expected `reals` beside them, or"
+                f" `datasets.{training.dataset}.encode: jpeg`"
+            )

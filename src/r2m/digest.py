@@ -21,7 +21,10 @@ _CARRIERS = frozenset(
             "r2m.session_files",
             "r2m.merge.variants",
         ),
-        *(f"r2m.{package}.options" for package in ("data", "forge", "models", "trunk", "train", "evaluate")),
+        *(
+            f"r2m.{package}.options"
+            for package in ("data", "datasets", "forge", "models", "trunk", "train", "evaluate")
+        ),
     }
 )
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from r2m.core_params import CoreParams
 from r2m.data.listing import find_images
+from r2m.datasets.check import check_dataset, check_domain, check_generator
+from r2m.datasets.slices import Index, read_index
 from r2m.errors import R2MError
 from r2m.models import weight_files
 from r2m.options import FileSource, FolderSource, PackageSource
@@ -18,10 +20,14 @@ def count_images(folder: str) -> int:
     return len(find_images(Path(folder)))
 
 
-def check_inputs(params: CoreParams, count: Callable[[str], int] = count_images) -> None:
+def check_inputs(
+    params: CoreParams,
+    count: Callable[[str], int] = count_images,
+    read: Callable[[str], Index] = read_index,
+) -> None:
     """Raise R2MError for the first missing or unusable file or folder that the params name.
 
-    `count` counts the images below a folder.
+    `count` counts the images below a folder, `read` reads the index of a data set.
     """
     for name, domain in params.domains.items():
         _check_package(f"domains.{name}.images", domain.images, ("celeba", "orl"))
@@ -39,6 +45,7 @@ def check_inputs(params: CoreParams, count: Callable[[str], int] = count_images)
             if folder is not None:
                 wanted = trained_on if generator.role == "train" else least
                 _check_folder(f"generators.{name}.{key}", folder, wanted, count)
+    _check_datasets(params, read)
     if isinstance(params.faces.detector, FolderSource):
         for model in ("yunet.onnx", "sface.onnx"):
             path = Path(params.faces.detector.folder, model)
@@ -51,12 +58,41 @@ def check_inputs(params: CoreParams, count: Callable[[str], int] = count_images)
             raise R2MError(f"params.yaml: backbone.weights.file: {error}") from error
 
 
+def _check_datasets(params: CoreParams, read: Callable[[str], Index]) -> None:
+    """Raise R2MError where the index of a data set lacks what domains and generators ask of it."""
+    sets = params.dataset_of
+    indexes: dict[str, Index] = {}
+    for dataset in dict.fromkeys(sets.values()):
+        options = params.datasets[dataset]
+        try:
+            indexes[dataset] = read(options.index)
+        except R2MError as error:
+            raise R2MError(f"params.yaml: datasets.{dataset}.index: {error}") from error
+        has_detector = params.faces.detector != "none"
+        check_dataset(f"params.yaml: datasets.{dataset}", options, indexes[dataset], has_detector)
+    for name, dataset in sets.items():
+        options, index, parts = params.datasets[dataset], indexes[dataset], params.parts_of(name)
+        if name in params.domains:
+            check_domain(f"params.yaml: domains.{name}", options, index, parts[0])
+        else:
+            generator = params.generators[name]
+            check_generator(
+                f"params.yaml: generators.{name}",
+                options,
+                index,
+                parts,
+                generator.family,
+                generator.role == "train",
+            )
+
+
 def _check_folders_apart(params: CoreParams) -> None:
     """Raise R2MError where one image would be taken in twice: for two domains, or for a real and a fake."""
     sources: dict[str, Source] = {}
     for name, domain in params.domains.items():
         images = domain.images
-        sources[f"domains.{name}.images"] = images.folder if isinstance(images, FolderSource) else images
+        if images is not None:
+            sources[f"domains.{name}.images"] = images.folder if isinstance(images, FolderSource) else images
     for name, generator in params.generators.items():
         if generator.images:
             sources[f"generators.{name}.images"] = generator.images

@@ -20,9 +20,14 @@ COLUMNS = (
     "video",
     "split",
     "digest",
+    "frame",
+    "sampling",
 )
-# `digest` is of the bytes of the user's file that the image was made from.
-OPTIONAL = ("source_image", "video", "digest")
+# `digest` is of the bytes of the user's file that the image was made from. `frame` is the number of a frame
+# in its video, and `sampling` how frames were chosen, such as "8 of each video, evenly"; none: all of them.
+OPTIONAL = ("source_image", "video", "digest", "frame", "sampling")
+# What a table need not have at all.
+_ADDED = ("digest", "frame", "sampling")
 SPLITS = ("train", "val", "test")
 REAL = "real"
 FAMILIES = ("FS", "FR", "EFS", "FE", REAL)
@@ -55,13 +60,14 @@ def concat(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def check(frame: pd.DataFrame, name: str = "manifest") -> pd.DataFrame:
-    """Return `frame` with the columns of a manifest in their order and types; `digest` may be missing.
+    """Return `frame` with the columns of a manifest in their order and types.
+
+    The columns `digest`, `frame` and `sampling` may be missing.
 
     Raises:
         R2MError: names `name`, the column and the first wrong value.
     """
-    if "digest" not in frame:
-        frame = frame.assign(digest=None)
+    frame = frame.assign(**{column: None for column in _ADDED if column not in frame})
     if missing := [column for column in COLUMNS if column not in frame]:
         raise R2MError(f"{name}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
     frame = frame.loc[:, list(COLUMNS)]

@@ -13,7 +13,7 @@ from r2m.plan.stage import Captioned, Job, Stage
 from r2m.plan.tracking import Tracked
 
 # Below results, but made by no job, or kept for the next run.
-UNMANAGED = ("logs", "benchmarks", ".state", "report.html", ".gitignore")
+UNMANAGED = ("logs", "benchmarks", ".state", "report.html", ".gitignore", "validation/.gitignore")
 
 
 class Workflow:
@@ -26,7 +26,8 @@ class Workflow:
     @cached_property
     def main(self) -> dict[str, Stage]:
         """The stages of the default run."""
-        stages = [*self._computing, *self.reporting, tracking.members(self.plan)]
+        noting = (tracking.slices, tracking.no_slices, tracking.members)
+        stages = [*self._computing, *self.reporting, *(stage(self.plan) for stage in noting)]
         return {stage.name: stage for stage in stages}
 
     @cached_property
@@ -58,8 +59,8 @@ class Workflow:
 
     @cached_property
     def reported(self) -> list[str]:
-        """What the default run is for: tables, figures, cards and pages."""
-        return [path for stage in self._shown for path in stage.artifacts()]
+        """What the default run is for: tables, figures, cards and pages, and reports on data sets."""
+        return [path for stage in (*self._shown, self.main["validate"]) for path in stage.artifacts()]
 
     @cached_property
     def paper(self) -> list[str]:

@@ -12,8 +12,8 @@ from r2m.params import load, parse
 from r2m.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATIONS = ("params.yaml", "tests/workflow/tiny.yaml")
-EXTERNAL = ("data/sources.txt", "weights.safetensors")
+CONFIGURATIONS = ("params.yaml", "tests/workflow/tiny.yaml", "a data set")
+EXTERNAL = ("data/sources.txt", "weights.safetensors", "data/df40.parquet")
 
 
 @pytest.fixture(params=CONFIGURATIONS)
@@ -21,7 +21,24 @@ def run(request, tmp_path, monkeypatch):
     """The workflow of a configuration, in a folder with the files that it names and nothing else."""
     (tmp_path / "weights.safetensors").touch()
     monkeypatch.chdir(tmp_path)
-    return Workflow(load(ROOT / request.param))
+    return Workflow(parse(of_a_data_set()) if request.param == "a data set" else load(ROOT / request.param))
+
+
+def of_a_data_set():
+    """Return small params in which all but one generator are of a data set."""
+    params = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+    own = {"dataset": "df40"}
+    params["datasets"] = {"df40": {"index": "data/df40.parquet"}}
+    params["domains"] = {"ff": own | {"role": "train"}, "cdf": own | {"role": "test"}}
+    params["generators"] = {
+        "simswap": own | {"family": "FS"},
+        "swap": {"family": "FS", "forge": "swap"},
+        "reenact": own | {"family": "FR", "method": "fomm"},
+        "heygen": own | {"family": "FR", "role": "unseen"},
+    }
+    params["experiments"]["families"]["generators"] = ["heygen"]
+    params["experiments"]["sources"]["domain"] = "cdf"
+    return params
 
 
 def jobs(run):
@@ -38,7 +55,7 @@ def test_jobs_give_their_functions_what_they_take(run):
 
 def test_what_jobs_read_is_what_others_write(run):
     written = {path for stage in run.stages.values() for path in stage.artifacts()}
-    read = {path for job in jobs(run) for path in job.reads}
+    read = {path for job in jobs(run) for path in (*job.reads, *map(str, job.settled))}
     assert sorted(read - written - set(EXTERNAL)) == []
 
 
@@ -58,6 +75,38 @@ def test_values_of_wildcards_match_their_patterns(run):
 def test_everything_that_is_reported_is_written(run):
     written = {path for stage in run.stages.values() for path in stage.artifacts()}
     assert set(run.reported) | set(run.paper) <= written
+
+
+def test_image_sets_of_a_data_set_wait_for_its_validation():
+    run = Workflow(parse(of_a_data_set()))
+    waiting = {
+        next(iter(wildcards.values())): path
+        for name in ("faces", "forge")
+        for wildcards in run.main[name].instances
+        for path in run.main[name].job(**wildcards).reads
+        if path.startswith("results/slices/")
+    }
+    assert waiting == {
+        name: f"results/slices/{name}" for name in ("ff", "cdf", "simswap", "reenact", "heygen")
+    }
+    for name in waiting:
+        assert run.main["slice"].job(set=name).reads == ["results/validation/df40/report.json"]
+    assert "results/validation/df40/report.html" in run.reported
+
+
+def test_an_experiment_takes_fakes_of_a_data_set_again():
+    """People whom it trains on must not be tested on, and a generator that it trains needs all splits."""
+    run = Workflow(parse(of_a_data_set()))
+    again = run.experiments["sources_forge"]
+    assert {one["generator"] for one in again.instances} == {"simswap", "swap", "reenact", "heygen"}
+    job = again.job(generator="simswap")
+    assert job.values["domains"] == {
+        "ff": Path("results/faces/ff/manifest.parquet"),
+        "cdf": Path("results/experiments/sources/faces/cdf/manifest.parquet"),
+    }
+    assert "results/forged/simswap/manifest.parquet" in job.reads
+    trained = run.experiments["families_forge"].job(generator="heygen")
+    assert [part.splits for part in trained.values["parts"]] == ["all", "test_if_any", "all", "all"]
 
 
 def test_a_merge_that_is_switched_off_leaves_no_job_but_a_stage_of_dvc():

@@ -43,7 +43,8 @@ def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str
 
 def new_images(name: str) -> list[str]:
     """Jobs of a new image set, up to what lists all sets."""
-    return [f"forge {name}", f"trunk forged/{name}", f"contact_sheet {name}", "data_card", "members", "code"]
+    own = [f"forge {name}", f"trunk forged/{name}", f"contact_sheet {name}"]
+    return [*own, "data_card", "members", "no_slices", "code"]
 
 
 def scoring(*specialists: str) -> list[str]:

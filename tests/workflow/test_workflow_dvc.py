@@ -47,7 +47,7 @@ def test_git_commits_the_small_results_only(committed: Project) -> None:
     paths = committed.git("ls-files", "results").split()
     folders = {path.split("/")[1] for path in paths}
     records = {"data_card.md", "model_card.md", "settings.md", "runtimes.csv"}
-    assert folders == {".gitignore", "tables", "figures", *records}
+    assert folders == {".gitignore", "validation", "tables", "figures", *records}
     assert "results/tables/auc.csv" in paths
     assert "results/figures/heatmap.svg" in paths
     assert committed.git("ls-files", "dvc.lock").split() == ["dvc.lock"]
@@ -112,7 +112,7 @@ def test_dvc_and_snakemake_make_the_same_of_a_change(
 
     merges = ("ties", "r2m")
     assert ran == {
-        *("code", "members", "specialist@swap", "specialist_scores@swap", "forge@swap", "report"),
+        *("code", "slices", "members", "specialist@swap", "specialist_scores@swap", "forge@swap", "report"),
         *(f"merge@{name}" for name in (*merges, "fisher")),  # whose stage is empty
         *(f"merge_scores@{name}" for name in merges),
     }

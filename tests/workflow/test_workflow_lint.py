@@ -10,14 +10,19 @@ import pytest
 import yaml
 from workflow_project import REPOSITORY, Project
 
-from r2m.options import FAMILIES
-from r2m.params import load
+from r2m.options import FAMILIES, read_yaml
+from r2m.params import parse
 from r2m.plan.tracking import Tracked
 from r2m.workflow import Workflow
 
 RULES = REPOSITORY / "workflow/rules"
-RUN = Workflow(load(REPOSITORY / "params.yaml"))
+PARAMS = read_yaml(REPOSITORY / "params.yaml")
+PARAMS["datasets"] = {"df40": {"index": "data/df40.parquet"}, "unused": {"index": "data/unused.parquet"}}
+PARAMS["domains"]["cdf"] = {"dataset": "df40", "role": "test"}
+PARAMS["generators"]["simswap"] = {"family": "FS", "dataset": "df40"}
+RUN = Workflow(parse(PARAMS))
 KEYS = {
+    "${datasets}": RUN.params.datasets,
     "${domains}": RUN.plan.domains,
     "${generators}": RUN.plan.generators,
     "${families}": FAMILIES,

@@ -21,7 +21,7 @@ def message(project: Project) -> str:
     """Dry-run; return the error's text, and check that it is one and that nothing was made."""
     output = project.snakemake("--dry-run", "--quiet", "rules", code=1)
     assert "Traceback" not in output
-    assert sorted(path.name for path in (project / "results").iterdir()) == [".gitignore"]
+    assert sorted(path.name for path in (project / "results").iterdir()) == [".gitignore", "validation"]
     _, found, text = output.partition("WorkflowError")
     assert found, output
     return text

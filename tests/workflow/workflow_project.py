@@ -34,6 +34,7 @@ TRACKED = (
     "data/sources.txt",
     "data/.gitignore",
     "results/.gitignore",
+    "results/validation/.gitignore",
 )
 UP_TO_DATE = "Data and pipelines are up to date."
 

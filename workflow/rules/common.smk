@@ -12,14 +12,16 @@ from snakemake.utils import update_config
 
 from r2m import params
 from r2m.data.folder_state import ImageFolders
+from r2m.datasets.slices import Indexes
 from r2m.errors import R2MError
 from r2m.input_files import check_inputs
 from r2m.options import read_yaml
 from r2m.plan.plan import PINS
 from r2m.workflow import Workflow
 
-# It lives and dies with Snakemake's record of the params that outputs were made with.
+# They live and die with Snakemake's record of the params that outputs were made with.
 FOLDERS = ImageFolders(Path(".snakemake/image_folders"))
+INDEXES = Indexes(Path(".snakemake/indexes"))
 CONTENTS = threading.Thread(target=FOLDERS.read_contents, daemon=True)
 
 try:
@@ -30,7 +32,7 @@ try:
     PARAMS = params.parse(config)
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
-        check_inputs(PARAMS, FOLDERS.count)
+        check_inputs(PARAMS, FOLDERS.count, INDEXES)
 except R2MError as error:
     raise WorkflowError(str(error)) from None
 
@@ -45,6 +47,11 @@ wildcard_constraints:
 def reads(stage):
     """Input function: the files that a job of a stage reads."""
     return lambda wildcards: stage.job(**wildcards).reads
+
+
+def settled(stage):
+    """Input function: the files that have to be there before a job of a stage, however new they are."""
+    return ancient(lambda wildcards: list(map(str, stage.job(**wildcards).settled)))
 
 
 def writes(stage):
@@ -85,3 +92,25 @@ def images_state(image_set):
     manifest = RUN.plan.manifest(image_set)
     lost = FOLDERS.times_lost(str(manifest.parent / "images"), str(manifest))
     return f"{digest} {lost}"
+
+
+def index_state(dataset):
+    """What tells that a data set has to be validated again: other rows of its index."""
+    if not workflow.is_main_process:
+        return ""
+    return INDEXES(PARAMS.datasets[dataset].index).state()
+
+
+def outdated(image_set):
+    """Whether the digest of an image set's slices is not that of the index, or not there."""
+    options = PARAMS.datasets[PARAMS.dataset_of[image_set]]
+    digest = INDEXES(options.index).digest(PARAMS.parts_of(image_set), options)
+    path = RUN.plan.slice_digest(image_set)
+    return not path.is_file() or path.read_text(encoding="utf-8").strip() != digest
+
+
+# Only these digests are outputs. The others are files like any other, for Snakemake makes everything again that is
+# made of what a job after validation makes, whenever validation runs.
+OUTDATED = [
+    name for name in PARAMS.dataset_of if not workflow.is_main_process or outdated(name)
+]

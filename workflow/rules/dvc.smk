@@ -1,4 +1,4 @@
-"""What DVC needs: digests of its stages, digests of training images, and its stages' targets."""
+"""What DVC needs: digests of its stages, of slices and of training images, and its stages' targets."""
 
 
 rule code:
@@ -11,6 +11,37 @@ rule code:
         **call(RUN.code),
     script:
         "../scripts/job.py"
+
+
+rule slice:
+    input:
+        reads(S.slice),
+        settled(S.slice),
+    output:
+        writes(S.slice),
+    log:
+        S.slice.log,
+    wildcard_constraints:
+        set="|".join(OUTDATED) or "(?!)",
+    localrule: True
+    params:
+        **call(S.slice),
+    script:
+        "../scripts/job.py"
+
+
+if S.no_slices.instances:
+
+    rule no_slices:
+        output:
+            writes(S.no_slices),
+        log:
+            S.no_slices.log,
+        localrule: True
+        params:
+            **call(S.no_slices),
+        script:
+            "../scripts/job.py"
 
 
 rule members:

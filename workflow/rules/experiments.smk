@@ -7,6 +7,7 @@ for stage in RUN.experiments.values():
             stage.name
         input:
             reads(stage),
+            settled(stage),
         output:
             writes(stage),
         log:

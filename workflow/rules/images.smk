@@ -1,4 +1,4 @@
-"""Sources, base weights, faces, fakes, and the frozen trunk's activations."""
+"""Sources, base weights, validation of data sets, faces, fakes, and the frozen trunk's activations."""
 
 
 rule source:
@@ -35,9 +35,30 @@ rule base:
         "../scripts/job.py"
 
 
+rule validate:
+    input:
+        settled(S.validate),
+    output:
+        writes(S.validate),
+    log:
+        S.validate.log,
+    benchmark:
+        S.validate.benchmark
+    priority: S.validate.priority
+    threads: S.validate.threads
+    resources:
+        mem_mb=S.validate.memory,
+    params:
+        **call(S.validate),
+        rows=lambda w: index_state(w.dataset),
+    script:
+        "../scripts/job.py"
+
+
 rule faces:
     input:
         reads(S.faces),
+        settled(S.faces),
     output:
         writes(S.faces),
     log:
@@ -57,6 +78,7 @@ rule faces:
 rule forge:
     input:
         reads(S.forge),
+        settled(S.forge),
     output:
         writes(S.forge),
     log:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, Strict, model_validator
 
-from r2m.options import RESERVED, FolderSource, Fraction, PackageSource, Section
+from r2m.options import RESERVED, FolderSource, Fraction, Name, PackageSource, Section
 
 FRAMES = "whether a sub-folder holds the frames of one video; default: told by the names of its images"
 
@@ -14,7 +14,15 @@ FRAMES = "whether a sub-folder holds the frames of one video; default: told by t
 class DomainOptions(Section):
     """A collection of real photographs, split by identity (`train`) or used for tests only (`test`)."""
 
-    images: PackageSource | FolderSource = Field(description="`{package: NAME}` or `{folder: PATH}`")
+    images: PackageSource | FolderSource | None = Field(
+        default=None, description="`{package: NAME}` or `{folder: PATH}`"
+    )
+    dataset: Name | None = Field(
+        default=None, description="data set of the section `datasets`, in place of `images`"
+    )
+    domain: Name | None = Field(
+        default=None, description="its name in the index of the data set; default: the name here"
+    )
     role: Literal["train", "test"] = Field(
         description="train: split by identity and trained on; test: tested on only"
     )
@@ -27,6 +35,17 @@ class DomainOptions(Section):
     )
     frames: bool | None = Field(default=None, description=FRAMES)
     label: str | None = Field(default=None, description="name for readers")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "DomainOptions":
+        if (self.images is None) == (self.dataset is None):
+            raise ValueError("expected exactly one of `images` and `dataset: NAME`")
+        if self.domain is not None and self.dataset is None:
+            raise ValueError("`domain` belongs to `dataset`: expected both or neither")
+        for key in ("identity", "limit", "frames"):
+            if self.dataset is not None and key in self.model_fields_set:
+                raise ValueError(f"`{key}` belongs to `images`: the index of a data set says it")
+        return self
 
 
 class SplitOptions(Section):
@@ -87,7 +106,7 @@ def inconsistencies(
     for name, domain in domains.items():
         if name in RESERVED:
             yield f"domains.{name}: the name is reserved; expected none of {RESERVED}"
-        if faces.detector == "none" and domain.identity == "cluster":
+        if faces.detector == "none" and domain.identity == "cluster" and domain.images is not None:
             yield (
                 f"domains.{name}.identity: `cluster` needs a face detector, and `faces.detector` is"
                 " `none`; expected `folder` or `file`"

@@ -116,13 +116,19 @@ class SourcesPlan(Section):
 def stages(plan: Plan, options: SourcesOptions) -> Sequence[Stage]:
     """Return the second domain's new split, all fakes anew, the trainings, task vectors and scores.
 
-    Fakes are forged again since the donor of a face swap must not stand on the other side of the split.
-    Those in folders of the user's own show nobody of the second domain: they stay as they are.
+    Fakes are forged again since the donor of a face swap must not stand on the other side of the split; those
+    of the second domain's data set are taken again, with the split of the people on them. Those in folders of
+    the user's own show nobody of the second domain: they stay as they are.
     """
     params, folder = plan.params, ROOT / "sources"
     second = second_source(params, options)
     assert second is not None  # checked with the params
-    forged_again = [name for name in plan.generators if params.generators[name].forge]
+    dataset = params.domains[second].dataset
+    forged_again = [
+        name
+        for name, generator in params.generators.items()
+        if generator.forge or (dataset is not None and generator.dataset == dataset)
+    ]
 
     def sets(image_sets: Sequence[str]) -> SessionFiles:
         return plan.files(image_sets, folder, [second, *forged_again])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from r2m import manifest
 from r2m.data.align import Landmarks
 from r2m.data.faces import Settings, read_landmarks, report, thread_map, write_encoded, write_skipped
-from r2m.data.images import Image, read_crop
+from r2m.data.images import Image, read_crop, resized, write_png
 from r2m.data.intake import Skipped
 from r2m.errors import R2MError
 from r2m.files import atomic_path
@@ -85,19 +85,25 @@ def forged_rows(
     if forgery.fit is not None:
         arguments["state"] = forgery.fit(training_crops(reals))
     sources = reals if options.role == "train" else reals[reals["split"] == "test"].reset_index(drop=True)
+    # Reals that are crops themselves were not encoded, and so their fakes are not.
+    is_encoded = (sources["crop"] != sources["path"]).to_numpy(bool)
     donors = donors_within(sources) if forgery.needs_donor else np.full(len(sources), -1)
     usable = np.flatnonzero(donors >= 0) if forgery.needs_donor else np.arange(len(sources))
-    rows = fake_rows(name, options.family, sources.iloc[usable])
+    rows = fake_rows(name, options.family, sources.iloc[usable], is_encoded[usable])
 
     def load(index: int) -> tuple[Image, Landmarks]:
-        return read_crop(Path(sources["crop"][index])), sources["landmarks"][index]
+        crop, landmarks = read_crop(Path(sources["crop"][index])), sources["landmarks"][index]
+        return (crop, landmarks) if is_encoded[index] else squared(crop, landmarks, settings)
 
     def write_fake(item: tuple[int, str, str]) -> None:
         index, image_id, path = item
         image, landmarks = load(index)
         donor = load(donors[index]) if forgery.needs_donor else None
         fake = forgery.function(image, landmarks, donor, rng(settings.seed, name, image_id), **arguments)
-        write_encoded(folder / path, fake, image_id, settings)
+        if is_encoded[index]:
+            write_encoded(folder / path, fake, image_id, settings)
+        else:
+            write_png(folder / path, fake)
 
     items = zip(usable.tolist(), rows["image_id"], rows["path"], strict=True)
     for _ in thread_map(write_fake, items, settings.threads):
@@ -108,10 +114,20 @@ def forged_rows(
     return rows, skipped
 
 
+def squared(crop: Image, landmarks: Landmarks, settings: Settings) -> tuple[Image, Landmarks]:
+    """Return a crop of any size as a square of its shorter side, and the landmarks (5, 2) in its pixels.
+
+    The landmarks given are in pixels of a crop of `faces.crop_size`.
+    """
+    side = min(crop.shape[:2])
+    return resized(crop, side), landmarks * np.float32(side / settings.options.crop_size)
+
+
 def training_crops(reals: pd.DataFrame) -> Iterator[Image]:
     """Yield the crops of the reals that a forgery may be fitted on."""
     for crop in reals.loc[reals["split"] == "train", "crop"]:
-        yield read_crop(Path(crop))
+        image = read_crop(Path(crop))
+        yield resized(image, min(image.shape[:2])) if image.shape[0] != image.shape[1] else image
 
 
 def donors_within(reals: pd.DataFrame) -> np.ndarray:
@@ -142,10 +158,17 @@ def nearest_donors(landmarks: NDArray[np.float32], identities: NDArray[np.generi
     return donors
 
 
-def fake_rows(name: str, family: str, sources: pd.DataFrame) -> pd.DataFrame:
-    """Return the manifest rows of the fakes of `sources`, with their identity, domain and split."""
-    rows = sources[["domain", "identity", "split", "video"]].reset_index(drop=True)
+def fake_rows(name: str, family: str, sources: pd.DataFrame, is_encoded: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return the manifest rows of the fakes of `sources` (N rows), with their identity, domain and split.
+
+    `is_encoded` (N,) tells which become JPEG files; the others are PNG.
+    """
+    kept = ["domain", "identity", "split", "video", "frame", "sampling"]
+    rows = sources[kept].reset_index(drop=True)
     rows["source_image"] = list(sources["image_id"])
     rows["image_id"] = [f"{name}/{source}" for source in sources["image_id"]]
-    rows["path"] = [f"images/{source}.jpg" for source in sources["image_id"]]
+    rows["path"] = [
+        f"images/{source}{'.jpg' if encoded else '.png'}"
+        for source, encoded in zip(sources["image_id"], is_encoded, strict=True)
+    ]
     return rows.assign(label=1, generator=name, family=family)

@@ -5,11 +5,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from r2m.data.options import FRAMES
-from r2m.options import Family, Section
+from r2m.options import Family, Name, Section
 
 
 class GeneratorOptions(Section):
-    """A built-in classical forgery (`forge`) or a folder of the user's own fakes (`images`)."""
+    """A built-in classical forgery (`forge`), a folder of fakes (`images`), or fakes of a data set."""
 
     family: Family = Field(description="face swapping, reenactment, entire synthesis, editing")
     role: Literal["train", "unseen"] = Field(
@@ -17,6 +17,10 @@ class GeneratorOptions(Section):
     )
     forge: str | None = Field(default=None, description="built-in classical forgery")
     images: str | None = Field(default=None, description="folder of fakes")
+    dataset: Name | None = Field(default=None, description="data set of the section `datasets`")
+    method: Name | None = Field(
+        default=None, description="its name in the index of the data set; default: the name here"
+    )
     reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
     frames: bool | None = Field(default=None, description=FRAMES)
     options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
@@ -24,8 +28,10 @@ class GeneratorOptions(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "GeneratorOptions":
-        if (self.forge is None) == (self.images is None):
-            raise ValueError("expected exactly one of `forge: NAME` and `images: FOLDER`")
+        if sum(origin is not None for origin in (self.forge, self.images, self.dataset)) != 1:
+            raise ValueError("expected exactly one of `forge: NAME`, `images: FOLDER` and `dataset: NAME`")
+        if self.method is not None and self.dataset is None:
+            raise ValueError("`method` belongs to `dataset`: expected both or neither")
         if self.reals is not None and self.images is None:
             raise ValueError("`reals` belongs to `images`: expected both or neither")
         if self.frames is not None and self.images is None:

@@ -1,18 +1,18 @@
-"""Stages up to the cached activations: sources, base weights, faces, fakes, and the frozen trunk."""
+"""Stages up to the cached activations: sources, base weights, validation, faces, fakes, the frozen trunk."""
 
 from pathlib import Path
 
 from r2m.models.weight_files import locate
 from r2m.options import PackageSource
-from r2m.plan.plan import BASE, INITIAL_HEAD, PINS, RAW, Plan, source_folder
-from r2m.plan.stage import Job, Stage
+from r2m.plan.plan import BASE, INITIAL_HEAD, PINS, RAW, RESULTS, Plan, source_folder
+from r2m.plan.stage import Captioned, Job, Stage
 
 CLIP = RAW / "clip/clip_encoder.int8.onnx"
 
 
 def stages(plan: Plan) -> list[Stage]:
     """Return the stages of a plan up to the cached activations."""
-    return [source(plan), base(plan), faces(plan), forge(plan), trunk(plan)]
+    return [source(plan), base(plan), validate(plan), faces(plan), forge(plan), trunk(plan)]
 
 
 def source(plan: Plan) -> Stage:
@@ -54,6 +54,43 @@ def base(plan: Plan) -> Stage:
     return Stage("base", {"base": str(BASE), "head": str(INITIAL_HEAD)}, job, memory=4000)
 
 
+def validate(plan: Plan) -> Stage:
+    """Check the index of each data set that image sets are of, and the files that it names."""
+    files = {"json": "report.json", "html": "report.html", "index": "index.txt"}
+    outputs = {key: f"results/validation/{{dataset}}/{file}" for key, file in files.items()}
+
+    def job(dataset: str) -> Job:
+        options = plan.params.datasets[dataset]
+        return Job(
+            "r2m.datasets.stages:validate",
+            {},
+            {"out": stage.paths(dataset=dataset)["json"].parent},
+            {
+                "index": Path(options.index),
+                "root": None if options.root is None else Path(options.root),
+                "contents": options.check == "contents",
+                "allow_leakage": options.allow_leakage,
+                "cache": RESULTS / f".state/validation/{dataset}",
+                "name": dataset,
+            },
+            settled=[Path(options.index)],
+        )
+
+    stage = Stage(
+        "validate",
+        outputs,
+        job,
+        [{"dataset": name} for name in plan.datasets],
+        memory=2000,
+        threads=2,
+        priority=20,
+        report={
+            "html": Captioned("validation", "Data and model", {"result": "Validation of {dataset}"}),
+        },
+    )
+    return stage
+
+
 def faces(plan: Plan) -> Stage:
     """Find, align, group, split and encode the faces of each domain."""
     folder = "results/faces/{domain}"
@@ -68,6 +105,11 @@ def faces(plan: Plan) -> Stage:
     def job(domain: str) -> Job:
         params = plan.params
         options = params.domains[domain]
+        if options.images is None:
+            (part,) = params.parts_of(domain)
+            return plan.dataset_job(
+                domain, "reals", stage.paths(domain=domain), {"domain": domain, "part": part}
+            )
         return Job(
             "r2m.data.stages:faces",
             {},
@@ -85,9 +127,10 @@ def faces(plan: Plan) -> Stage:
         )
 
     domains = [{"domain": name} for name in plan.domains]
-    return Stage(
+    stage = Stage(
         "faces", outputs, job, domains, folders=frozenset({"crops", "images"}), memory=1500, threads=2
     )
+    return stage
 
 
 def forge(plan: Plan) -> Stage:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from r2m.core_params import CoreParams
+from r2m.datasets.options import DatasetOptions
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.forge.options import GeneratorOptions
 from r2m.forge.registry import module_of
@@ -36,6 +37,7 @@ class Plan:
         self.generators = list(params.generators)
         self.trained = params.train_generators
         self.sets = [*self.domains, *self.generators]
+        self.datasets = sorted(set(params.dataset_of.values()))
         self.members = params.specialist_members
         self.variants = params.variants
         self.seeds = [str(seed) for seed in params.seeds]
@@ -121,6 +123,42 @@ class Plan:
             BASE,
         )
 
+    def slice_digest(self, image_set: str) -> Path:
+        """Return the digest of the slices of a data set that an image set is made of."""
+        return RESULTS / "slices" / image_set
+
+    def taken(self, dataset: str) -> DatasetOptions:
+        """Return what image sets of a data set depend on, beside the rows of its index."""
+        return self.params.datasets[dataset].as_taken()
+
+    def dataset_job(
+        self,
+        image_set: str,
+        function: str,
+        outputs: Mapping[str, Path],
+        values: Mapping[str, Any],
+        also: Sequence[Path] = (),
+    ) -> Job:
+        """Return the taking of an image set from its data set, whose index has been validated before."""
+        options = self.taken(self.params.dataset_of[image_set])
+        folder = outputs["manifest"].parent
+        return Job(
+            f"r2m.datasets.stages:{function}",
+            {},
+            {"out": folder},
+            {
+                "options": options,
+                "faces": self.params.faces,
+                "image_size": self.params.backbone.image_size,
+                "seed": self.params.seed,
+                "state": RESULTS / ".state" / folder.relative_to(RESULTS),
+                **values,
+                **self.detector_files(),
+            },
+            also=[self.slice_digest(image_set), *also, *self.receipts(self.params.faces.detector)],
+            settled=[Path(options.index)],
+        )
+
     def forge_job(
         self,
         generator: str,
@@ -130,6 +168,8 @@ class Plan:
     ) -> Job:
         """Return the making of one generator's fakes, of the domains in the folders `faces`."""
         folders = [self.folder(name) for name in self.domains] if faces is None else list(faces)
+        if options.dataset is not None:
+            return self._fakes_job(generator, options, outputs, folders)
         there = [folder / name for name in ("manifest.parquet", "landmarks.parquet") for folder in folders]
         return Job(
             "r2m.forge.stages:forge",
@@ -146,6 +186,34 @@ class Plan:
             },
             also=[*there, *self.receipts(self.params.faces.detector)],
             modules=[module_of(options.forge)] if options.forge else [],
+        )
+
+    def _fakes_job(
+        self,
+        generator: str,
+        options: GeneratorOptions,
+        outputs: Mapping[str, Path],
+        folders: Sequence[Path],
+    ) -> Job:
+        """Return the taking of a generator's fakes from its data set."""
+        is_trained = options.role == "train"
+        parts = self.params.parts_of(generator, as_trained=is_trained)
+        domains = {part.name: self.domains.index(part.name) for part in parts if part.name in self.domains}
+        manifests = {name: folders[place] / "manifest.parquet" for name, place in domains.items()}
+        # Fakes that an experiment takes again are made anew whenever those of the main run are.
+        main = self.manifest(generator)
+        return self.dataset_job(
+            generator,
+            "fakes",
+            outputs,
+            {
+                "generator": generator,
+                "family": options.family,
+                "is_trained": is_trained,
+                "parts": parts,
+                "domains": manifests,
+            },
+            also=[*manifests.values(), *([main] if outputs["manifest"] != main else [])],
         )
 
     def fakes(self, generator: str, **changes: Any) -> GeneratorOptions:
@@ -297,18 +365,25 @@ class Plan:
     def described(
         self, generator_keys: Iterable[str] = (), domain_keys: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Return family, role, label and some more keys of all generators and domains."""
+        """Return family, role, label and some more keys of all generators and domains, where given."""
         generator_keys, domain_keys = (
             {"family", "role", "label", *generator_keys},
             {"role", "label", *domain_keys},
         )
         return {
             "generators": {
-                name: one.model_dump(mode="json", include={"family", "role", "label", *generator_keys})
+                name: one.model_dump(
+                    mode="json", include={"family", "role", "label", *generator_keys}, exclude_none=True
+                )
                 for name, one in self.params.generators.items()
             },
             "domains": {
-                name: one.model_dump(mode="json", include={"role", "label", *domain_keys})
+                name: one.model_dump(
+                    mode="json",
+                    # The index of a data set says who is on its images.
+                    include={"role", "label", *domain_keys} - ({"identity"} if one.dataset else set()),
+                    exclude_none=True,
+                )
                 for name, one in self.params.domains.items()
             },
         }

@@ -21,7 +21,8 @@ class Job:
     """A call of the function `module:name` by keyword: files it reads, values, and files it writes.
 
     `inputs` and `outputs` hold paths, alone or in lists, mappings and dataclasses. `also` are files that only
-    have to be there before. `modules` hold code that the function finds at run time, as a merging method.
+    have to be there before; of those in `settled` not even a later time runs the job again. `modules` hold
+    code that the function finds at run time, as a merging method.
     """
 
     function: str
@@ -30,6 +31,7 @@ class Job:
     values: Mapping[str, Any]
     also: Sequence[Path] = ()
     modules: Sequence[str] = ()
+    settled: Sequence[Path] = ()
 
     @property
     def reads(self) -> list[str]:

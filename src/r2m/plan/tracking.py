@@ -50,9 +50,11 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
         "sources": jobs("source"),
         "base": jobs("base"),
         "members": jobs("members"),
+        "slices": jobs("slice", "no_slices"),
         "joint": jobs("probe", "joint", "joint_multiclass"),
         "reference_scores": reference,
         "report": jobs(*reported),
+        **{f"validate-{name}": jobs("validate", dataset=name) for name in plan.params.datasets},
         **{f"faces-{name}": jobs("faces", domain=name) for name in plan.domains},
         **{f"forge-{name}": jobs("forge", generator=name) for name in plan.generators},
         **{f"trunk-{name}": jobs("trunk", set=name) for name in plan.sets},
@@ -100,6 +102,41 @@ def members(plan: Plan) -> Stage:
     return Stage("members", outputs, job, is_benchmarked=False)
 
 
+def slices(plan: Plan) -> Stage:
+    """Digest the slices of its data set that an image set is made of, once these are validated.
+
+    The image set is made again when this file changes. It is written only where it would change, so that
+    neither a new index nor another report makes all of them again.
+    """
+
+    def job(set: str) -> Job:
+        dataset = plan.params.dataset_of[set]
+        options = plan.taken(dataset)
+        return Job(
+            "r2m.datasets.stages:slice_digest",
+            {},
+            {"digest": plan.slice_digest(set)},
+            {"options": options, "parts": plan.params.parts_of(set)},
+            also=[RESULTS / f"validation/{dataset}/report.json"],
+            settled=[Path(options.index)],
+        )
+
+    sets = [{"set": name} for name in plan.params.dataset_of]
+    return Stage("slice", {"digest": "results/slices/{set}"}, job, sets, is_benchmarked=False)
+
+
+def no_slices(plan: Plan) -> Stage:
+    """Note which image sets are of no data set: DVC asks for a digest of every one."""
+    names = [name for name in plan.sets if name not in plan.params.dataset_of]
+
+    def job() -> Job:
+        return Job("r2m.datasets.stages:no_slices", {}, {"out": RESULTS / "slices"}, {"names": names})
+
+    outputs = {name: f"results/slices/{name}" for name in names} or {"none": "results/slices/.none"}
+    instances: list[dict[str, str]] = [{}] if names else []
+    return Stage("no_slices", outputs, job, instances, is_benchmarked=False)
+
+
 def folders(plan: Plan) -> list[str]:
     """Return the folders that stages of dvc.yaml put out, where the params may leave nothing to be made."""
     trained = [*plan.generators, *FAMILIES]
@@ -107,6 +144,7 @@ def folders(plan: Plan) -> list[str]:
     return [
         "data/raw",
         *(str(RESULTS / name) for name in ("joint", "joint_multiclass")),
+        *(str(RESULTS / "validation" / name) for name in plan.params.datasets),
         *(str(plan.trunk(name).parent) for name in plan.sets),
         *(str(RESULTS / folder / name) for folder in merged for name in plan.params.merge.methods),
         *(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,7 +27,10 @@ def draw_contact_sheet(
     images = [read_crop(Path(path)) for path in (shown if paired.empty else paired)["path"]]
     rows = {"fake": images}
     if not paired.empty:
-        originals = [read_crop(Path(sources[source])) for source in paired["source_image"]]
+        originals = [
+            of_size(read_crop(Path(sources[source])), fake)
+            for source, fake in zip(paired["source_image"], images, strict=True)
+        ]
         rows = {"real": originals, "fake": images, f"|difference| × {GAIN}": differences(originals, images)}
     first = shown.iloc[0]
     return grid(rows, f"{first['generator']} ({first['family']})", n)
@@ -38,6 +42,13 @@ def draw(fakes: pd.DataFrame, stream: np.random.Generator, n: int) -> pd.DataFra
     turn = shuffled.groupby("domain").cumcount()
     chosen = shuffled.assign(turn=turn).sort_values(["turn", "domain"], kind="stable").head(n)
     return chosen.sort_values(["domain", "image_id"]).drop(columns="turn")
+
+
+def of_size(real: Image, fake: Image) -> Image:
+    """Return a real in the size of its fake, for crops that are read where they lie may differ."""
+    if real.shape == fake.shape:
+        return real
+    return cv2.resize(real, fake.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def differences(reals: list[Image], fakes: list[Image]) -> list[Image]:
