@@ -159,7 +159,7 @@ def test_methods_that_build_on_others():
 @pytest.mark.parametrize(
     "stage",
     [
-        *("data.stages:faces", "trunk.stages:trunk", "models.stages:base", "merge.stages:task_vector"),
+        *("video.stages:faces", "trunk.stages:trunk", "models.stages:base", "merge.stages:task_vector"),
         *("train.stages:finetune", "train.stages:probe", "train.stages:statistics"),
     ],
 )

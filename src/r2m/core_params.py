@@ -80,6 +80,12 @@ class CoreParams(Section):
         sets: dict[str, DomainOptions | Generator] = {**self.domains, **self.generators}
         return {name: one.dataset for name, one in sets.items() if one.dataset is not None}
 
+    def trained_domains(self, dataset: str) -> list[str]:
+        """Return the domains of a data set's index that are trained on."""
+        sets = [name for name, own in self.dataset_of.items() if own == dataset]
+        trained = [part for name in sets for part in self.parts_of(name) if part.splits == "all"]
+        return sorted({part.domain for part in trained})
+
     def parts_of(self, image_set: str, *, as_trained: bool | None = None) -> list[Part]:
         """Return the parts of its data set that a domain or generator is made of.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from r2m.core_params import CoreParams
-from r2m.data.listing import find_images
+from r2m.data.listing import find_media, is_video
 from r2m.datasets.check import check_dataset, check_domain, check_generator
 from r2m.datasets.slices import Index, read_index
 from r2m.errors import R2MError
@@ -15,19 +15,20 @@ from r2m.options import FileSource, FolderSource, PackageSource
 Source = str | PackageSource
 
 
-def count_images(folder: str) -> int:
-    """Return how many images are below `folder`."""
-    return len(find_images(Path(folder)))
+def count_images(folder: str, frames_per_video: int) -> int:
+    """Return how many images are below `folder`, of which a video gives `frames_per_video`."""
+    return sum(frames_per_video if is_video(file) else 1 for file in find_media(Path(folder)))
 
 
 def check_inputs(
     params: CoreParams,
-    count: Callable[[str], int] = count_images,
+    count: Callable[[str, int], int] = count_images,
     read: Callable[[str], Index] = read_index,
 ) -> None:
     """Raise R2MError for the first missing or unusable file or folder that the params name.
 
-    `count` counts the images below a folder, `read` reads the index of a data set.
+    `count` counts the images below a folder, of which a video gives so many; `read` reads the index of a
+    data set.
     """
     for name, domain in params.domains.items():
         _check_package(f"domains.{name}.images", domain.images, ("celeba", "orl"))
@@ -39,12 +40,13 @@ def check_inputs(
     for name, domain in params.domains.items():
         if isinstance(domain.images, FolderSource):
             key = f"domains.{name}.images.folder"
-            _check_folder(key, domain.images.folder, trained_on if domain.role == "train" else least, count)
+            wanted = trained_on if domain.role == "train" else least
+            _check_folder(key, domain.images.folder, wanted, count, domain.frames_per_video)
     for name, generator in params.generators.items():
         for key, folder in (("images", generator.images), ("reals", generator.reals)):
             if folder is not None:
                 wanted = trained_on if generator.role == "train" else least
-                _check_folder(f"generators.{name}.{key}", folder, wanted, count)
+                _check_folder(f"generators.{name}.{key}", folder, wanted, count, generator.frames_per_video)
     _check_datasets(params, read)
     if isinstance(params.faces.detector, FolderSource):
         for model in ("yunet.onnx", "sface.onnx"):
@@ -122,10 +124,12 @@ def _overlap(source: Source, other: Source) -> bool:
     return first.is_relative_to(second) or second.is_relative_to(first)
 
 
-def _check_folder(key: str, folder: str, least: int, count: Callable[[str], int]) -> None:
+def _check_folder(
+    key: str, folder: str, least: int, count: Callable[[str, int], int], frames_per_video: int
+) -> None:
     if not Path(folder).is_dir():
         raise R2MError(f"params.yaml: {key}: {folder}: no such folder")
-    images = count(folder)
+    images = count(folder, frames_per_video)
     if images < least:
         raise R2MError(
             f"params.yaml: {key}: {folder}: {images} images; expected at least {least}"

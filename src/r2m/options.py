@@ -35,6 +35,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def is_changed(self, key: str) -> bool:
+        """Tell whether an option has another value than its default."""
+        return getattr(self, key) != type(self).model_fields[key].default
+
     @model_validator(mode="before")
     @classmethod
     def _name_unknown_keys(cls, value: Any) -> Any:

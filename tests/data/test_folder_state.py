@@ -148,9 +148,9 @@ def test_what_changes_during_a_run_is_seen_at_the_next_start(tmp_path, folder):
 
 def test_nothing_is_read_twice_nor_listed_twice(tmp_path, folder, monkeypatch):
     read, listed = [], []
-    content, find_images = folder_state._content, folder_state.find_images
+    content, find_media = folder_state._content, folder_state.find_media
     monkeypatch.setattr(folder_state, "_content", lambda path: (read.append(path), content(path))[1])
-    monkeypatch.setattr(folder_state, "find_images", lambda path: (listed.append(path), find_images(path))[1])
+    monkeypatch.setattr(folder_state, "find_media", lambda path: (listed.append(path), find_media(path))[1])
     folders = ImageFolders(tmp_path / "records")
     assert folders.count(str(folder)) == 6
     first = folders.digest([str(folder), str(folder)])
@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", f"{folder}/inner")
 
-    monkeypatch.setattr(folder_state, "find_images", refuse)
+    monkeypatch.setattr(folder_state, "find_media", refuse)
     with pytest.raises(R2MError, match=r"images/inner: cannot be listed \(Permission denied\)"):
         ImageFolders(tmp_path / "records").count(str(tmp_path / "images"))
 

@@ -340,6 +340,6 @@ def test_image_sets_of_no_data_set(sets):
 def test_validation_notes_the_rows_that_its_report_is_of(sets):
     arguments = {"contents": False, "allow_leakage": False, "cache": Path("cache"), "name": "df40"}
     places = {"index": Path("df40.parquet"), "root": Path("df40"), "out": Path("report")}
-    stages.validate(**arguments, **places, threads=1)
+    stages.validate(**arguments, **places, trained=["ff"], threads=1)
     assert listed("report") == ["index.txt", "report.html", "report.json"]
     assert Path("report/index.txt").read_text() == f"{read_index('df40.parquet').state()}\n"

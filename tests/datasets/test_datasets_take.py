@@ -1,36 +1,14 @@
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from r2m.datasets.take import (
-    evenly,
     identities,
     image_rows,
-    policy,
     sampled,
     sources,
     with_splits,
     with_splits_of_people,
 )
-
-
-@given(st.integers(0, 400), st.integers(1, 40))
-def test_frames_are_spread_over_the_whole_video(count, wanted):
-    places = evenly(count, wanted)
-    assert len(places) == min(count, wanted)
-    assert len(set(places.tolist())) == len(places)
-    if count > wanted:
-        gaps = np.diff(np.concatenate([[-0.5], places, [count - 0.5]]))
-        assert gaps[1:-1].max(initial=0) <= np.ceil(count / wanted)
-        assert max(gaps[0], gaps[-1]) <= count / wanted / 2 + 1, "neither end is left out"
-
-
-def test_all_frames_where_no_number_is_asked_for():
-    assert evenly(5, None).tolist() == [0, 1, 2, 3, 4]
-    assert policy(None) is None
-    assert policy(8) == "8 of each video, evenly"
 
 
 def frames(video, numbers, **values):

@@ -81,10 +81,8 @@ def test_fakes_are_paired_with_frames_of_their_own_video(domain: Path, tmp_path:
         draw(tmp_path / f"Deepfakes/c23/videos/{target}_{source}.mp4", int(target), tint=1)
     mixed = f"{people['train'][0][-10:-7]}_{people['test'][0][-10:-7]}.mp4"
     draw(tmp_path / f"Deepfakes/c23/videos/{mixed}", 0, tint=1)
-    options = GeneratorOptions(family="FS", images=str(tmp_path / "Deepfakes"))
-    rows, skipped = user_rows(
-        *("deepfakes", options, read_reals([domain]), SETTINGS, tmp_path / "out"), frames_per_video=4
-    )
+    options = GeneratorOptions(family="FS", images=str(tmp_path / "Deepfakes"), frames_per_video=4)
+    rows, skipped = user_rows("deepfakes", options, read_reals([domain]), SETTINGS, tmp_path / "out")
     assert len(rows) == 4 * len(pairs)
     ((path, reason),) = skipped
     assert path.endswith(mixed)

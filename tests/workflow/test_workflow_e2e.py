@@ -38,6 +38,8 @@ PAGES = (
     "auc",
     "delong",
     "cross_auc",
+    "protocols",
+    "protocols_p4",
     "data_card",
     "model_card",
     "settings",
@@ -79,9 +81,14 @@ def test_everything_is_there(finished_run: Project) -> None:
     by_variant = [f"{figure}/{name}" for figure in ("pipeline", "spectra") for name in ("r2m", "r2m_task")]
     figures = ["heatmap", "dumbbell", "intervals", "reliability", "tune", *by_variant]
     tables = ["auc", "models", "dumbbell", "intervals", "delong", "reliability", "video", "cross_auc"]
+    tables += ["protocols", "protocols_p4"]
     expected = [
         *(f"tables/{name}.csv" for name in tables),
-        *(f"tables/{name}.{suffix}" for name in ("main", "main_intervals") for suffix in ("md", "tex")),
+        *(
+            f"tables/{name}.{suffix}"
+            for name in ("main", "main_intervals", "protocols", "protocols_p4")
+            for suffix in ("md", "tex")
+        ),
         "tables/metrics.json",
         *(f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf", "svg")),
         *(f"contact/{name}.png" for name in FAMILIES),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from r2m.data.listing import find_images
+from r2m.data.listing import find_media, is_video
 from r2m.errors import R2MError
 from r2m.files import write_text
 
@@ -38,8 +38,16 @@ class _File(NamedTuple):
     original: str | None = None
 
 
+class _Folder(NamedTuple):
+    """What lies below a folder: numbers of images and of videos, and a digest of both."""
+
+    images: int
+    videos: int
+    digest: str
+
+
 class ImageFolders:
-    """Folders of the user's images as they are at one start of the workflow, each listed once.
+    """Folders of the user's images and videos as they are at one start of the workflow, each listed once.
 
     A digest changes when images come, go, or change their content. The first one is of names and sizes, and
     no image is read for it. `read_contents` reads them all once and keeps hashes in the folder `records`;
@@ -49,18 +57,23 @@ class ImageFolders:
 
     def __init__(self, records: Path) -> None:
         self._records = records
-        self._seen: dict[str, tuple[int, str]] = {}
+        self._seen: dict[str, _Folder] = {}
         self._lost: dict[str, int] = {}
 
-    def count(self, folder: str) -> int:
-        """Return how many images are below `folder`; raises R2MError where it cannot be listed."""
-        return self._look(folder)[0]
+    def count(self, folder: str, frames_per_video: int = 1) -> int:
+        """Return how many images are below `folder`, of which a video gives `frames_per_video`.
+
+        Raises:
+            R2MError: it cannot be listed.
+        """
+        below = self._look(folder)
+        return below.images + frames_per_video * below.videos
 
     def digest(self, folders: Iterable[str]) -> str:
         """Return a digest of names and contents of the images below `folders`; raises like `count`."""
         digest = hashlib.sha256()
         for folder in folders:
-            digest.update(_encoded(f"{Path(folder).as_posix()}\t{self._look(folder)[1]}\n"))
+            digest.update(_encoded(f"{Path(folder).as_posix()}\t{self._look(folder).digest}\n"))
         return digest.hexdigest()[:16]
 
     def read_contents(self) -> None:
@@ -94,14 +107,14 @@ class ImageFolders:
             self._lost[folder] = times
         return self._lost[folder]
 
-    def _look(self, folder: str) -> tuple[int, str]:
-        """Return number and digest of the images below `folder`, and record what changed."""
+    def _look(self, folder: str) -> _Folder:
+        """Return what is below `folder`, and record what changed."""
         if folder not in self._seen:
             try:
-                names = [path.as_posix() for path in find_images(Path(folder))]
+                files = find_media(Path(folder))
             except OSError as error:
                 raise R2MError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-            recorded = self._read(folder)
+            recorded, names = self._read(folder), [file.as_posix() for file in files]
             stats = {name: _stat(os.path.join(folder, name)) for name in names}
             changed = _changed(folder, recorded, stats)
             if changed:
@@ -110,7 +123,8 @@ class ImageFolders:
             digest = hashlib.sha256()
             for name in names:
                 digest.update(_encoded(f"{name}\t{(changed.get(name) or recorded[name]).mark}\n"))
-            self._seen[folder] = len(names), digest.hexdigest()
+            videos = sum(map(is_video, files))
+            self._seen[folder] = _Folder(len(files) - videos, videos, digest.hexdigest())
         return self._seen[folder]
 
     def _record(self, folder: str) -> Path:
@@ -159,6 +173,8 @@ def _contents(folder: str, names: Sequence[str]) -> Iterator[str | None]:
 
 def _content(path: str) -> str | None:
     try:
+        if is_video(Path(path)):  # too large for memory
+            return blake3().update_mmap(path).hexdigest(length=16)
         with open(path, "rb", buffering=0) as file:
             return blake3(file.readall()).hexdigest(length=16)
     except OSError:

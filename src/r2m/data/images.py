@@ -227,16 +227,19 @@ def write_png(path: Path, image: Image) -> None:
 
 
 def read_crop(path: Path) -> Image:
-    """Return a crop that an earlier stage wrote, BGR (H, W, 3).
+    """Return a crop that a manifest or landmarks list, of whatever size, BGR (H, W, 3).
 
     Raises:
         R2MError: the file is gone or damaged.
     """
     # OpenCV warns on its own of a file that is not there.
     crop = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if crop is None:
-        raise R2MError(f"{path}: cannot read the aligned crop; run the stage `faces` again")
-    return crop.astype(np.uint8, copy=False)
+    if crop is not None:
+        return crop.astype(np.uint8, copy=False)
+    try:
+        return _decoded(_content(path))
+    except ValueError as error:
+        raise R2MError(f"{path}: {error}, though it is listed as a crop") from error
 
 
 def encode(image: Image, size: int, quality_range: tuple[int, int], rng: np.random.Generator) -> bytes:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, PositiveInt, Strict, model_validator
 
 from r2m.options import RESERVED, FolderSource, Fraction, Name, PackageSource, Section
 
+PER_VIDEO = "at most so many frames of a video file, evenly over all of it"
 FRAMES = "whether a sub-folder holds the frames of one video; default: told by the names of its images"
 
 
@@ -34,6 +35,7 @@ class DomainOptions(Section):
         default=None, description="about so many images, evenly over identities"
     )
     frames: bool | None = Field(default=None, description=FRAMES)
+    frames_per_video: PositiveInt = Field(default=8, description=PER_VIDEO)
     label: str | None = Field(default=None, description="name for readers")
 
     @model_validator(mode="after")
@@ -42,8 +44,8 @@ class DomainOptions(Section):
             raise ValueError("expected exactly one of `images` and `dataset: NAME`")
         if self.domain is not None and self.dataset is None:
             raise ValueError("`domain` belongs to `dataset`: expected both or neither")
-        for key in ("identity", "limit", "frames"):
-            if self.dataset is not None and key in self.model_fields_set:
+        for key in ("identity", "limit", "frames", "frames_per_video"):
+            if self.dataset is not None and self.is_changed(key):
                 raise ValueError(f"`{key}` belongs to `images`: the index of a data set says it")
         return self
 

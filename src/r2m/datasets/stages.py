@@ -1,8 +1,8 @@
 """The workflow's stages of data sets: validation, reals of domains, fakes of generators, digests of rows."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from r2m.datasets.slices import Part, read_index, taken_digest
 from r2m.datasets.take import (
     identities,
     image_rows,
-    policy,
     sampled,
     sources,
     stem_of,
@@ -30,6 +29,7 @@ from r2m.files import atomic_path, write_text
 from r2m.index import table
 from r2m.validate.stages import validate as check_index
 from r2m.video.extract import VideoFile, VideoOptions, extract_videos
+from r2m.video.sample import policy
 
 READ = ("path", "video", "frame", "media", "identity", "identity2", "split", "size")
 # What an image set keeps of the files of a folder that lie elsewhere: path, bytes.
@@ -148,14 +148,18 @@ def validate(
     allow_leakage: bool,
     cache: Path,
     name: str,
+    trained: Collection[str],
     out: Path,
     threads: int,
 ) -> None:
     """Validate an index, and note in `out`/index.txt which rows the report in `out` is of.
 
+    Of domains that are not `trained` on, what is tested on is looked at.
+
     Raises:
         R2MError: an error that validation finds, or like `read_index`.
     """
+    held = read_index(index)
     check_index(
         index=index,
         root=root,
@@ -165,8 +169,9 @@ def validate(
         name=name,
         out=out,
         threads=threads,
+        tested=sorted({one.domain for one in held.slices} - set(trained)),
     )
-    write_text(out / "index.txt", f"{read_index(index).state()}\n")
+    write_text(out / "index.txt", f"{held.state()}\n")
 
 
 def slice_digest(*, options: DatasetOptions, parts: Sequence[Part], digest: Path) -> None:
@@ -295,6 +300,8 @@ def of_videos(
     files = [VideoFile(root / path, name) for path, name in zip(rows["path"], names, strict=True)]
     chosen = VideoOptions(options.frames, options.faces, options.encode)
     given_crops = None if options.encode == "none" else crops
+    if crops is None:  # Who is on fakes is told by names alone.
+        settings = replace(settings, embedder=None)
     found = extract_videos(files, settings, chosen, prefix, folder / "images", given_crops, state)
     if found.table.empty:
         return Taken(rows.iloc[:0], list(found.skipped))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from r2m.data.naming import people_of
 from r2m.datasets.slices import Splits
+from r2m.video.sample import spread
 
 # Of a video of which several faces were followed.
 _TRACK = re.compile(r"/track\d+$")
@@ -24,13 +25,6 @@ def with_splits(rows: pd.DataFrame, splits: Splits) -> pd.DataFrame:
     return tested
 
 
-def evenly(count: int, wanted: int | None) -> np.ndarray:
-    """Return the places of `wanted` of `count` frames, the middles of as many equal parts; None: all."""
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
-
-
 def sampled(rows: pd.DataFrame, frames: int | None) -> pd.DataFrame:
     """Return at most `frames` rows a video, evenly over all of it by frame; images of no video all stay.
 
@@ -40,13 +34,8 @@ def sampled(rows: pd.DataFrame, frames: int | None) -> pd.DataFrame:
     kept = [ordered.loc[ordered["video"].isna(), "place"].to_numpy()]
     for places in ordered.groupby("video", sort=False)["place"]:
         inside = places[1].to_numpy()
-        kept.append(inside[evenly(len(inside), frames)])
+        kept.append(inside[spread(len(inside), frames)])
     return rows.iloc[np.sort(np.concatenate(kept))]
-
-
-def policy(frames: int | None) -> str | None:
-    """Return how frames of videos were chosen, for readers; None where all of them are there."""
-    return None if frames is None else f"{frames} of each video, evenly"
 
 
 def stem_of(path: str) -> str:

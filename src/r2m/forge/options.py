@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from r2m.data.options import FRAMES
+from r2m.data.options import FRAMES, PER_VIDEO
 from r2m.options import Family, Name, Section
 
 
@@ -23,6 +23,7 @@ class GeneratorOptions(Section):
     )
     reals: str | None = Field(default=None, description="folder of the reals that belong to `images`")
     frames: bool | None = Field(default=None, description=FRAMES)
+    frames_per_video: PositiveInt = Field(default=8, description=PER_VIDEO)
     options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
     label: str | None = Field(default=None, description="name for readers")
 
@@ -34,8 +35,9 @@ class GeneratorOptions(Section):
             raise ValueError("`method` belongs to `dataset`: expected both or neither")
         if self.reals is not None and self.images is None:
             raise ValueError("`reals` belongs to `images`: expected both or neither")
-        if self.frames is not None and self.images is None:
-            raise ValueError("`frames` belongs to `images`: expected both or neither")
+        for key in ("frames", "frames_per_video"):
+            if self.images is None and self.is_changed(key):
+                raise ValueError(f"`{key}` belongs to `images`: expected both or neither")
         if self.options and self.forge is None:
             raise ValueError("`options` belongs to `forge`")
         return self

@@ -27,15 +27,13 @@ def user_rows(
     settings: Settings,
     folder: Path,
     trained: Sequence[Path] = (),
-    frames_per_video: int = 8,
 ) -> tuple[pd.DataFrame, Skipped]:
     """Align and encode the user's fakes (and reals) of the generator `name` into `folder/images`.
 
     `identify` says who is on them, and what is left out for that. With reals of their own the fakes are
     called after those, and are a domain of their own. A fake that is a copy of a real is left out. `trained`
-    are manifests of generators that are trained on; people whom they show keep the split they have there. Of
-    a video file at most `frames_per_video` frames are taken, spread evenly over all of it; what is done of
-    videos is kept beside `folder` until all is, so that it goes on from there after a crash.
+    are manifests of generators that are trained on; people whom they show keep the split they have there.
+    What is done of videos is kept beside `folder` until all is, so that it goes on from there after a crash.
 
     Returns:
         Manifest rows (paths relative to `folder`) and the skipped files.
@@ -52,7 +50,7 @@ def user_rows(
 
     def take_in(source: Path, image_class: ImageClass, below: str) -> pd.DataFrame:
         faces, shows, left_out = imported(
-            *(source, name, image_class, below, copies, options.frames, frames_per_video, settings),
+            *(source, name, image_class, below, copies, options.frames, options.frames_per_video, settings),
             *(folder, state),
         )
         rows = identify(described(faces, shows, below), known, options.role, settings)

@@ -72,6 +72,7 @@ def validate(plan: Plan) -> Stage:
                 "allow_leakage": options.allow_leakage,
                 "cache": RESULTS / f".state/validation/{dataset}",
                 "name": dataset,
+                "trained": plan.params.trained_domains(dataset),
             },
             settled=[Path(options.index)],
         )
@@ -111,7 +112,7 @@ def faces(plan: Plan) -> Stage:
                 domain, "reals", stage.paths(domain=domain), {"domain": domain, "part": part}
             )
         return Job(
-            "r2m.data.stages:faces",
+            "r2m.video.stages:faces",
             {},
             {"out": plan.folder(domain)},
             {

@@ -106,11 +106,14 @@ def examine(
 
 
 def _used(table: pa.Table, tested: Collection[str]) -> pa.Table:
-    """Return the rows but those that domains which are only tested on have for training."""
-    if not tested:
-        return table
-    is_tested = pc.is_in(table["domain"].cast(pa.string()), value_set=pa.array(sorted(tested)))
-    return table.filter(pc.or_(pc.invert(is_tested), pc.equal(table["split"].cast(pa.string()), "test")))
+    """Return the rows but those that domains which are only tested on have beside the split `test`.
+
+    A domain without that split is tested on as a whole.
+    """
+    domain, is_test = table["domain"].cast(pa.string()), pc.equal(table["split"].cast(pa.string()), "test")
+    with_test = set(table.filter(is_test)["domain"].cast(pa.string()).unique().to_pylist())
+    is_tested = pc.is_in(domain, value_set=pa.array(sorted(with_test.intersection(tested)), pa.string()))
+    return table.filter(pc.or_(pc.invert(is_tested), is_test))
 
 
 def _as_frame(table: pa.Table, index: Path) -> pd.DataFrame:

@@ -24,5 +24,6 @@ def faces(
     settings = Settings(faces, image_size, seed, detector, embedder, threads)
     build_domain(
         *(domain, images, options.role, options.identity, options.limit, settings, out, options.frames),
+        frames_per_video=options.frames_per_video,
         read_videos=read_videos,
     )
