@@ -37,11 +37,11 @@ def test_write_sorts_and_read_gives_the_same_types_back(tmp_path: Path) -> None:
 
 def test_frames_and_how_they_were_sampled(tmp_path: Path) -> None:
     path = tmp_path / "manifest.parquet"
-    manifest.write(table(frame=["7", None], sampling="8 of each video, evenly"), path)
+    manifest.write(table(frame=["7", None], sampling="up to 8 of each video, evenly"), path)
     frame = manifest.read(path)
     assert frame["frame"].tolist()[1] == "7"
     assert frame["frame"].isna().tolist() == [True, False]
-    assert set(frame["sampling"]) == {"8 of each video, evenly"}
+    assert set(frame["sampling"]) == {"up to 8 of each video, evenly"}
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_reals_keep_splits_people_and_the_policy(sets):
     assert Counter(rows["split"]) == {"train": 8, "val": 4, "test": 8}
     assert set(rows.loc[rows["split"] == "val", "identity"]) == {"004", "005"}
     assert set(rows["frame"]) == {"7", "21"}, "the middles of two halves of four frames"
-    assert set(rows["sampling"]) == {"2 of each video, evenly"}
+    assert set(rows["sampling"]) == {"up to 2 of each video, evenly"}
     assert set(rows["generator"]) == {"real"}
     test = sets.reals("cdf")
     assert set(test["split"]) == {"test"}
@@ -248,7 +248,7 @@ def test_built_in_forgeries_of_such_reals(sets, encode):
     rows = manifest.read("results/forged/swap/manifest.parquet")
     assert len(rows) == 20
     assert {Path(path).suffix for path in rows["path"]} == {".png" if encode == "none" else ".jpg"}
-    assert set(rows["sampling"]) == {"2 of each video, evenly"}
+    assert set(rows["sampling"]) == {"up to 2 of each video, evenly"}
     fake, real = (
         cv2.imread(path).astype(int)
         for path in (rows["path"].iloc[0], "df40/FaceForensics++/frames/000/007.png")

@@ -143,12 +143,12 @@ def test_frames_of_every_video(inputs: tuple[list[Path], list[Path]]) -> None:
     reals = rows("celeba", "real", "real", "celeba", {"train": 7})
     reals["video"] = ["000", "000", "000", "001", "002", "002", None]
     fakes = rows("swap", "swap", "FS", "celeba", {"train": 4}).assign(video=["000", "000", "001", "001"])
-    fakes["sampling"] = "2 of each video, evenly"
+    fakes["sampling"] = "up to 2 of each video, evenly"
     images = pd.concat([reals, fakes, rows("orl", "real", "real", "orl", {"test": 3})], ignore_index=True)
     text = compose_data_card(images.assign(digest=None), {}, [], CONTEXT)
     assert section(text, "Videos")[2:4] == [
         "| reals | CelebA | 3 | 6 | 1 | 2 | 3 | 1 | every frame in the manifests |",
-        "| Swap | CelebA | 2 | 4 | 2 | 2 | 2 | 0 | 2 of each video, evenly |",
+        "| Swap | CelebA | 2 | 4 | 2 | 2 | 2 | 0 | up to 2 of each video, evenly |",
     ]
     assert "| reals | – | – | CelebA | 7 | 0 | 0 | 4 | 3 | – |" in text
     unsampled = compose_data_card(images.drop(columns="sampling").assign(digest=None), {}, [], CONTEXT)

@@ -87,7 +87,7 @@ def test_fakes_are_paired_with_frames_of_their_own_video(domain: Path, tmp_path:
     ((path, reason),) = skipped
     assert path.endswith(mixed)
     assert "different splits" in reason
-    assert set(rows["sampling"]) == {"4 of each video, evenly"}
+    assert set(rows["sampling"]) == {"up to 4 of each video, evenly"}
     of_id = reals.set_index("image_id")
     for row in rows.itertuples():
         real = of_id.loc[row.source_image]
@@ -239,4 +239,4 @@ def test_the_count_is_told(tree: Path, tmp_path: Path, caplog: pytest.LogCapture
             *(files[0].parent, [Path(file.name) for file in files], "a", SETTINGS, 2),
             *(tmp_path / "images", None, tmp_path / "state"),
         )
-    assert "a: 4 images of 2 videos, 2 of each video, evenly" in caplog.text
+    assert "a: 4 images of 2 videos, up to 2 of each video, evenly" in caplog.text

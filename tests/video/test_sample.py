@@ -27,6 +27,6 @@ def test_all_frames() -> None:
     assert spread(0, 8) == []
 
 
-@pytest.mark.parametrize(("count", "text"), [(8, "8 of each video, evenly"), (None, None)])
+@pytest.mark.parametrize(("count", "text"), [(8, "up to 8 of each video, evenly"), (None, None)])
 def test_policy(count: int | None, text: str | None) -> None:
     assert policy(count) == text

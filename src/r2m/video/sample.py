@@ -14,4 +14,4 @@ def spread(total: int, count: int | None) -> list[int]:
 
 def policy(count: int | None) -> str | None:
     """Return the manifest's `sampling` of videos of which `count` frames are taken; None: every frame."""
-    return None if count is None else f"{count} of each video, evenly"
+    return None if count is None else f"up to {count} of each video, evenly"
