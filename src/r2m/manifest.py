@@ -24,7 +24,7 @@ COLUMNS = (
     "sampling",
 )
 # `digest` is of the bytes of the user's file that the image was made from. `frame` is the number of a frame
-# in its video, and `sampling` how frames were chosen, such as "up to 8 of each video, evenly"; none: all of them.
+# in its video, and `sampling` how frames were chosen, "up to 8 of each video, evenly"; none: all of them.
 OPTIONAL = ("source_image", "video", "digest", "frame", "sampling")
 # What a table need not have at all.
 _ADDED = ("digest", "frame", "sampling")
