@@ -342,7 +342,7 @@ def _loading(
         *code.splitlines(),
         "```",
         "",
-        f"Images: {alignment}, then brought to {backbone.image_size} px (`r2m faces` does all of it).",
+        f"Images: {alignment}, then brought to {backbone.image_size} px (the stage `faces` does all of it).",
         "",
         arithmetic,
     ]
