@@ -1,13 +1,16 @@
 """Drawn videos whose frames carry their numbers, drawn faces that move on them, and a detector of these."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import pytest
 
+from r2m.data import faces
 from r2m.data.detect import Detections
 from r2m.data.images import Image
 
@@ -97,6 +100,22 @@ def two_faces(
         cv2.circle(picture, (220 - step, 80), 14, GREEN, -1)
         pictures.append(picture)
     return pictures
+
+
+def colour(image: Image) -> str:
+    """Return which drawn face is in the middle of a crop."""
+    green, red = image[image.shape[0] // 2, image.shape[1] // 2, 1:].astype(int)
+    return "red" if red > green + 40 else "green" if green > red + 40 else "none"
+
+
+@contextmanager
+def disc_detector(folder: Path) -> Iterator[Path]:
+    """Put `DiscDetector` in place of the face detector, and give the file of its model."""
+    model = folder / "yunet.onnx"
+    model.write_bytes(b"discs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faces, "FaceDetector", DiscDetector)
+        yield model
 
 
 class DiscDetector:

@@ -73,6 +73,8 @@ def test_a_fake_knows_the_nearest_frame_of_the_real_it_was_made_from():
             *images("cdf", "cdf", "id0_0001", ["4"]),
             *images("cdf", "cdf", "000", ["3"]),
             *images("ff", "ff", "007/track1", ["2"]),
+            *images("ff", "ff", "009/track0", ["2", "6"]),
+            *images("ff", "ff", "009/track1", ["2"]),
             {"image_id": "ff/photo", "domain": "ff", "video": None, "frame": None},
         ]
     )
@@ -82,13 +84,16 @@ def test_a_fake_knows_the_nearest_frame_of_the_real_it_was_made_from():
             *images("s", "cdf", "id0_id5_0001", ["0"]),
             *images("s", "ff", "000", ["19"]),  # an entire synthesis is called after its real
             *images("s", "ff", "007_008/track0", ["1"]),
+            *images("s", "ff", "009_008/track0", ["6"]),
+            *images("s", "ff", "009_008/track1", ["2", "6"]),
             *images("s", "ff", "003_000", ["10"]),
             {"image_id": "s/photo", "domain": "ff", "video": None, "frame": None},
         ]
     )
     assert sources(fakes, reals) == [
         *("ff/000/10", "ff/000/10", "ff/000/10", "ff/000/20"),
-        *("cdf/id0_0001/4", "ff/000/20", "ff/007/track1/2", None, None),
+        *("cdf/id0_0001/4", "ff/000/20", "ff/007/track1/2"),
+        *("ff/009/track0/6", "ff/009/track1/2", "ff/009/track1/2", None, None),
     ]
     assert sources(fakes, reals[:0]) == [None] * len(fakes)
 

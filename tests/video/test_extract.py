@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from blake3 import blake3
 
-from drawn_videos import DiscDetector, number_of, two_faces, write_video
+from drawn_videos import colour, disc_detector, number_of, two_faces, write_video
 from r2m.data import faces
 from r2m.data.faces import Settings
 from r2m.data.images import Image, read_image
@@ -25,12 +25,10 @@ EVENLY = [2, 7, 12, 17, 22, 27, 32, 37]
 
 
 @pytest.fixture
-def detecting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+def detecting(tmp_path: Path) -> Iterator[Settings]:
     """Settings with a detector of drawn faces."""
-    monkeypatch.setattr(faces, "FaceDetector", DiscDetector)
-    model = tmp_path / "yunet.onnx"
-    model.write_bytes(b"discs")
-    return Settings(FacesOptions(crop_size=64), image_size=48, seed=0, detector=model)
+    with disc_detector(tmp_path) as model:
+        yield Settings(FacesOptions(crop_size=64), image_size=48, seed=0, detector=model)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +54,6 @@ def run(
 def snapshot(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def colour(image: Image) -> str:
-    """Return which drawn face is in the middle of a crop."""
-    green, red = image[image.shape[0] // 2, image.shape[1] // 2, 1:].astype(int)
-    return "red" if red > green + 40 else "green" if green > red + 40 else "none"
 
 
 def test_a_video_with_two_moving_faces_gives_crops_of_one(

@@ -1,6 +1,7 @@
 """The workflow's stages of data sets: validation, reals of domains, fakes of generators, digests of rows."""
 
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -296,7 +297,8 @@ def of_videos(
 ) -> Taken:
     """Take faces from frames of video files; with `faces: all` each that is followed is a video."""
     stems = [stem_of(path) for path in rows["path"]]
-    names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, rows["path"], strict=True)]
+    times = Counter(stems)
+    names = [stem if times[stem] == 1 else path for stem, path in zip(stems, rows["path"], strict=True)]
     files = [VideoFile(root / path, name) for path, name in zip(rows["path"], names, strict=True)]
     chosen = VideoOptions(options.frames, options.faces, options.encode)
     given_crops = None if options.encode == "none" else crops

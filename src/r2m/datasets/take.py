@@ -75,21 +75,26 @@ def sources(fakes: pd.DataFrame, reals: pd.DataFrame) -> list[str | None]:
     """Return the image_id of the real behind each fake, None where it is not known (N,).
 
     It is the same frame of the real video that the fake's video is called after (`A_B` is made from `A`), or
-    the nearest frame of it that there is, of equals the first. Both tables have image_id, domain, video and
-    frame; `reals` are rows of a manifest.
+    the nearest frame of it that there is, of equals the first. Of a video of which several faces were
+    followed, it is the face that was followed under the same number, or any where that is not there. Both
+    tables have image_id, domain, video and frame; `reals` are rows of a manifest.
     """
     frames: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
     known = reals[reals["video"].notna() & reals["frame"].notna()]
     known = known.assign(
-        video=[_TRACK.sub("", video) for video in known["video"]], frame=known["frame"].astype(np.int64)
+        base=[_TRACK.sub("", video) for video in known["video"]], frame=known["frame"].astype(np.int64)
     ).sort_values(["frame", "image_id"])
-    for (domain, video), inside in known.groupby(["domain", "video"], sort=False):
-        frames[str(domain), str(video)] = inside["frame"].to_numpy(), inside["image_id"].to_numpy(object)
+    for name in ("base", "video"):
+        for (domain, video), inside in known.groupby(["domain", name], sort=False):
+            frames[str(domain), str(video)] = inside["frame"].to_numpy(), inside["image_id"].to_numpy(object)
     found: list[str | None] = []
     for domain, video, frame in zip(fakes["domain"], fakes["video"], fakes["frame"], strict=True):
         behind = None
         if isinstance(video, str) and not pd.isna(frame):
-            behind = frames.get((domain, people_of(_TRACK.sub("", video), "fake")[1]))
+            track = _TRACK.search(video)
+            base = people_of(_TRACK.sub("", video), "fake")[1]
+            behind = frames.get((domain, base + track[0])) if track else None
+            behind = frames.get((domain, base)) if behind is None else behind
         if behind is None:
             found.append(None)
             continue
