@@ -183,6 +183,9 @@ def _wrong_datasets(params: CoreParams) -> Iterator[str]:
         else:
             section, known = "domains", params.domains[name].domain or name
         key = f"{section}.{name}"
+        if section == "generators" and known == REAL:
+            yield f"{key}.method: {REAL!r} stands for the reals of an index; expected a generator's"
+            return
         if dataset not in params.datasets:
             yield f"{key}.dataset: unknown data set {dataset!r}{nearest(dataset, params.datasets)}"
             return

@@ -62,6 +62,10 @@ def test_everything_is_there(config):
             "domains.celeb.domain: {index} holds no reals of the domain 'cfd'; did you mean 'cdf'?",
         ),
         (
+            {"generators__simswap__method": "real"},
+            "generators.simswap.method: 'real' stands for the reals of an index; expected a generator's",
+        ),
+        (
             {"generators__simswap__method": "simswp"},
             "generators.simswap.method: {index} holds no method 'simswp'; did you mean 'simswap'?",
         ),

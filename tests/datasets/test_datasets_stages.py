@@ -44,6 +44,7 @@ PARAMS = parse(
     }
 )
 COMMON = {
+    "root": Path("df40"),
     "faces": PARAMS.faces,
     "image_size": 32,
     "seed": 0,

@@ -98,7 +98,11 @@ def test_tables_have_every_family_domain_and_protocol(run: Project) -> None:
 def test_no_image_is_copied(run: Project) -> None:
     for name in ("faces/ff", "faces/cdf", *(f"forged/{name}" for name in GENERATORS)):
         assert images(run, f"results/{name}/images") == ["elsewhere.csv"]
-    assert manifest.read(run / "results/faces/ff/manifest.parquet")["path"].str.startswith("df40/").all()
+    assert (
+        manifest.read(run / "results/faces/ff/manifest.parquet")["path"]
+        .str.startswith("results/.state/roots/df40/")
+        .all()
+    )
 
 
 def test_reals_that_methods_share_are_scored_once(run: Project) -> None:

@@ -12,6 +12,7 @@ from snakemake.utils import update_config
 
 from r2m import params
 from r2m.data.folder_state import ImageFolders
+from r2m.datasets.roots import link_roots
 from r2m.datasets.slices import Indexes
 from r2m.errors import R2MError
 from r2m.input_files import check_inputs
@@ -30,13 +31,14 @@ try:
     update_config(content, config)
     config.update(content)
     PARAMS = params.parse(config)
+    RUN = Workflow(PARAMS)
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
         check_inputs(PARAMS, FOLDERS.count, INDEXES)
+        link_roots(PARAMS.datasets, RUN.plan.datasets, INDEXES, RUN.plan.root)
 except R2MError as error:
     raise WorkflowError(str(error)) from None
 
-RUN = Workflow(PARAMS)
 S = SimpleNamespace(**RUN.main)
 
 

@@ -40,4 +40,5 @@ class DatasetOptions(Section):
     def as_taken(self) -> "DatasetOptions":
         """Return the options without those that change no image set."""
         fields = type(self).model_fields
-        return self.model_copy(update={key: fields[key].default for key in ("allow_leakage", "check")})
+        unimportant = ("root", "allow_leakage", "check")
+        return self.model_copy(update={key: fields[key].default for key in unimportant})

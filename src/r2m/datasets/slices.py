@@ -73,7 +73,7 @@ class Index:
     def digest(self, parts: Iterable[Part], options: DatasetOptions) -> str:
         """Return what tells whether the `parts` of an image set have to be taken again."""
         slices = [self.of(part) for part in parts]
-        return taken_digest(self.root, [None if one is None else one.digest for one in slices], options)
+        return taken_digest([None if one is None else one.digest for one in slices], options)
 
     def to_json(self) -> str:
         """Return the index as text that `from_json` reads."""
@@ -91,10 +91,9 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def taken_digest(root: str, digests: Sequence[str | None], options: DatasetOptions) -> str:
-    """Return a digest of slices by theirs (None: no rows), of where files lie and how they are taken."""
-    taken = options.as_taken().model_dump(mode="json", exclude={"index", "root"})
-    return digest([options.root or root, *digests, taken])
+def taken_digest(digests: Sequence[str | None], options: DatasetOptions) -> str:
+    """Return a digest of slices by theirs (None: no rows), and of how they are taken."""
+    return digest([*digests, options.as_taken().model_dump(mode="json", exclude={"index", "root"})])
 
 
 def read_index(path: str | Path) -> Index:

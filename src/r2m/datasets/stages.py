@@ -54,6 +54,7 @@ def reals(
     *,
     domain: str,
     options: DatasetOptions,
+    root: Path,
     part: Part,
     faces: FacesOptions,
     image_size: int,
@@ -66,8 +67,9 @@ def reals(
 ) -> None:
     """Write the image set of a domain, whose reals are a `part` of a data set, into the folder `out`.
 
-    Aligned crops are read where they lie unless they are to be encoded; their landmarks are those of the
-    template. What video files gave is kept in `state` until the set is whole.
+    `root` is the folder of the data set's files. Aligned crops are read where they lie unless they are to be
+    encoded; their landmarks are those of the template. What video files gave is kept in `state` until the set
+    is whole.
 
     Raises:
         R2MError: no index, a missing detector, or too few usable images.
@@ -75,7 +77,7 @@ def reals(
     settings = Settings(faces, image_size, seed, detector, embedder, threads)
     with atomic_path(out) as folder:
         folder.mkdir()
-        taken = take(options, part, domain, settings, folder, state, crops=folder / "crops")
+        taken = take(options, root, part, domain, settings, folder, state, crops=folder / "crops")
         rows = described(taken.rows, options, part, manifest.REAL)
         rows = rows.assign(source_image=None, family=manifest.REAL)
         report(domain, len(rows), taken.skipped)
@@ -96,6 +98,7 @@ def fakes(
     family: str,
     is_trained: bool,
     options: DatasetOptions,
+    root: Path,
     parts: Sequence[Part],
     domains: Mapping[str, Path],
     faces: FacesOptions,
@@ -119,7 +122,7 @@ def fakes(
         tables: list[pd.DataFrame] = []
         skipped: Skipped = []
         for part in parts:
-            taken = take(options, part, generator, settings, folder, state)
+            taken = take(options, root, part, generator, settings, folder, state)
             rows = described(taken.rows, options, part, generator)
             tables.append(rows.assign(family=family if part.label else manifest.REAL))
             skipped += taken.skipped
@@ -179,8 +182,7 @@ def slice_digest(*, options: DatasetOptions, parts: Sequence[Part], digest: Path
     """Write a digest of the parts of a data set that an image set is made of, and of how they are taken."""
     rows = [table.slice_of(options.index, domain=part.domain, method=part.method) for part in parts]
     digests = [table.slice_digest(one) if len(one) else None for one in rows]
-    root = str(table.metadata(options.index)["root"])
-    write_text(digest, f"{taken_digest(root, digests, options)}\n")
+    write_text(digest, f"{taken_digest(digests, options)}\n")
 
 
 def no_slices(*, names: Sequence[str], out: Path) -> None:
@@ -191,6 +193,7 @@ def no_slices(*, names: Sequence[str], out: Path) -> None:
 
 def take(
     options: DatasetOptions,
+    root: Path,
     part: Part,
     prefix: str,
     settings: Settings,
@@ -198,12 +201,11 @@ def take(
     state: Path,
     crops: Path | None = None,
 ) -> Taken:
-    """Take the images of a part of a data set; name them `prefix`/path without suffix.
+    """Take the images of a part of a data set below `root`; name them `prefix`/path without suffix.
 
     What is encoded goes below `folder`/images, and crops of faces below the folder `crops` where it is given.
     Raises R2MError where there is no index, or a file that it names cannot be taken for what it is.
     """
-    root = Path(options.root or table.metadata(options.index)["root"])
     rows = table.slice_of(options.index, domain=part.domain, method=part.method, columns=READ).to_pandas()
     rows = with_splits(plain(rows), part.splits)
     is_video = rows["media"] == "video"

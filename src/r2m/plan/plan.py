@@ -131,6 +131,10 @@ class Plan:
         """Return what image sets of a data set depend on, beside the rows of its index."""
         return self.params.datasets[dataset].as_taken()
 
+    def root(self, dataset: str) -> Path:
+        """Return the link to the folder of a data set's files (`link_roots`)."""
+        return RESULTS / ".state/roots" / dataset
+
     def dataset_job(
         self,
         image_set: str,
@@ -148,6 +152,7 @@ class Plan:
             {"out": folder},
             {
                 "options": options,
+                "root": self.root(self.params.dataset_of[image_set]),
                 "faces": self.params.faces,
                 "image_size": self.params.backbone.image_size,
                 "seed": self.params.seed,
