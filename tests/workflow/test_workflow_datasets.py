@@ -98,11 +98,16 @@ def test_tables_have_every_family_domain_and_protocol(run: Project) -> None:
 def test_no_image_is_copied(run: Project) -> None:
     for name in ("faces/ff", "faces/cdf", *(f"forged/{name}" for name in GENERATORS)):
         assert images(run, f"results/{name}/images") == ["elsewhere.csv"]
-    assert (
-        manifest.read(run / "results/faces/ff/manifest.parquet")["path"]
-        .str.startswith("results/.state/roots/df40/")
-        .all()
-    )
+    paths = manifest.read(run / "results/faces/ff/manifest.parquet")["path"]
+    assert paths.str.startswith("results/.state/roots/df40/").all()
+    assert (run / paths[0]).resolve().is_relative_to(run / "df40")
+
+
+def test_files_that_were_moved_are_validated_again_and_change_nothing(changed: Project) -> None:
+    (changed / "df40").rename(changed / "elsewhere")
+    changed.edit("datasets.df40.root", "elsewhere")
+    assert set(changed.jobs()) == {"validate df40"}
+    changed.snakemake("--", "results/scores/merge/weight_averaging/seed0/scores.parquet")
 
 
 def test_reals_that_methods_share_are_scored_once(run: Project) -> None:
