@@ -106,7 +106,7 @@ def test_no_image_is_copied(run: Project) -> None:
 def test_files_that_were_moved_are_validated_again_and_change_nothing(changed: Project) -> None:
     (changed / "df40").rename(changed / "elsewhere")
     changed.edit("datasets.df40.root", "elsewhere")
-    assert set(changed.jobs()) == {"validate df40"}
+    assert set(changed.jobs()) == {"validate df40", "settings", "pages"}, "settings hold all params"
     changed.snakemake("--", "results/scores/merge/weight_averaging/seed0/scores.parquet")
 
 
