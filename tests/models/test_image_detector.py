@@ -193,6 +193,32 @@ def test_the_command_scores_files_and_folders(whole, paths, tmp_path):
     assert len(printed.splitlines()) == 2
 
 
+def test_the_command_replaces_no_file_unasked(whole, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr("r2m.models.image_detector.load", None)  # nothing is done before
+    image, out = tmp_path / "crops/a.png", tmp_path / "scores.csv"
+    image.parent.mkdir()
+    shutil.copy(paths[0], image)
+    model = tmp_path / "model.safetensors"
+    model.symlink_to(whole)
+    out.write_text("precious")
+    before = image.read_bytes(), whole.read_bytes()
+    for given, at in ((image, image), (image.parent, image), (image, model), (image, whole)):
+        with pytest.raises(R2MError, match=f"{at}: is one of the inputs; expected another name"):
+            run_score(given, "--model", model, "--out", at, "--force")
+    with pytest.raises(R2MError, match=r"scores\.csv: exists; --force replaces it"):
+        run_score(image, "--model", model, "--out", out)
+    with pytest.raises(R2MError, match="crops: is a folder; expected the name of a file"):
+        run_score(image, "--model", model, "--out", image.parent, "--force")
+    assert (out.read_text(), (image.read_bytes(), whole.read_bytes())) == ("precious", before)
+
+
+def test_force_replaces_an_earlier_table(whole, paths, tmp_path):
+    out = tmp_path / "scores.csv"
+    out.write_text("old")
+    run_score(paths[0], "--model", whole, "--device", "cpu", "--out", out, "--force")
+    assert len(pd.read_csv(out)) == 1
+
+
 def test_the_command_takes_a_specialist_with_its_base(specialist, base_files, paths, tmp_path):
     out = tmp_path / "scores.csv"
     run_score(paths[0], "--model", specialist, "--base", base_files["vit"], "--device", "cpu", "--out", out)
