@@ -61,3 +61,9 @@ def test_another_root_and_cache(drawn, tmp_path):
 def test_what_is_no_index(tmp_path):
     with pytest.raises(R2MError, match=r"gone\.parquet"):
         invoke(tmp_path / "gone.parquet")
+
+
+def test_a_tested_domain_that_the_index_lacks(drawn):
+    with pytest.raises(R2MError, match=r"--tested fff: no domain of .*drawn\.parquet; did you mean 'ff'\?"):
+        invoke(drawn.write(), "--tested", "ff", "--tested", "fff")
+    assert not drawn.cache.exists()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from r2m.errors import R2MError
 from r2m.index import table as index_table
 from r2m.manifest import SPLITS
+from r2m.options import nearest
 from r2m.validate.contents import read_contents
 from r2m.validate.presence import are_present, split_paths
 from r2m.validate.similar import partners
@@ -77,11 +78,16 @@ def examine(
         near_split, near_label, near_neither: row of an image that is nearly equal, by what differs; −1: none.
 
     Raises:
-        R2MError: no index, or one without rows or with unknown splits; a folder that may not be listed.
+        R2MError: no index, or one without rows or with unknown splits; a domain `tested` that it lacks; a
+            folder that may not be listed.
     """
-    table = _used(index_table.read(index, _READ), tested)
+    table = index_table.read(index, _READ)
     if not len(table):
         raise R2MError(f"{index}: has no rows; expected one for every image or video")
+    domains = set(pc.unique(table["domain"].cast(pa.string())).to_pylist())
+    if unknown := sorted(set(tested) - domains):
+        raise R2MError(f"--tested {unknown[0]}: no domain of {index}{nearest(unknown[0], domains)}")
+    table = _used(table, tested)
     frame = _as_frame(table, index)
     folder, names = split_paths(table["path"])
     frame["folder"] = folder
