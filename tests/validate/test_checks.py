@@ -97,7 +97,12 @@ def frozen(drawn):
 
 
 def shared_real(drawn):
-    drawn.add("midjourney/real/copy.png", picture(0), domain="midjourney", identity="somebody")
+    row = {"domain": "celeb", "split": "train", "identity": "somebody"}
+    drawn.add("celeb/real/copy.png", picture(0), **row)
+    for split in ("val", "test"):
+        drawn.add(
+            f"celeb/real/{split}.png", picture(len(split) + 900), **row | {"split": split, "identity": split}
+        )
 
 
 def repeated_row(drawn):
@@ -122,7 +127,12 @@ def changed(drawn):
 
 
 def alone(drawn):
-    drawn.add("lonely/a.png", picture(900), label=1, domain="lonely", method="lonely", identity="a")
+    lonely = {"label": 1, "domain": "lonely", "method": "lonely", "split": "test"}
+    drawn.add("lonely/a.png", picture(900), **lonely, identity="a")
+
+
+def without_val(drawn):
+    drawn.rows[:] = [row for row in drawn.rows if row["split"] != "val"]
 
 
 def uneven(drawn):
@@ -167,6 +177,7 @@ FAULTS = {
     other_size: ({"size_tells": 1}, {}),
     changed: ({"size_changed": 1}, {}),
     alone: ({"one_class": 1}, None),
+    without_val: ({"empty_splits": 1}, None),
     uneven: ({"uneven_frames": 1}, None),
     oblong: ({"oblong": 1}, {}),
     mask_gone: ({"missing_masks": 1}, None),
@@ -277,7 +288,7 @@ def test_an_index_of_one_label_in_a_folder_of_the_other(drawn, checked):
     drawn.rows.clear()
     for i in range(3):
         drawn.add(f"fake/{i}.png", picture(900 + i), label=0, identity=str(i))
-    assert faults(checked(drawn)) == {"mislabelled": 3}
+    assert faults(checked(drawn), "error") == {"mislabelled": 3}
 
 
 def test_reals_of_many_sizes_tell_nothing(drawn, checked):
@@ -285,7 +296,8 @@ def test_reals_of_many_sizes_tell_nothing(drawn, checked):
     for label in (0, 1):
         for i in range(8):
             image = picture(900 + i + 50 * label, 64 + 2 * i + label)
-            drawn.add(f"{label}/{i}.png", image, label=label, identity=f"{label}{i}")
+            row = {"label": label, "identity": f"{label}{i}", "split": "test"}
+            drawn.add(f"{label}/{i}.png", image, **row)
     assert faults(checked(drawn)) == {}
 
 
@@ -296,6 +308,17 @@ def test_all_files_may_be_gone(drawn, validated):
         report = validated(drawn, contents)
         assert faults(report.found()) == {"missing": 24}
         assert '"count": 24' in report.as_json()
+
+
+def test_splits_that_a_domain_lacks_are_told_where_it_is_trained_on(drawn, checked):
+    for row in drawn.rows:
+        row["split"] = "train"
+    drawn.add("photos/a.png", picture(900), domain="photos", split="test", identity="a")
+    found = finding(checked(drawn, contents=False), "empty_splits")
+    assert found.where.to_dict("records") == [
+        {"domain": "ff", "split": "val", "files of train": 24},
+        {"domain": "ff", "split": "test", "files of train": 24},
+    ]
 
 
 def test_videos_are_compared_by_content_only(drawn, checked):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from r2m.data.naming import class_of_part
+from r2m.manifest import SPLITS
 from r2m.validate.check import Finding, of_files
 
 # A value tells the label if its shares among reals and fakes differ by more.
@@ -50,6 +51,21 @@ def one_class(frame: pd.DataFrame) -> Finding:
     alone = counts[(counts[0] == 0) & (counts[1] > 0)].reset_index()
     where = alone[["domain", "split", 1]].rename(columns={1: "fakes"}).rename_axis(columns=None)
     return Finding(len(where), where=where)
+
+
+def empty_splits(frame: pd.DataFrame) -> Finding:
+    """Find splits val and test without a file, of domains that have files to train on."""
+    counts = frame.pivot_table(
+        index="domain", columns="split", aggfunc="size", fill_value=0, observed=True
+    ).reindex(columns=list(SPLITS), fill_value=0)
+    trained = counts[counts["train"] > 0]
+    rows = [
+        (domain, split, row["train"])
+        for domain, row in trained.iterrows()
+        for split in SPLITS[1:]
+        if not row[split]
+    ]
+    return Finding(len(rows), where=pd.DataFrame(rows, columns=["domain", "split", "files of train"]))
 
 
 def sizes(frame: pd.DataFrame) -> pd.Series:
