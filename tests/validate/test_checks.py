@@ -54,6 +54,10 @@ def real_labelled_fake(drawn):
     drawn.add("simswap/real/a.png", picture(900), label=1, identity="a")
 
 
+def method_labelled_real(drawn):
+    drawn.add("SimSwap/frames/000/a.png", picture(900), label=0, identity="a")
+
+
 def labels_of_copies(drawn):
     drawn.add("swap/x.png", picture(0), label=1, identity="x")
 
@@ -160,6 +164,7 @@ FAULTS = {
     truncated: ({"unreadable": 1}, {}),
     blank: ({"blank": 1}, {}),
     mislabelled: ({"mislabelled": 1}, None),
+    method_labelled_real: ({"mislabelled": 1}, None),
     real_labelled_fake: ({"mislabelled": 1}, None),
     labels_of_copies: ({"labels_of_copies": 1}, {}),
     person_across_splits: ({"people_across_splits": 1}, None),
@@ -282,6 +287,49 @@ def test_the_name_of_a_method_says_nothing_of_labels(drawn, checked):
         image = picture(900 + len(drawn.rows))
         drawn.add(path, image, label=label, method="real_or_not", identity=path)
     assert faults(checked(drawn)) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("DF40_train/simswap/ff/frames/000_003/0.png", 1),
+        ("DF40_test/sd2.1/cdf/id0/0.png", 1),
+        ("DF40/heygen/real/frames/a/0.png", 0),
+        ("DF40/heygen/fake/frames/a/0.png", 1),
+        ("DF40/whichisreal/real/0.png", 0),
+        ("DF40/whichisreal/0.png", 0),
+        ("DF40/CollabDiff/real/0.png", 0),
+        ("DF40/MidJourney/train/nature/0.png", 0),
+        ("real/simswap/0.png", 0),
+        ("fake/simswap/0.png", 1),
+        ("stylegan2/0_real/0.png", 0),
+        ("stylegan2/0/0.png", 0),
+        ("simswap/source/0.png", 0),
+        ("photos/lia/0.png", 0),
+        ("photos/simswapped-away/0.png", 0),
+        ("FaceForensics++/original_sequences/youtube/c23/frames/000/0.png", 0),
+        ("FaceForensics++/original_sequences/actors/c23/frames/01__walking/0.png", 0),
+        ("FaceForensics++/manipulated_sequences/FaceSwap/c23/frames/000_003/0.png", 1),
+        ("FaceForensics++/manipulated_sequences/NeuralTextures/c23/frames/000_003/0.png", 1),
+        ("DFD/actors/01__walking/0.png", 0),
+        ("DeeperForensics/source_videos/M004/0.png", 0),
+        ("Celeb-DF-v2/Celeb-real/frames/id0_0000/0.png", 0),
+        ("Celeb-DF-v2/YouTube-real/frames/00000/0.png", 0),
+        ("Celeb-DF-v2/Celeb-synthesis/frames/id0_id1_0000/0.png", 1),
+        ("UADFV/real/frames/0000/0.png", 0),
+    ],
+)
+def test_folders_of_data_sets_are_at_odds_with_no_label(drawn, checked, path, label):
+    drawn.add(path, picture(900), label=label, identity="a")
+    assert "mislabelled" not in faults(checked(drawn, contents=False))
+
+
+@pytest.mark.parametrize(
+    "path", ["simswap/0.png", "sd2.1/cdf/0.png", "FaceSwap/c23/frames/000/0.png", "x/one_shot_free/ff/0.png"]
+)
+def test_a_real_in_the_folder_of_a_method_is_at_odds(drawn, checked, path):
+    drawn.add(path, picture(900), identity="a")
+    assert faults(checked(drawn, contents=False))["mislabelled"] == 1
 
 
 def test_an_index_of_one_label_in_a_folder_of_the_other(drawn, checked):
