@@ -99,3 +99,10 @@ def test_a_report_that_cannot_be_written_leaves_no_half(stage, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         stage()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_stops_before_any_file_is_read(drawn, stage, monkeypatch):
+    monkeypatch.setattr(stages, "run", None)
+    drawn.cache.mkdir()
+    with pytest.raises(R2MError, match=r"drawn\.contents\.parquet: cannot be written \(a folder is there\)"):
+        stage()

@@ -99,7 +99,8 @@ def sizes(frame: pd.DataFrame) -> pd.Series:
 
 def _class_said(parts: Sequence[str]) -> ImageClass | None:
     """Return the class that the folders of a path, the outermost first, say."""
-    if said := next(filter(None, map(class_of_part, reversed(parts))), None):
+    said: ImageClass | None = next(filter(None, map(class_of_part, reversed(parts))), None)
+    if said is not None:
         return said
     for part in reversed(parts):
         if part.casefold() in _INPUTS:

@@ -54,7 +54,7 @@ def root_of(index: Path, root: Path | None) -> Path:
 
 
 def examine(
-    index: Path, root: Path, *, contents: bool, cache: Path, threads: int, tested: Collection[str] = ()
+    index: Path, root: Path, *, contents: bool, cache: Path | None, threads: int, tested: Collection[str] = ()
 ) -> pd.DataFrame:
     """Return the rows of an index with what is on disk below `root`.
 
@@ -166,7 +166,7 @@ def _people(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return numbers(frame["identity"]), numbers(frame["identity2"])
 
 
-def _add_contents(frame: pd.DataFrame, root: Path, cache: Path, threads: int) -> None:
+def _add_contents(frame: pd.DataFrame, root: Path, cache: Path | None, threads: int) -> None:
     """Set the columns of contents."""
     # A file may stand in several rows, but is read once.
     codes, paths = pd.factorize(frame["path"])

@@ -1,9 +1,11 @@
 """Validation as a stage of the workflow, and as a user runs it by hand."""
 
 import logging
+import os
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from r2m.errors import R2MError
 from r2m.files import discard, publish_together, temporary_path
@@ -33,8 +35,12 @@ def validate(
     Of the domains that are only `tested` on, the split `test` alone is looked at.
 
     Raises:
-        R2MError: names the index, the check, how often it failed and the first example; or no index, no root.
+        R2MError: names the index, the check, how often it failed and the first example; or no index, no root;
+            or a file that cannot be written, before any is read.
     """
+    for path in (cache, out / "report.json"):
+        if reason := why_not_writable(path):
+            raise R2MError(f"datasets.{name}: {path}: cannot be written ({reason})")
     report, html = run(
         index,
         root,
@@ -72,11 +78,14 @@ def run(
     *,
     contents: bool,
     allow_leakage: bool,
-    cache: Path,
+    cache: Path | None,
     threads: int,
     tested: Collection[str] = (),
 ) -> tuple[Report, str]:
-    """Return the report on an index, and its page; raises R2MError like `examine`."""
+    """Return the report on an index, and its page; raises R2MError like `examine`.
+
+    Without `cache` what was found in the files is not kept.
+    """
     folder = root_of(index, root)
     frame = examine(index, folder, contents=contents, cache=cache, threads=threads, tested=tested)
     report = compose(frame, str(index), str(folder), has_contents=contents, allow_leakage=allow_leakage)
@@ -95,6 +104,18 @@ def command_line(
     words += ["--allow-leakage"] if allow_leakage else []
     words += [word for domain in tested for word in ("--tested", domain)]
     return shlex.join(words)
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Return why the file `path`, in folders that may be missing, cannot be written; None if it can."""
+    if path.is_dir():
+        return "a folder is there"
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    try:
+        with TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def write(report: Report, html: str, out: Path) -> None:
