@@ -356,6 +356,13 @@ def test_all_files_may_be_gone(drawn, validated):
         report = validated(drawn, contents)
         assert faults(report.found()) == {"missing": 24}
         assert '"count": 24' in report.as_json()
+        for text in (report.as_text(), report.as_json()):
+            assert "the root is probably wrong" in text
+
+
+def test_the_root_may_be_right_where_a_file_is_there(drawn, validated):
+    missing(drawn)
+    assert "root is probably wrong" not in validated(drawn).as_text()
 
 
 def test_splits_that_a_domain_lacks_are_told_where_it_is_trained_on(drawn, checked):

@@ -61,7 +61,7 @@ def validate(
         again = command_line(index, root, contents=contents, allow_leakage=allow_leakage, tested=tested)
         raise R2MError(
             f"datasets.{name}: {index}: {first.check.name}: {first.check.title.lower()}: {first.amount},"
-            f" such as {first_example(first.finding)}. {first.check.advice}"
+            f" such as {first_example(first.finding)}. {first.advice}"
             + (f" There are errors of {', '.join(others)}, too." if others else "")
             + f" All is in {html_path}; `{again}` makes it again"
         )
