@@ -31,7 +31,12 @@ def command(
     batch_size: int,
     device: str,
 ) -> None:
-    """Score aligned face crops, files or whole folders, with one detector."""
+    """Score aligned face crops, files or whole folders, with one detector.
+
+    An image that cannot be scored has the reason in the column `error`, which is empty for all others; a
+    warning counts them. The exit code is 0 if at least one image is scored, and 1, without a table, if none
+    is.
+    """
     if out is not None:
         _check_output(out, [*paths, model, *([base] if base is not None else [])], force)
 
@@ -39,9 +44,20 @@ def command(
 
     from r2m.files import atomic_path
     from r2m.models.image_detector import load, score
+    from r2m.models.precision import resolve_device
 
+    resolve_device(device, "--device")
     detector = load(model, base, device=device)
-    table = pd.concat([score(path, detector, batch_size) for path in paths], ignore_index=True)
+    table = pd.concat(
+        [score(path, detector, batch_size, errors="column") for path in paths], ignore_index=True
+    )
+    failed = table[table["error"] != ""]
+    if len(failed):
+        first = failed.iloc[0]
+        told = f"{len(failed)} of {len(table)} images cannot be scored, such as {first.path}: {first.error}"
+        if len(failed) == len(table):
+            raise R2MError(told)
+        click.echo(f"r2m: warning: {told}", err=True)
     if out is None:
         table.to_csv(sys.stdout, index=False, lineterminator="\n")
         return

@@ -9,8 +9,8 @@ from r2m.data.intake import reason_of
 from r2m.validate.check import PART, Finding, of_files, tally
 
 ROOT_IS_WRONG = (
-    "No file of the index is there, so the root is probably wrong: give the folder that its paths are relative"
-    " to (`root:`, `--root FOLDER`), or mount the disk that the files are on."
+    "No file of the index is there, so the root is probably wrong: give the folder that its paths are"
+    " relative to (`root:`, `--root FOLDER`), or mount the disk that the files are on."
 )
 
 
