@@ -61,3 +61,26 @@ def test_another_root_and_cache(drawn, tmp_path):
 def test_what_is_no_index(tmp_path):
     with pytest.raises(R2MError, match=r"gone\.parquet"):
         invoke(tmp_path / "gone.parquet")
+
+
+def test_a_tested_domain_that_the_index_lacks(drawn):
+    with pytest.raises(R2MError, match=r"--tested fff: no domain of .*drawn\.parquet; did you mean 'ff'\?"):
+        invoke(drawn.write(), "--tested", "ff", "--tested", "fff")
+    assert not drawn.cache.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(drawn, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file/kept.parquet"
+    assert "nothing found" in invoke(drawn.write(), "--cache", cache)
+    assert f"--cache {cache}: cannot be written (Not a directory)" in caplog.text
+    assert "nothing found" in invoke(drawn.index, "--cache", tmp_path)
+    assert f"--cache {tmp_path}: cannot be written (a folder is there)" in caplog.text
+
+
+def test_an_out_that_cannot_be_written_is_told_before_any_file_is_read(drawn, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file/below/out"):
+        with pytest.raises(R2MError, match=f"--out {out}: cannot be written .*expected another folder"):
+            invoke(drawn.write(), "--out", out)
+    assert not drawn.cache.exists()

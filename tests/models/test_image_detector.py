@@ -134,6 +134,60 @@ def test_score_of_a_folder_and_of_files(whole, tmp_path):
         r2m.score(tmp_path / "absent", detector)
 
 
+@pytest.fixture
+def mixed(paths, tmp_path):
+    """A folder with two crops, and three images that cannot be scored, each for a reason of its own."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name, path in zip("bd", paths, strict=False):
+        shutil.copy(path, folder / f"{name}.png")
+    (folder / "a.jpg").write_bytes(b"no image")
+    cv2.imwrite(str(folder / "c.png"), np.zeros((40, 40, 3), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 255, (32, 128, 3), np.uint8)
+    cv2.imwrite(str(folder / "e.png"), noise)
+    return folder
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_images_that_cannot_be_scored_are_told_beside_the_others(whole, mixed, batch_size):
+    detector = r2m.load(whole, device="cpu")
+    table = r2m.score(mixed, detector, batch_size, errors="column")
+    assert table["path"].map(lambda path: Path(path).stem).tolist() == list("abcde")
+    good = table["error"] == ""
+    assert good.tolist() == [False, True, False, True, False]
+    assert [error.partition(":")[0] for error in table.loc[~good, "error"]] == [
+        "cannot be read",
+        "blank or a mask",
+        "no aligned crop",
+    ]
+    expected = detector.logits(list(table.loc[good, "path"]))
+    np.testing.assert_allclose(table.loc[good, "logit"], expected, atol=1e-5)
+    assert table.loc[~good, ["logit", "probability", "label"]].isna().all(axis=None)
+    with pytest.raises(R2MError, match=r"a\.jpg: "):
+        r2m.score(mixed, detector)
+    with pytest.raises(R2MError, match=r"e\.png: no aligned crop: 128×32 pixels"):
+        r2m.score(mixed / "e.png", detector)
+    with pytest.raises(R2MError, match="errors: 'skip'; expected 'raise' or 'column'"):
+        r2m.score(mixed, detector, errors="skip")
+
+
+def test_the_command_scores_what_it_can(whole, mixed, tmp_path):
+    out = tmp_path / "scores.csv"
+    printed = run_score(mixed, "--model", whole, "--device", "cpu", "--out", out)
+    assert printed.startswith(f"r2m: warning: 3 of 5 images cannot be scored, such as {mixed / 'a.jpg'}: ")
+    table = pd.read_csv(out, keep_default_na=False)
+    assert (table["error"] == "").tolist() == [False, True, False, True, False]
+    assert (table["label"] == "").tolist() == [True, False, True, False, True]
+
+
+def test_a_device_that_is_not_there_is_named_as_it_was_given(whole, paths, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(R2MError, match=r"^--device: 'cuda' is not available"):
+        run_score(paths[0], "--model", whole, "--device", "cuda")
+    with pytest.raises(R2MError, match=r"^device: 'cuda' is not available"):
+        r2m.load(whole, device="cuda")
+
+
 def test_labels_follow_the_threshold(whole, tmp_path, paths):
     tensors, metadata = checkpoint.load(whole)
     probability = r2m.load(whole, device="cpu").probabilities(paths)
@@ -184,13 +238,39 @@ def test_the_command_scores_files_and_folders(whole, paths, tmp_path):
     out = tmp_path / "scores.csv"
     run_score(folder, paths[2], "--model", whole, "--device", "cpu", "--out", out)
     table = pd.read_csv(out)
-    assert list(table) == ["path", "logit", "probability", "label"]
+    assert list(table) == ["path", "logit", "probability", "label", "error"]
     assert table["path"].iloc[-1] == str(paths[2])
     expected = r2m.load(whole, device="cpu").logits(list(table["path"]))
     np.testing.assert_allclose(table["logit"], expected, atol=1e-5)
     printed = run_score(paths[2], "--model", whole, "--device", "cpu")
-    assert printed.splitlines()[0] == "path,logit,probability,label"
+    assert printed.splitlines()[0] == "path,logit,probability,label,error"
     assert len(printed.splitlines()) == 2
+
+
+def test_the_command_replaces_no_file_unasked(whole, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr("r2m.models.image_detector.load", None)  # nothing is done before
+    image, out = tmp_path / "crops/a.png", tmp_path / "scores.csv"
+    image.parent.mkdir()
+    shutil.copy(paths[0], image)
+    model = tmp_path / "model.safetensors"
+    model.symlink_to(whole)
+    out.write_text("precious")
+    before = image.read_bytes(), whole.read_bytes()
+    for given, at in ((image, image), (image.parent, image), (image, model), (image, whole)):
+        with pytest.raises(R2MError, match=f"{at}: is one of the inputs; expected another name"):
+            run_score(given, "--model", model, "--out", at, "--force")
+    with pytest.raises(R2MError, match=r"scores\.csv: exists; --force replaces it"):
+        run_score(image, "--model", model, "--out", out)
+    with pytest.raises(R2MError, match="crops: is a folder; expected the name of a file"):
+        run_score(image, "--model", model, "--out", image.parent, "--force")
+    assert (out.read_text(), (image.read_bytes(), whole.read_bytes())) == ("precious", before)
+
+
+def test_force_replaces_an_earlier_table(whole, paths, tmp_path):
+    out = tmp_path / "scores.csv"
+    out.write_text("old")
+    run_score(paths[0], "--model", whole, "--device", "cpu", "--out", out, "--force")
+    assert len(pd.read_csv(out)) == 1
 
 
 def test_the_command_takes_a_specialist_with_its_base(specialist, base_files, paths, tmp_path):

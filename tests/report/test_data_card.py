@@ -181,7 +181,7 @@ def test_data_sets_that_have_an_index(inputs: tuple[list[Path], list[Path]], tmp
         "| set | data set | method | domain |",
         "|---|---|---|---|",
         "| CelebA, reals | df40 | real | ff |",
-        "| Swap | df40 | simswap | – |",
+        "| Swap | df40 | simswap | ff |",
         "",
         "- df40: the index `data/df40.parquet`, splits: official; images not encoded again,"
         " under their owner's terms.",
@@ -191,6 +191,32 @@ def test_data_sets_that_have_an_index(inputs: tuple[list[Path], list[Path]], tmp
     assert not_encoded(context) == ["celeba", "swap"]
     assert "Images of CelebA, Swap are not encoded again" in text
     assert "All others passed through the same last encoding step." in text
+
+
+def test_domains_of_a_generator_of_a_data_set_are_those_of_its_images() -> None:
+    raw = from_an_index("none").model_dump()
+    raw["generators"]["mine"] |= {"images": None, "reals": None, "dataset": "df40"}
+    context = CardContext.model_validate(raw)
+    images = pd.concat(
+        [
+            rows("swap", "swap", "FS", "orl", {"test": 3}),
+            rows("mine", "mine", "EFS", "mine", {"test": 3}),
+        ],
+        ignore_index=True,
+    )
+    lines = section(compose_data_card(images.assign(digest=None), {}, [], context), "Data sets")
+    assert "| Swap | df40 | simswap | – |" in lines, "the reals of orl are not of the data set"
+    assert "| mine | df40 | mine | mine |" in lines
+
+
+def test_without_sources_there_is_no_such_heading() -> None:
+    raw = from_an_index("none").model_dump()
+    raw["generators"]["mine"] |= {"images": None, "reals": None, "dataset": "df40"}
+    raw["domains"]["orl"] |= {"images": None, "dataset": "df40"}
+    context = CardContext.model_validate(raw)
+    images = rows("swap", "swap", "FS", "celeba", {"test": 3}).assign(digest=None)
+    assert "Sources and licences" not in compose_data_card(images, {}, [], context)
+    assert "## Sources and licences" in compose_data_card(images, {}, [], CONTEXT)
 
 
 def test_data_sets_that_are_encoded_anew(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def real_labelled_fake(drawn):
     drawn.add("simswap/real/a.png", picture(900), label=1, identity="a")
 
 
+def method_labelled_real(drawn):
+    drawn.add("SimSwap/frames/000/a.png", picture(900), label=0, identity="a")
+
+
 def labels_of_copies(drawn):
     drawn.add("swap/x.png", picture(0), label=1, identity="x")
 
@@ -97,7 +101,12 @@ def frozen(drawn):
 
 
 def shared_real(drawn):
-    drawn.add("midjourney/real/copy.png", picture(0), domain="midjourney", identity="somebody")
+    row = {"domain": "celeb", "split": "train", "identity": "somebody"}
+    drawn.add("celeb/real/copy.png", picture(0), **row)
+    for split in ("val", "test"):
+        drawn.add(
+            f"celeb/real/{split}.png", picture(len(split) + 900), **row | {"split": split, "identity": split}
+        )
 
 
 def repeated_row(drawn):
@@ -122,7 +131,12 @@ def changed(drawn):
 
 
 def alone(drawn):
-    drawn.add("lonely/a.png", picture(900), label=1, domain="lonely", method="lonely", identity="a")
+    lonely = {"label": 1, "domain": "lonely", "method": "lonely", "split": "test"}
+    drawn.add("lonely/a.png", picture(900), **lonely, identity="a")
+
+
+def without_val(drawn):
+    drawn.rows[:] = [row for row in drawn.rows if row["split"] != "val"]
 
 
 def uneven(drawn):
@@ -150,6 +164,7 @@ FAULTS = {
     truncated: ({"unreadable": 1}, {}),
     blank: ({"blank": 1}, {}),
     mislabelled: ({"mislabelled": 1}, None),
+    method_labelled_real: ({"mislabelled": 1}, None),
     real_labelled_fake: ({"mislabelled": 1}, None),
     labels_of_copies: ({"labels_of_copies": 1}, {}),
     person_across_splits: ({"people_across_splits": 1}, None),
@@ -167,6 +182,7 @@ FAULTS = {
     other_size: ({"size_tells": 1}, {}),
     changed: ({"size_changed": 1}, {}),
     alone: ({"one_class": 1}, None),
+    without_val: ({"empty_splits": 1}, None),
     uneven: ({"uneven_frames": 1}, None),
     oblong: ({"oblong": 1}, {}),
     mask_gone: ({"missing_masks": 1}, None),
@@ -273,11 +289,54 @@ def test_the_name_of_a_method_says_nothing_of_labels(drawn, checked):
     assert faults(checked(drawn)) == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("DF40_train/simswap/ff/frames/000_003/0.png", 1),
+        ("DF40_test/sd2.1/cdf/id0/0.png", 1),
+        ("DF40/heygen/real/frames/a/0.png", 0),
+        ("DF40/heygen/fake/frames/a/0.png", 1),
+        ("DF40/whichisreal/real/0.png", 0),
+        ("DF40/whichisreal/0.png", 0),
+        ("DF40/CollabDiff/real/0.png", 0),
+        ("DF40/MidJourney/train/nature/0.png", 0),
+        ("real/simswap/0.png", 0),
+        ("fake/simswap/0.png", 1),
+        ("stylegan2/0_real/0.png", 0),
+        ("stylegan2/0/0.png", 0),
+        ("simswap/source/0.png", 0),
+        ("photos/lia/0.png", 0),
+        ("photos/simswapped-away/0.png", 0),
+        ("FaceForensics++/original_sequences/youtube/c23/frames/000/0.png", 0),
+        ("FaceForensics++/original_sequences/actors/c23/frames/01__walking/0.png", 0),
+        ("FaceForensics++/manipulated_sequences/FaceSwap/c23/frames/000_003/0.png", 1),
+        ("FaceForensics++/manipulated_sequences/NeuralTextures/c23/frames/000_003/0.png", 1),
+        ("DFD/actors/01__walking/0.png", 0),
+        ("DeeperForensics/source_videos/M004/0.png", 0),
+        ("Celeb-DF-v2/Celeb-real/frames/id0_0000/0.png", 0),
+        ("Celeb-DF-v2/YouTube-real/frames/00000/0.png", 0),
+        ("Celeb-DF-v2/Celeb-synthesis/frames/id0_id1_0000/0.png", 1),
+        ("UADFV/real/frames/0000/0.png", 0),
+    ],
+)
+def test_folders_of_data_sets_are_at_odds_with_no_label(drawn, checked, path, label):
+    drawn.add(path, picture(900), label=label, identity="a")
+    assert "mislabelled" not in faults(checked(drawn, contents=False))
+
+
+@pytest.mark.parametrize(
+    "path", ["simswap/0.png", "sd2.1/cdf/0.png", "FaceSwap/c23/frames/000/0.png", "x/one_shot_free/ff/0.png"]
+)
+def test_a_real_in_the_folder_of_a_method_is_at_odds(drawn, checked, path):
+    drawn.add(path, picture(900), identity="a")
+    assert faults(checked(drawn, contents=False))["mislabelled"] == 1
+
+
 def test_an_index_of_one_label_in_a_folder_of_the_other(drawn, checked):
     drawn.rows.clear()
     for i in range(3):
         drawn.add(f"fake/{i}.png", picture(900 + i), label=0, identity=str(i))
-    assert faults(checked(drawn)) == {"mislabelled": 3}
+    assert faults(checked(drawn), "error") == {"mislabelled": 3}
 
 
 def test_reals_of_many_sizes_tell_nothing(drawn, checked):
@@ -285,7 +344,8 @@ def test_reals_of_many_sizes_tell_nothing(drawn, checked):
     for label in (0, 1):
         for i in range(8):
             image = picture(900 + i + 50 * label, 64 + 2 * i + label)
-            drawn.add(f"{label}/{i}.png", image, label=label, identity=f"{label}{i}")
+            row = {"label": label, "identity": f"{label}{i}", "split": "test"}
+            drawn.add(f"{label}/{i}.png", image, **row)
     assert faults(checked(drawn)) == {}
 
 
@@ -296,6 +356,24 @@ def test_all_files_may_be_gone(drawn, validated):
         report = validated(drawn, contents)
         assert faults(report.found()) == {"missing": 24}
         assert '"count": 24' in report.as_json()
+        for text in (report.as_text(), report.as_json()):
+            assert "the root is probably wrong" in text
+
+
+def test_the_root_may_be_right_where_a_file_is_there(drawn, validated):
+    missing(drawn)
+    assert "root is probably wrong" not in validated(drawn).as_text()
+
+
+def test_splits_that_a_domain_lacks_are_told_where_it_is_trained_on(drawn, checked):
+    for row in drawn.rows:
+        row["split"] = "train"
+    drawn.add("photos/a.png", picture(900), domain="photos", split="test", identity="a")
+    found = finding(checked(drawn, contents=False), "empty_splits")
+    assert found.where.to_dict("records") == [
+        {"domain": "ff", "split": "val", "files of train": 24},
+        {"domain": "ff", "split": "test", "files of train": 24},
+    ]
 
 
 def test_videos_are_compared_by_content_only(drawn, checked):

@@ -42,6 +42,23 @@ def test_an_error_names_index_check_count_and_example_and_leaves_nothing(drawn, 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_error_leaves_its_page_beside_the_cache_until_it_is_mended(drawn, stage):
+    drawn.add("more/a.png", picture(900), split="test", identity="003")
+    (drawn.root / "swap/ff/frames/200_201/000.png").unlink()
+    with pytest.raises(R2MError) as error:
+        stage(root=drawn.root, tested=["ff"], contents=False, allow_leakage=True)
+    page = drawn.cache.with_name(f"{drawn.cache.name}.report.html")
+    assert f"All is in {page}; `r2m validate {drawn.index} --root" in str(error.value)
+    command = f"--root {drawn.root} --names-only --allow-leakage --tested ff`"
+    assert command in str(error.value)
+    assert "<html" in page.read_text()
+    assert json.loads(page.with_suffix(".json").read_text())["severity"] == "error"
+    drawn.add("swap/ff/frames/200_201/000.png", picture(901), split="test", label=1)
+    stage(tested=["ff"])
+    assert not page.exists()
+    assert not page.with_suffix(".json").exists()
+
+
 def test_a_leak_stops_unless_it_is_allowed(drawn, stage, caplog):
     drawn.add("more/a.png", picture(900), split="test", identity="003")
     with pytest.raises(
@@ -82,3 +99,10 @@ def test_a_report_that_cannot_be_written_leaves_no_half(stage, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         stage()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_stops_before_any_file_is_read(drawn, stage, monkeypatch):
+    monkeypatch.setattr(stages, "run", None)
+    drawn.cache.mkdir()
+    with pytest.raises(R2MError, match=r"drawn\.contents\.parquet: cannot be written \(a folder is there\)"):
+        stage()

@@ -1,9 +1,13 @@
 """`r2m score`: face crops scored with a detector of one file."""
 
+import os
 import sys
 from pathlib import Path
 
 import click
+
+from r2m.data.listing import is_image
+from r2m.errors import R2MError
 
 
 @click.command()
@@ -13,23 +17,65 @@ import click
     "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: the terminal.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
 )
 def command(
-    paths: tuple[Path, ...], model: Path, base: Path | None, out: Path | None, batch_size: int, device: str
+    paths: tuple[Path, ...],
+    model: Path,
+    base: Path | None,
+    out: Path | None,
+    force: bool,
+    batch_size: int,
+    device: str,
 ) -> None:
-    """Score aligned face crops, files or whole folders, with one detector."""
+    """Score aligned face crops, files or whole folders, with one detector.
+
+    An image that cannot be scored has the reason in the column `error`, which is empty for all others; a
+    warning counts them. The exit code is 0 if at least one image is scored, and 1, without a table, if none
+    is.
+    """
+    if out is not None:
+        _check_output(out, [*paths, model, *([base] if base is not None else [])], force)
+
     import pandas as pd
 
     from r2m.files import atomic_path
     from r2m.models.image_detector import load, score
+    from r2m.models.precision import resolve_device
 
+    resolve_device(device, "--device")
     detector = load(model, base, device=device)
-    table = pd.concat([score(path, detector, batch_size) for path in paths], ignore_index=True)
+    table = pd.concat(
+        [score(path, detector, batch_size, errors="column") for path in paths], ignore_index=True
+    )
+    failed = table[table["error"] != ""]
+    if len(failed):
+        first = failed.iloc[0]
+        told = f"{len(failed)} of {len(table)} images cannot be scored, such as {first.path}: {first.error}"
+        if len(failed) == len(table):
+            raise R2MError(told)
+        click.echo(f"r2m: warning: {told}", err=True)
     if out is None:
         table.to_csv(sys.stdout, index=False, lineterminator="\n")
         return
     with atomic_path(out) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _check_output(out: Path, inputs: list[Path], force: bool) -> None:
+    """Refuse an output that is a folder or one of the inputs, and one that exists unless `force`."""
+    if out.exists() and not out.is_file():
+        nature = "a folder" if out.is_dir() else "no regular file"
+        raise R2MError(f"{out}: is {nature}; expected the name of a file")
+    if any(_is_input(out.resolve(), path.resolve()) for path in inputs):
+        raise R2MError(f"{out}: is one of the inputs; expected another name for the output")
+    if os.path.lexists(out) and not force:
+        raise R2MError(f"{out}: exists; --force replaces it")
+
+
+def _is_input(out: Path, given: Path) -> bool:
+    """Tell whether `out` is the file `given`, or an image that lies in the folder `given`."""
+    return out == given or (out.is_file() and is_image(out) and out.is_relative_to(given))

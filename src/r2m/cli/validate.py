@@ -1,10 +1,15 @@
 """`r2m validate`: whether the files of an index are there, can be read, and leak nothing between splits."""
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 import click
+
+from r2m.errors import R2MError
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -46,16 +51,24 @@ def command(
     The exit code is 1 if there is an error, and 0 with warnings only. In the defaults, INDEX stands for the
     path of the index without its suffix.
     """
-    from r2m.validate.stages import run, write
+    from r2m.validate.stages import run, why_not_writable, write
 
     stem = index.with_suffix("")
     folder = out or stem.with_name(f"{stem.name}.validation")
+    if reason := why_not_writable(folder / "report.json"):
+        raise R2MError(f"--out {folder}: cannot be written ({reason}); expected another folder")
+    kept = cache or stem.with_name(f"{stem.name}.contents.parquet")
+    unwritable = None if names_only else why_not_writable(kept)
+    if unwritable:
+        logger.warning(
+            "--cache %s: cannot be written (%s); what is found in files is not kept", kept, unwritable
+        )
     report, html = run(
         index,
         root,
         contents=not names_only,
         allow_leakage=allow_leakage,
-        cache=cache or stem.with_name(f"{stem.name}.contents.parquet"),
+        cache=None if unwritable else kept,
         threads=threads or os.cpu_count() or 1,
         tested=tested,
     )

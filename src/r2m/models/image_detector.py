@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from PIL import Image as Pillow
 from scipy.special import expit
 from torch import Tensor
 
-from r2m.data.images import Image, bgr_of, read_image, resized
+from r2m.data.images import MOST_OBLONG, Image, bgr_of, read_image, resized
 from r2m.data.listing import list_images
 from r2m.errors import R2MError
 from r2m.models import checkpoint
@@ -30,6 +31,7 @@ from r2m.models.weights import open_weights
 BATCH = 64
 MOST_THREADS = 8
 
+Item = TypeVar("Item")
 ImageLike = str | Path | Pillow.Image | NDArray[np.uint8]
 
 
@@ -53,14 +55,24 @@ class ImageDetector:
         """Return the logits (n,) of being fake, in the order of the images.
 
         Raises:
-            R2MError: an image that cannot be read or is none; the path, or its position, is named.
+            R2MError: an image that cannot be read, is none or is far from square; the path, or its
+                position, is named.
         """
         if isinstance(images, str | Path | Pillow.Image):
             images = [images]
         elif isinstance(images, np.ndarray):
             images = list(images) if images.ndim == 4 else [images]
-        batches = outputs(self.model, self._batches(images, batch_size), self.device, self.precision)
-        return np.concatenate([np.zeros(0, np.float32), *(logits.float().numpy() for logits in batches)])
+        return self._outputs(self._batches(images, batch_size))
+
+    def logits_of_files(
+        self, paths: Sequence[str], batch_size: int = BATCH
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """Return the logits (n,) of files, NaN where one cannot be scored, and why not, empty if it is."""
+        reasons: list[str] = []
+        scored = self._outputs(self._readable(paths, batch_size, reasons))
+        logits = np.full(len(paths), np.nan, np.float32)
+        logits[[not reason for reason in reasons]] = scored
+        return logits, reasons
 
     def probabilities(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH
@@ -68,24 +80,45 @@ class ImageDetector:
         """Return the probabilities (n,) of being fake; raises like `logits`."""
         return expit(self.logits(images, batch_size).astype(np.float64))
 
+    def _outputs(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
+        logits = outputs(self.model, batches, self.device, self.precision)
+        return np.concatenate([np.zeros(0, np.float32), *(batch.float().numpy() for batch in logits)])
+
     def _batches(self, images: Iterable[ImageLike], size: int) -> Iterator[Tensor]:
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
-        side = self.config.image_size
-
-        def crop(image: ImageLike, index: int) -> Image:
-            return resized(_bgr(image, index), side)
-
         def read(batch: Sequence[Path | Image]) -> Tensor:
-            crops = [crop(item, 0) if isinstance(item, Path) else item for item in batch]
-            return (stacked(crops) - mean) / std
+            return self._normalized([self._crop(item) if isinstance(item, Path) else item for item in batch])
 
         # What the caller holds is read in the caller's own thread.
         items = (
-            Path(image) if isinstance(image, str | Path) else crop(image, index)
+            Path(image) if isinstance(image, str | Path) else self._crop(image, index)
             for index, image in enumerate(images)
         )
-        batches = iter(lambda: list(islice(items, size)), [])
-        yield from read_ahead(read, batches, min(torch.get_num_threads(), MOST_THREADS))
+        yield from read_ahead(read, _batched(items, size), _threads())
+
+    def _readable(self, paths: Sequence[str], size: int, reasons: list[str]) -> Iterator[Tensor]:
+        """Yield batches of those files that can be read, and append for each why not, empty if it can."""
+
+        def read(batch: Sequence[str]) -> tuple[list[Image], list[str]]:
+            crops, told = [], []
+            for path in batch:
+                try:
+                    crops.append(self._crop(Path(path)))
+                    told.append("")
+                except R2MError as error:
+                    told.append(str(error).removeprefix(f"{Path(path)}: "))
+            return crops, told
+
+        for crops, told in read_ahead(read, _batched(iter(paths), size), _threads()):
+            reasons += told
+            if crops:
+                yield self._normalized(crops)
+
+    def _crop(self, image: ImageLike, index: int = 0) -> Image:
+        return resized(_bgr(image, index), self.config.image_size)
+
+    def _normalized(self, crops: Sequence[Image]) -> Tensor:
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
+        return (stacked(list(crops)) - mean) / std
 
 
 def load(
@@ -117,20 +150,26 @@ def load(
             " training did not change; give its base as well: r2m.load(path, base=...)"
         )
     detector.load_tensors(tensors, f"{path}: tensors", complete=True)
-    target = resolve_device(device)
+    target = resolve_device(device, "device")
     return ImageDetector(detector.eval().to(target), config, metadata, target, precision or config.precision)
 
 
 def score(
-    images: str | Path | Sequence[str | Path], detector: ImageDetector, batch_size: int = BATCH
+    images: str | Path | Sequence[str | Path],
+    detector: ImageDetector,
+    batch_size: int = BATCH,
+    *,
+    errors: Literal["raise", "column"] = "raise",
 ) -> pd.DataFrame:
     """Return path, logit, probability of being fake and label of images: all in a folder, or a list of files.
 
     The label is the detector's for a probability beside its threshold. Images of a folder are those in its
-    sub-folders too, by path.
+    sub-folders too, by path. With `errors="column"` an image that cannot be scored does not stop the others:
+    a further column `error` says why not, and is empty where an image is scored.
 
     Raises:
-        R2MError: a folder without images, or an image that cannot be read.
+        R2MError: a folder without images, or, unless `errors` is "column", an image that cannot be scored:
+            one that cannot be read, shows nothing, or is far from square.
     """
     if isinstance(images, str | Path):
         folder = Path(images)
@@ -138,12 +177,20 @@ def score(
         paths = [str(folder / name) for name in names]
     else:
         paths = [str(path) for path in images]
-    logits = detector.logits(paths, batch_size)
+    if errors == "column":
+        logits, reasons = detector.logits_of_files(paths, batch_size)
+    elif errors == "raise":
+        logits, reasons = detector.logits(paths, batch_size), [""] * len(paths)
+    else:
+        raise R2MError(f"errors: {errors!r}; expected 'raise' or 'column'")
     probability = expit(logits.astype(np.float64))
     real, fake = detector.config.labels[0], _fake_label(detector.config.labels)
     label = np.where(probability >= detector.config.threshold, fake, real)
-    columns = {"path": paths, "logit": logits, "probability": probability, "label": label}
-    return pd.DataFrame(columns)
+    table = pd.DataFrame({"path": paths, "logit": logits, "probability": probability, "label": label})
+    if errors == "column":
+        table["error"] = reasons
+        table["label"] = table["label"].where(table["error"] == "", None)
+    return table
 
 
 def _fake_label(labels: Sequence[str]) -> str:
@@ -151,20 +198,36 @@ def _fake_label(labels: Sequence[str]) -> str:
     return labels[1] if len(labels) == 2 else "fake"
 
 
+def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    return iter(lambda: list(islice(items, size)), [])
+
+
+def _threads() -> int:
+    return min(torch.get_num_threads(), MOST_THREADS)
+
+
 def _bgr(image: ImageLike, index: int) -> Image:
     """Return an image as BGR (H, W, 3)."""
     try:
         if isinstance(image, str | Path):
-            return read_image(Path(image))[0]
+            return _about_square(read_image(Path(image))[0])
         if isinstance(image, Pillow.Image):
-            return bgr_of(image)
+            return _about_square(bgr_of(image))
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
-            return image[..., ::-1]
+            return _about_square(image[..., ::-1])
     except (ValueError, OSError) as error:
         name = image if isinstance(image, str | Path) else f"image {index}"
         raise R2MError(f"{name}: {error}") from error
     description = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
     raise R2MError(f"image {index}: {description}; expected a path, a PIL image, or RGB of uint8 (H, W, 3)")
+
+
+def _about_square(image: Image) -> Image:
+    """Return the image; raises ValueError where it is too far from square to be an aligned crop."""
+    height, width = image.shape[:2]
+    if max(height, width) > MOST_OBLONG * min(height, width):
+        raise ValueError(f"no aligned crop: {width}×{height} pixels, expected about a square")
+    return image
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,20 +9,18 @@ from torch import Tensor
 from r2m.errors import R2MError
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, source: str = "params.yaml: device") -> torch.device:
     """Return the device called `name`; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        R2MError: the device is not there.
+        R2MError: the device is not there; the message begins with `source`, where the name was given.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, is_present in available.items() if is_present)
     if not available[name]:
         present = [device for device, is_present in available.items() if is_present]
-        raise R2MError(
-            f"params.yaml: device: {name!r} is not available here; expected auto or one of {present}"
-        )
+        raise R2MError(f"{source}: {name!r} is not available here; expected auto or one of {present}")
     return torch.device(name)
 
 

@@ -109,14 +109,15 @@ def compose_data_card(
     context: CardContext,
 ) -> str:
     """Compose the card as Markdown from the rows of all manifests and the skipped files per image set."""
+    sources = _sources(receipts, context)
     sections = [
         ["# Data card", "", *_limits(context)],
         ["## Image sets", "", *_sets(images, context)],
         *([["## Videos", "", *_videos(images, context)]] if images["video"].notna().any() else []),
-        *([["## Data sets", "", *_datasets(context)]] if context.datasets else []),
+        *([["## Data sets", "", *_datasets(images, context)]] if context.datasets else []),
         ["## Skipped files", "", *_skipped(skipped)],
         ["## The same file in several splits", "", *_overlaps(images, context)],
-        ["## Sources and licences", "", *_sources(receipts, context)],
+        *([["## Sources and licences", "", *sources]] if sources else []),
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
@@ -243,7 +244,7 @@ def _videos(images: pd.DataFrame, context: CardContext) -> list[str]:
     ]
 
 
-def _datasets(context: CardContext) -> list[str]:
+def _datasets(images: pd.DataFrame, context: CardContext) -> list[str]:
     """Return which sets come from an index, and what they are called there."""
     rows = []
     for name, domain in context.domains.items():
@@ -253,7 +254,22 @@ def _datasets(context: CardContext) -> list[str]:
             )
     for name, generator in context.generators.items():
         if generator.dataset is not None:
-            rows.append([context.generator_label(name), generator.dataset, generator.method or name, "–"])
+            forged = set(images.loc[images["generator"] == name, "domain"])
+            # The reals that a generator brings are a domain called after it.
+            own = [context.domain_label(name)] if name in forged else []
+            of_domains = [
+                domain.domain or key
+                for key, domain in context.domains.items()
+                if key in forged and domain.dataset == generator.dataset
+            ]
+            rows.append(
+                [
+                    context.generator_label(name),
+                    generator.dataset,
+                    generator.method or name,
+                    ", ".join(of_domains + own) or "–",
+                ]
+            )
     encodings = {"none": "not encoded again", "jpeg": "encoded again as JPEG"}
     lines = [
         f"- {name}: the index `{dataset.index}`{f', splits: {dataset.split_by}' if dataset.split_by else ''};"

@@ -22,11 +22,13 @@ class Finding:
         count: of what the check counts.
         examples: at most `EXAMPLES` rows. Images in columns `path` and `other_path` are shown beside them.
         where: how the count is spread over the parts of the data; may be empty.
+        advice: what to do about it, where that is not what the check says; empty if it is.
     """
 
     count: int
     examples: pd.DataFrame = field(default_factory=pd.DataFrame)
     where: pd.DataFrame = field(default_factory=pd.DataFrame)
+    advice: str = ""
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,9 @@ class Contents:
         known: whether anything is known of the file, (N,).
     """
 
-    def __init__(self, paths: pa.Array, cache: Path) -> None:
+    def __init__(self, paths: pa.Array, cache: Path | None) -> None:
         self.paths = paths
-        table = _read_cache(cache)
+        table = SCHEMA.empty_table() if cache is None else _read_cache(cache)
         found = pc.index_in(paths, table["path"])
         self.recorded = found.is_valid().to_numpy(zero_copy_only=False)
         self.known = self.recorded.copy()
@@ -113,12 +113,13 @@ class Contents:
 
 
 def read_contents(
-    root: Path, paths: pa.Array, is_video: NDArray[np.bool_], cache: Path, threads: int
+    root: Path, paths: pa.Array, is_video: NDArray[np.bool_], cache: Path | None, threads: int
 ) -> Contents:
     """Return what is in the files of `paths`, which are relative to `root` and stand there but once.
 
     Files of the size and time that `cache` has on record are not opened. It is written anew, also when
-    reading is interrupted. A thread holds one image at a time, so memory does not grow with their bytes.
+    reading is interrupted; None keeps nothing. A thread holds one image at a time, so memory does not grow
+    with their bytes.
     """
     contents = Contents(paths, cache)
 
@@ -145,12 +146,13 @@ def read_contents(
                     if content is not None:
                         contents.put(number * CHUNK + place, content)
                 bar.update(len(found))
-                if time.monotonic() - saved > SAVE_SECONDS:
+                if cache is not None and time.monotonic() - saved > SAVE_SECONDS:
                     contents.write(cache)
                     saved = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
-        contents.write(cache)
+        if cache is not None:
+            contents.write(cache)
     return contents
 
 

@@ -8,6 +8,11 @@ from r2m.data.images import BLANK
 from r2m.data.intake import reason_of
 from r2m.validate.check import PART, Finding, of_files, tally
 
+ROOT_IS_WRONG = (
+    "No file of the index is there, so the root is probably wrong: give the folder that its paths are"
+    " relative to (`root:`, `--root FOLDER`), or mount the disk that the files are on."
+)
+
 
 def missing(frame: pd.DataFrame) -> Finding:
     """Find files that are not there, and tell of how many videos all are gone."""
@@ -21,7 +26,8 @@ def missing(frame: pd.DataFrame) -> Finding:
     whole = (~is_any).groupby(level=keys, observed=True).sum().rename("whole videos").reset_index()
     where = finding.where.merge(whole, on=keys, how="left")
     where["whole videos"] = where["whole videos"].fillna(0).astype(int)
-    return Finding(finding.count, finding.examples, where)
+    advice = ROOT_IS_WRONG if is_missing.all() else ""
+    return Finding(finding.count, finding.examples, where, advice)
 
 
 def empty(frame: pd.DataFrame) -> Finding:

@@ -130,7 +130,7 @@ def _section(result: Result, pictures: Mapping[str, str]) -> list[str]:
     lines = [
         f'<h2 id="{result.check.name}"><span class="{result.severity}">{result.severity}</span>'
         f" {escape(result.check.title)}: {result.amount}</h2>",
-        f"<p>{_with_code(result.check.advice)}</p>",
+        f"<p>{_with_code(result.advice)}</p>",
         table(result.finding.where),
     ]
     if len(examples):

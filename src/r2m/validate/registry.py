@@ -129,6 +129,15 @@ CHECKS = (
         labels.one_class,
     ),
     Check(
+        "empty_splits",
+        "warning",
+        "Domains with files to train on, but none to validate or test on",
+        "Make the index anew with all splits (`r2m index`), or only test on the domain (`role: test`,"
+        " `--tested DOMAIN`).",
+        ("split of a domain", "splits of domains"),
+        labels.empty_splits,
+    ),
+    Check(
         "uneven_frames",
         "warning",
         "Videos with far fewer or more frames than others",

@@ -30,6 +30,11 @@ class Result:
         return self.finding.count if self.finding is not None else 0
 
     @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return (self.finding.advice if self.finding is not None else "") or self.check.advice
+
+    @property
     def amount(self) -> str:
         """The count and what is counted."""
         return f"{self.count:,} {self.check.unit[self.count != 1]}"
@@ -109,7 +114,7 @@ class Report:
             lines += [f"    {line}" for line in aligned(result.finding.where.head(FEW))]
             if first := first_example(result.finding):
                 lines.append(f"    such as {first}")
-            lines += [f"    {result.check.advice}", ""]
+            lines += [f"    {result.advice}", ""]
         return "\n".join([*lines, self.summary()])
 
 
@@ -200,7 +205,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "name": check.name,
         "severity": result.severity,
         "title": check.title,
-        "advice": check.advice,
+        "advice": result.advice,
     }
     described["unit"] = check.unit[1]
     if result.finding is None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from r2m.errors import R2MError
 from r2m.index import table as index_table
 from r2m.manifest import SPLITS
+from r2m.options import nearest
 from r2m.validate.contents import read_contents
 from r2m.validate.presence import are_present, split_paths
 from r2m.validate.similar import partners
@@ -53,7 +54,7 @@ def root_of(index: Path, root: Path | None) -> Path:
 
 
 def examine(
-    index: Path, root: Path, *, contents: bool, cache: Path, threads: int, tested: Collection[str] = ()
+    index: Path, root: Path, *, contents: bool, cache: Path | None, threads: int, tested: Collection[str] = ()
 ) -> pd.DataFrame:
     """Return the rows of an index with what is on disk below `root`.
 
@@ -77,11 +78,16 @@ def examine(
         near_split, near_label, near_neither: row of an image that is nearly equal, by what differs; −1: none.
 
     Raises:
-        R2MError: no index, or one without rows or with unknown splits; a folder that may not be listed.
+        R2MError: no index, or one without rows or with unknown splits; a domain `tested` that it lacks; a
+            folder that may not be listed.
     """
-    table = _used(index_table.read(index, _READ), tested)
+    table = index_table.read(index, _READ)
     if not len(table):
         raise R2MError(f"{index}: has no rows; expected one for every image or video")
+    domains = set(pc.unique(table["domain"].cast(pa.string())).to_pylist())
+    if unknown := sorted(set(tested) - domains):
+        raise R2MError(f"--tested {unknown[0]}: no domain of {index}{nearest(unknown[0], domains)}")
+    table = _used(table, tested)
     frame = _as_frame(table, index)
     folder, names = split_paths(table["path"])
     frame["folder"] = folder
@@ -160,7 +166,7 @@ def _people(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return numbers(frame["identity"]), numbers(frame["identity2"])
 
 
-def _add_contents(frame: pd.DataFrame, root: Path, cache: Path, threads: int) -> None:
+def _add_contents(frame: pd.DataFrame, root: Path, cache: Path | None, threads: int) -> None:
     """Set the columns of contents."""
     # A file may stand in several rows, but is read once.
     codes, paths = pd.factorize(frame["path"])
