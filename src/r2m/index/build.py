@@ -176,19 +176,31 @@ def _is_below(folder: str, root: str) -> bool:
 
 
 def _merged(clips: Sequence[Clip]) -> list[Clip]:
-    """Return the clips with those of one place, which several indexes may list, made one."""
-    merged: dict[tuple[Any, ...], Clip] = {}
+    """Return the clips with those of one place, which several indexes may list, made one.
+
+    Photographs of a folder are made one if they are of the same people, and of one split or partly the same.
+    """
+    merged: dict[tuple[Any, ...], list[Clip]] = {}
     for clip in clips:
         file = min(clip.files) if clip.media == "video" else ""
-        place = (clip.real, clip.video, file, clip.traits.label, clip.traits.method)
-        first = merged.setdefault(place, clip)
-        if first is not clip:
+        persons = clip.persons if clip.video is None else ()
+        place = (clip.real, clip.video, file, persons, clip.traits.label, clip.traits.method)
+        same = merged.setdefault(place, [])
+        first = next((each for each in same if _belong_together(each, clip)), None)
+        if first is None:
+            same.append(clip)
+        else:
             first.files.update(clip.files)
             first.links.update(clip.links)
             first.masks.update(clip.masks)
             first.frames.update(clip.frames)
             first.said = _both(first.said, clip.said)
-    return list(merged.values())
+    return [clip for same in merged.values() for clip in same]
+
+
+def _belong_together(first: Clip, second: Clip) -> bool:
+    is_video = first.video is not None
+    return is_video or first.said == second.said or not first.files.keys().isdisjoint(second.files)
 
 
 def _both(first: Said, second: Said) -> Said:
