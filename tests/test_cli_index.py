@@ -91,6 +91,14 @@ def test_fakes_without_reals_are_told(tmp_path):
     assert "r2m: warning: cdf: 3 fakes and no real; index Celeb-DF-v2 with it" in result.stderr
 
 
+def test_fakes_whose_reals_are_of_another_level(tmp_path):
+    video(tmp_path, "ff/original_sequences/youtube/c23/frames/000")
+    video(tmp_path, "ff/manipulated_sequences/Deepfakes/c40/frames/000_003")
+    result = invoke(tmp_path / "ff", "--out", tmp_path / "x.parquet", "--compression", "c40")
+    assert "ff: 3 fakes and no real; there are some of c23, left out by --compression\n" in result.stderr
+    assert "of c23, left out by --compression c40" in result.stdout
+
+
 def test_the_people_of_an_index_keep_their_split(tmp_path):
     root, out = tmp_path / "DF40", tmp_path / "df40.parquet"
     for k in range(0, 40, 2):

@@ -71,8 +71,26 @@ def test_masks_serve_every_level(tmp_path):
 
 def test_one_level_can_be_taken(tmp_path):
     root = faceforensics(faceforensics(tmp_path / "ff"), "c40")
-    frame, _ = indexed(root, compressions=["c40"])
+    frame, skipped = indexed(root, compressions=["c40"])
     assert set(frame["compression"]) == {"c40"}
+    assert reasons(skipped) == {"of c23, left out by --compression c40": len(frame)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compressions": ["c0"]}, "--compression c0: no file is of this level; there are c23"),
+        (
+            {"families": {"ff_deepfake": "FS"}},
+            "--family ff_deepfake=FS: no file is of a method .*did you mean 'ff_deepfakes'",
+        ),
+        ({"columns": {"path": "file"}}, "--column path=file: expected a table, CSV or Parquet, among"),
+    ],
+)
+def test_options_that_apply_to_nothing(tmp_path, options, message):
+    root = faceforensics(tmp_path / "ff")
+    with pytest.raises(R2MError, match=message):
+        indexed(root, **options)
 
 
 def test_videos_of_faceforensics_and_raw(tmp_path):

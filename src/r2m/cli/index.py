@@ -99,8 +99,11 @@ def command(
     if text := summary.left_out(built.skipped):
         click.echo(f"\n{text}\nall of them: {out.with_suffix('.skipped.csv')}", err=as_params)
     for domain, count in summary.without_reals(built.placed).items():
-        source = SOURCES.get(domain)
-        hint = f"; index {source} with it" if source else ""
+        if domain in built.other_levels:
+            levels = ", ".join(built.other_levels[domain])
+            hint = f"; there are some of {levels}, left out by --compression"
+        else:
+            hint = f"; index {SOURCES[domain]} with it" if domain in SOURCES else ""
         click.echo(f"r2m: warning: {domain}: {count} fakes and no real{hint}", err=True)
     if as_params:
         click.echo(summary.params(built.placed, out), nl=False)

@@ -15,7 +15,7 @@ from r2m.index.clips import NO_TEST, TEST, Clip, Said, Skipped, Split
 from r2m.index.expand import expand
 from r2m.index.layout import Context, Layout
 from r2m.index.splits import Draw, Placed
-from r2m.options import Family
+from r2m.options import Family, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Built:
-    """The clips in their splits, what is left out, and what the index says of itself."""
+    """An index before it is written.
+
+    Attributes:
+        placed: the clips in their splits.
+        skipped: what is left out.
+        root: absolute folder that paths are relative to.
+        metadata: what the index says of itself.
+        other_levels: domain → levels of compression of its reals that the request leaves out.
+    """
 
     placed: list[Placed]
     skipped: list[Skipped]
     root: str
     metadata: dict[str, Any]
+    other_levels: Mapping[str, Sequence[str]]
 
 
 def shares() -> dict[str, float]:
@@ -66,7 +75,7 @@ def build(request: Request) -> Built:
 
     Raises:
         R2MError: a path is missing or not recognized, a layout finds a fault, one file is of two methods,
-            or no image and no video is left.
+            an option of the request applies to nothing, or no image and no video is left.
     """
     tops = _tops(request)
     context = _context(request)
@@ -80,9 +89,12 @@ def build(request: Request) -> Built:
         for item in layout.clips(path, context):
             if isinstance(item, Skipped):
                 skipped.append(item)
-            elif not request.compressions or item.traits.compression in (None, *request.compressions):
+            else:
                 clips.append(item)
         bases += _bases(path, clips[before:])
+    _refuse_unmatched(request, tops, clips)
+    clips, others = _of_levels(clips, request.compressions)
+    skipped += [_of_other_level(clip, request.compressions) for clip in others]
     clips = _counted_once(_merged(clips))
     clips, doubles = _one_of_a_name(clips)
     placed: list[Placed] = []
@@ -104,7 +116,11 @@ def build(request: Request) -> Built:
         "lists": bool(listed),
     }
     skipped.sort(key=lambda item: (item.reason, item.file, item.key))
-    return Built(placed, skipped, root, metadata)
+    levels: dict[str, set[str]] = defaultdict(set)
+    for clip in others:
+        if not clip.traits.label and clip.traits.compression:
+            levels[clip.traits.domain].add(clip.traits.compression)
+    return Built(placed, skipped, root, metadata, {domain: sorted(levels[domain]) for domain in levels})
 
 
 def write(built: Built, path: Path) -> None:
@@ -152,6 +168,38 @@ def _context(request: Request) -> Context:
         roots=tuple(dict.fromkeys(roots)),
         columns=request.columns,
     )
+
+
+def _refuse_unmatched(request: Request, tops: Sequence[tuple[Path, Layout]], clips: Sequence[Clip]) -> None:
+    """Raise R2MError where `columns`, `families` or `compressions` apply to nothing that is there."""
+    if request.columns and all(layout.name != "table" for _, layout in tops):
+        name, theirs = next(iter(request.columns.items()))
+        raise R2MError(f"--column {name}={theirs}: expected a table, CSV or Parquet, among the PATHs")
+    present = {clip.traits.method for clip in clips}
+    for name, family in request.families.items():
+        if methods.slug(name) not in present:
+            known = nearest(methods.slug(name), sorted(present))
+            raise R2MError(f"--family {name}={family}: no file is of a method {name!r}{known}")
+    levels = {clip.traits.compression for clip in clips if clip.traits.compression}
+    for level in request.compressions:
+        if level not in levels:
+            there = f"there are {', '.join(sorted(levels))}" if levels else "no path tells a level"
+            raise R2MError(f"--compression {level}: no file is of this level; {there}")
+
+
+def _of_levels(clips: Sequence[Clip], levels: Collection[str]) -> tuple[list[Clip], list[Clip]]:
+    """Return the clips of the levels, or of none, and the others; no levels: all."""
+    wanted: list[Clip] = []
+    others: list[Clip] = []
+    for clip in clips:
+        is_wanted = not levels or clip.traits.compression in (None, *levels)
+        (wanted if is_wanted else others).append(clip)
+    return wanted, others
+
+
+def _of_other_level(clip: Clip, levels: Collection[str]) -> Skipped:
+    reason = f"of {clip.traits.compression}, left out by --compression {', '.join(levels)}"
+    return Skipped(f"{clip.folder}/{min(clip.files)}", clip.traits.method, reason, len(clip.files))
 
 
 def _bases(path: Path, clips: Sequence[Clip]) -> list[str]:
