@@ -203,6 +203,38 @@ def test_dfdc(tmp_path):
     assert reasons(skipped) == {"in no list of labels; expected it in metadata.json or labels.csv": 1}
 
 
+def test_videos_that_lists_of_dfdc_have_and_that_are_not_there(tmp_path):
+    root = tmp_path / "DFDC"
+    for part in (0, 1):
+        names = (f"{part}{letter}.mp4" for letter in "abc")
+        entries = {name: {"label": "REAL", "split": "train"} for name in names}
+        write_json(root / f"dfdc_train_part_{part}/metadata.json", entries)
+    put(root, "dfdc_train_part_0/0a.mp4")
+    _, skipped = indexed(root)
+    assert [(item.file, item.key, item.files) for item in skipped] == [
+        (f"{root}/dfdc_train_part_0/metadata.json", "0b", 2),
+        (f"{root}/dfdc_train_part_1/metadata.json", "1a", 3),
+    ]
+    assert {item.reason for item in skipped} == {"videos of the list that are not there"}
+
+
+def test_test_videos_of_dfdc_below_their_list(tmp_path):
+    root = tmp_path / "dfdctest"
+    put(root, "test_videos/x1.mp4")
+    video(root, "test_videos/x2")
+    (root / "labels.csv").write_text("filename,label\nx1.mp4,1\nx2.mp4,0\n")
+    frame, skipped = indexed(root)
+    assert not skipped
+    assert frame.groupby("video")["label"].first().to_dict() == {"x1": 1, "x2": 0}
+
+
+def test_the_reason_why_no_file_can_be_used_is_told(tmp_path):
+    put(tmp_path, "dfdctest/test_videos/x9.mp4")
+    (tmp_path / "dfdctest/labels.csv").write_text("filename,label\nx1.mp4,1\n")
+    with pytest.raises(R2MError, match=r"can be used; left out, such as .*x9.mp4: in no list of labels"):
+        indexed(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -105,7 +105,9 @@ def build(request: Request) -> Built:
             skipped.append(result)
     skipped += doubles
     if not placed:
-        raise R2MError(f"{', '.join(map(str, request.paths))}: no image and no video that can be used")
+        raise R2MError(
+            f"{', '.join(map(str, request.paths))}: no image and no video that can be used{_why(skipped)}"
+        )
     root = _root(request, bases, placed)
     metadata = {
         "root": root,
@@ -168,6 +170,18 @@ def _context(request: Request) -> Context:
         roots=tuple(dict.fromkeys(roots)),
         columns=request.columns,
     )
+
+
+def _why(skipped: Sequence[Skipped]) -> str:
+    """Return the reason why most files are left out, with the first of them, as the end of a message."""
+    if not skipped:
+        return ""
+    files: Counter[str] = Counter()
+    for item in skipped:
+        files[item.reason] += item.files
+    reason = max(sorted(files), key=lambda reason: files[reason])
+    first = min(item.file for item in skipped if item.reason == reason)
+    return f"; left out, such as {first}: {reason} ({files[reason]} in all)"
 
 
 def _refuse_unmatched(request: Request, tops: Sequence[tuple[Path, Layout]], clips: Sequence[Clip]) -> None:
