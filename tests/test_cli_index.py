@@ -91,6 +91,21 @@ def test_fakes_without_reals_are_told(tmp_path):
     assert "r2m: warning: cdf: 3 fakes and no real; index Celeb-DF-v2 with it" in result.stderr
 
 
+def test_splits_without_files_are_told(tmp_path):
+    root = tmp_path / "ff"
+    for name in ("000", "001"):
+        video(root, f"original_sequences/youtube/c23/frames/{name}")
+    video(root, "manipulated_sequences/Deepfakes/c23/frames/000_003")
+    video(root, "original_sequences/actors/c23/frames/01__walking")
+    ff_lists(root, train=["000_003"], val=["001_870"], test=["005_006"])
+    lines = invoke(root, "--out", tmp_path / "x.parquet").stderr.splitlines()
+    warnings = [line.partition(";")[0] for line in lines if line.startswith("r2m: warning: ")]
+    assert warnings == [
+        "r2m: warning: ff: ff_deepfakes: no file in the split val",
+        "r2m: warning: ff: no file in the split test",
+    ]
+
+
 def test_fakes_whose_reals_are_of_another_level(tmp_path):
     video(tmp_path, "ff/original_sequences/youtube/c23/frames/000")
     video(tmp_path, "ff/manipulated_sequences/Deepfakes/c40/frames/000_003")

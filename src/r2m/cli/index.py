@@ -105,5 +105,8 @@ def command(
         else:
             hint = f"; index {SOURCES[domain]} with it" if domain in SOURCES else ""
         click.echo(f"r2m: warning: {domain}: {count} fakes and no real{hint}", err=True)
+    for text in summary.without_split(built.placed):
+        hint = "index more people, or name another --seed where splits are by identity"
+        click.echo(f"r2m: warning: {text}; {hint}", err=True)
     if as_params:
         click.echo(summary.params(built.placed, out), nl=False)
