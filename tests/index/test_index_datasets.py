@@ -299,6 +299,27 @@ def test_dfd_and_uadfv_are_tested_on_only(tmp_path):
     assert set(frame.loc[frame["domain"] == "uadfv", "identity"]) == {"uadfv/0000"}
 
 
+@pytest.mark.parametrize("top", ["DeepFakeDetection", "x/manipulated_sequences/DeepFakeDetection", "x"])
+@pytest.mark.parametrize("layout", [None, "faceforensics"])
+def test_folders_of_originals_are_no_fakes(tmp_path, top, layout):
+    root = tmp_path / top
+    put(root, "DeepFakeDetection_original_sequences/c23/videos/01__walking.mp4")
+    put(tmp_path / top, "c23/videos/01_02__walking__ABCDEFGH.mp4")
+    frame, _ = indexed(root, layout=layout)
+    reals = frame[frame["path"].str.contains("original_sequences")]
+    assert list(reals["label"]) == [0]
+    assert list(reals["domain"]) == ["dfd"]
+    assert list(reals["identity"]) == ["dfd/01"]
+
+
+def test_originals_of_no_known_data_set_are_left_out(tmp_path):
+    put(tmp_path, "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4")
+    put(tmp_path, "manipulated_sequences/my_original_sequences/c23/videos/000.mp4")
+    frame, skipped = indexed(tmp_path)
+    assert list(frame["method"]) == ["ff_deepfakes"]
+    assert [item.key for item in skipped] == ["my_original_sequences"]
+
+
 def test_several_data_sets_at_once(tmp_path):
     tree = df40(tmp_path / "sets/DF40")
     ff = faceforensics(tmp_path / "sets/FaceForensics++")

@@ -22,8 +22,13 @@ from r2m.index.scan import children
 TITLE = "DeepFakeDetection"
 # Folder → whether its videos are real.
 FOLDERS = {
-    **dict.fromkeys(("dfdoriginalsequences", "dfdoriginal", "dfdreal"), True),
-    **dict.fromkeys(("dfdmanipulatedsequences", "dfdmanipulated", "dfdfake"), False),
+    **dict.fromkeys(
+        ("dfdoriginalsequences", "deepfakedetectionoriginalsequences", "dfdoriginal", "dfdreal"), True
+    ),
+    **dict.fromkeys(
+        ("dfdmanipulatedsequences", "deepfakedetectionmanipulatedsequences", "dfdmanipulated", "dfdfake"),
+        False,
+    ),
 }
 
 
