@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from index_trees import df40, ff_lists, put, video
 from r2m.cli.index import command
 from r2m.cli.process import guarded
+from r2m.errors import R2MError
 from r2m.index import table
 
 
@@ -153,3 +154,21 @@ def test_bad_input_ends_with_one_line_and_writes_nothing(tmp_path, monkeypatch, 
 def test_wrong_options(tmp_path, option, message):
     result = invoke(tmp_path, "--out", tmp_path / "x.parquet", *option, code=2)
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x.csv", "'--out': expected a file that ends in .parquet"), ("x.parquet", "x.parquet is a folder")],
+)
+def test_out_that_cannot_be_an_index_is_refused_before_all(tmp_path, name, message):
+    (tmp_path / name).mkdir()
+    result = invoke(tmp_path / "nowhere", "--out", tmp_path / name, code=2)
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_file_that_is_no_index_is_in_the_way_of_out(tmp_path):
+    out = tmp_path / "x.parquet"
+    out.write_text("mine")
+    with pytest.raises(R2MError, match=r"--out .*x.parquet: in the way; name another file"):
+        invoke(tmp_path / "nowhere", "--out", out)
+    assert out.read_text() == "mine"

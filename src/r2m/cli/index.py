@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from r2m.errors import R2MError
 from r2m.options import FAMILIES
 
 # Domain → the data set that its reals are in.
 SOURCES = {"ff": "FaceForensics++", "cdf": "Celeb-DF-v2"}
 
-_FOLDER = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path)
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
@@ -37,16 +38,34 @@ def _families(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
     return families
 
 
+def _out(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
+    """Return the path of an index to write, at which there is nothing or an index."""
+    from r2m.index import table
+
+    if path.suffix != ".parquet":
+        raise click.BadParameter(f"expected a file that ends in .parquet, got {path}", ctx, param)
+    if path.is_dir():
+        raise click.BadParameter(f"{path} is a folder; expected a file to write", ctx, param)
+    if path.exists():
+        try:
+            table.metadata(path)
+        except R2MError as error:
+            raise R2MError(f"--out {path}: in the way; name another file, or remove it ({error})") from error
+    return path
+
+
 def _option(flag: str, metavar: str, callback: Callable[..., Any], text: str) -> Callable[..., Any]:
     return click.option(flag, multiple=True, metavar=metavar, callback=callback, help=text)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Index to write (.parquet).")
+@click.option(
+    "--out", type=_PATH, required=True, metavar="FILE", callback=_out, help="Index to write (.parquet)."
+)
 @click.option("--layout", metavar="NAME", help="Layout of all folders  [default: recognized]")
-@click.option("--root", type=_FOLDER, help="Folder that files lie below  [default: that of all PATHs]")
-@click.option("--splits", type=_FOLDER, multiple=True, help="Folder with official lists, such as train.json.")
+@click.option("--root", type=_PATH, help="Folder that files lie below  [default: that of all PATHs]")
+@click.option("--splits", type=_PATH, multiple=True, help="Folder with official lists, such as train.json.")
 @_option("--column", "NAME=THEIRS", _pairs, "Column of your table that is the index's column NAME.")
 @_option("--family", "METHOD=FAMILY", _families, "Family of a method of your own: FS, FR, EFS or FE.")
 @click.option(
