@@ -25,7 +25,8 @@ def faceforensics(root, level="c23"):
 def test_faceforensics_with_its_lists(tmp_path):
     root = faceforensics(tmp_path / "FaceForensics++")
     ff_lists(root, train=["000_003"], val=["001_870"], test=["005_006"])
-    frame, _ = indexed(root)
+    frame, skipped = indexed(root)
+    assert not skipped
     ff = frame[frame["domain"] == "ff"]
     assert set(ff["method"]) == {
         "real",
@@ -162,6 +163,17 @@ def test_celeb_df_v1_without_list_is_split_by_people(tmp_path):
     assert set(frame["split_by"]) == {"identity"}
     sides = frame.groupby("identity")["split"].nunique()
     assert (sides == 1).all()
+
+
+def test_the_list_of_celeb_df_in_a_folder_of_lists(tmp_path):
+    celeb_df(tmp_path / "Celeb-DF-v2")
+    ff = faceforensics(tmp_path / "ff")
+    (ff / "splits").mkdir()
+    (ff / "splits/List_of_testing_videos.txt").write_text("1 YouTube-real/00170.mp4\n")
+    (ff / "splits/notes.txt").write_text("")
+    frame, skipped = indexed(tmp_path, splits=[ff / "splits"])
+    assert set(frame.loc[frame["video"] == "00170", "split"]) == {"test"}
+    assert [(item.file, item.files) for item in skipped] == [(f"{ff}/splits/notes.txt", 1)]
 
 
 @pytest.mark.parametrize(

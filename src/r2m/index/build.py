@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from r2m.index import methods, official, registry, splits, table
 from r2m.index.clips import NO_TEST, TEST, Clip, Said, Skipped, Split
 from r2m.index.expand import expand
 from r2m.index.layout import Context, Layout
+from r2m.index.layouts import celeb_df
 from r2m.index.splits import Draw, Placed
 from r2m.options import Family, nearest
 
@@ -78,8 +79,8 @@ def build(request: Request) -> Built:
             an option of the request applies to nothing, or no image and no video is left.
     """
     tops = _tops(request)
-    context = _context(request)
-    listed = official.people([path for path, _ in tops], request.splits)
+    lists = official.find([path for path, _ in tops], request.splits)
+    context = replace(_context(request), lists=(*lists.files, *_lists_of_celeb_df(request, tops)))
     clips: list[Clip] = []
     skipped: list[Skipped] = []
     bases: list[str] = []
@@ -98,7 +99,7 @@ def build(request: Request) -> Built:
     clips = _counted_once(_merged(clips))
     clips, doubles = _one_of_a_name(clips)
     placed: list[Placed] = []
-    for result in splits.place(clips, listed, request.earlier, Draw(shares(), request.seed)):
+    for result in splits.place(clips, lists.people, request.earlier, Draw(shares(), request.seed)):
         if isinstance(result, Placed):
             placed.append(result)
         else:
@@ -115,7 +116,7 @@ def build(request: Request) -> Built:
         "layouts": sorted({layout.name for _, layout in tops}),
         "seed": request.seed,
         "shares": shares(),
-        "lists": bool(listed),
+        "lists": bool(lists.people),
     }
     skipped.sort(key=lambda item: (item.reason, item.file, item.key))
     levels: dict[str, set[str]] = defaultdict(set)
@@ -214,6 +215,13 @@ def _of_levels(clips: Sequence[Clip], levels: Collection[str]) -> tuple[list[Cli
 def _of_other_level(clip: Clip, levels: Collection[str]) -> Skipped:
     reason = f"of {clip.traits.compression}, left out by --compression {', '.join(levels)}"
     return Skipped(f"{clip.folder}/{min(clip.files)}", clip.traits.method, reason, len(clip.files))
+
+
+def _lists_of_celeb_df(request: Request, tops: Sequence[tuple[Path, Layout]]) -> list[str]:
+    """Return the absolute paths of Celeb-DF's lists in folders that the user named, if they are used."""
+    if all(layout.name != "celeb_df" for _, layout in tops):
+        return []
+    return [os.path.abspath(folder / celeb_df.LIST) for folder in request.splits]
 
 
 def _bases(path: Path, clips: Sequence[Clip]) -> list[str]:

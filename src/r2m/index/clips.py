@@ -200,7 +200,7 @@ def frame_of(stem: str) -> int | None:
 def content(root: Path, lists: Collection[str] = ()) -> Iterator[Listing | Skipped]:
     """Yield the folders below `root` that hold images or videos, and what of them can be used in no layout.
 
-    That is other files, but for those that are called as in `lists`, broken ones, masks, and empty folders.
+    That is other files, but for `lists`, by name or absolute path, broken ones, masks, and empty folders.
     """
     for listing in walk(root):
         yield from _unused(listing, lists)
@@ -221,7 +221,7 @@ def stray(listing: Listing, key: str, reason: str) -> Iterator[Skipped]:
 
 def _unused(listing: Listing, lists: Collection[str]) -> Iterator[Skipped]:
     for suffix, names in listing.others.items():
-        files = [name for name in names if name not in lists]
+        files = [name for name in names if name not in lists and f"{listing.path}/{name}" not in lists]
         if files:
             reason = "an archive: unpack it" if suffix in ARCHIVES else "neither image nor video"
             yield Skipped(f"{listing.path}/{min(files)}", suffix or "no suffix", reason, len(files))

@@ -45,7 +45,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     listed = _read(path) if path else {}
     missing = set(listed)
     method = methods.get("celeb_synthesis", methods.OTHERS)
-    for listing in content(root, (LIST,)):
+    for listing in content(root, (LIST, *context.lists)):
         if isinstance(listing, Skipped):
             yield listing
             continue

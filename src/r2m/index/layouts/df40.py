@@ -57,7 +57,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         R2MError: an unknown method, or two folders of one method side by side.
     """
     known: dict[tuple[str, str], str] = {}
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue

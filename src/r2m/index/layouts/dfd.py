@@ -40,7 +40,7 @@ def recognizes(path: Path) -> bool:
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """Yield all videos; there is no split, so all are tested on."""
     method = methods.get("deepfakedetection", FACEFORENSICS)
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue

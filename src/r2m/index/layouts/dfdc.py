@@ -54,7 +54,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     lists = {part: _list(part) for part in _labelled(root.absolute(), DEPTH)}
     missing = {part: set(lists[part]) for part in lists}
     method = methods.get("dfdc_fake", methods.OTHERS)
-    for listing in content(root, (METADATA, LABELS)):
+    for listing in content(root, (METADATA, LABELS, *context.lists)):
         if isinstance(listing, Skipped):
             yield listing
             continue

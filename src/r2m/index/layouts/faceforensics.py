@@ -46,7 +46,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: an unknown manipulation.
     """
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue

@@ -31,7 +31,7 @@ def recognizes(path: Path) -> bool:
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """Yield all videos; `0000_fake` shows the person of `0000`."""
     method = methods.get("fakeapp", methods.OTHERS)
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue
