@@ -44,7 +44,8 @@ def test_faceforensics_with_its_lists(tmp_path):
     assert set(frame["compression"]) == {"c23"}
     dfd = frame[frame["domain"] == "dfd"]
     assert set(dfd["split"]) == {"test"}
-    assert set(dfd["split_by"]) == {"official"}
+    assert set(dfd["split_by"]) == {"protocol"}
+    assert set(ff["split_by"]) == {"official"}
     assert set(dfd["method"]) == {"real", "deepfakedetection"}
     fake = dfd[dfd["label"] == 1].iloc[0]
     assert (fake["identity"], fake["identity2"]) == ("dfd/01", "dfd/02")
@@ -304,6 +305,7 @@ def test_dfd_and_uadfv_are_tested_on_only(tmp_path):
     frame, skipped = indexed(tmp_path)
     assert not skipped
     assert set(frame["split"]) == {"test"}
+    assert set(frame["split_by"]) == {"protocol"}
     assert frame.groupby("domain")["method"].agg(set).to_dict() == {
         "dfd": {"real", "deepfakedetection"},
         "uadfv": {"real", "fakeapp"},

@@ -57,6 +57,7 @@ def test_what_a_row_says(tree):
     photograph = row(frame, "Whichisreal/Whichisreal/fake/1.jpeg")
     assert (photograph["label"], photograph["method"], photograph["split"]) == (1, "whichisreal", "test")
     assert photograph[["video", "frame", "identity"]].isna().all()
+    assert photograph["split_by"] == "protocol"
 
 
 def test_rows_are_sorted_and_pairs_are_on_one_side(tree):

@@ -51,9 +51,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         else:
             level = place.compression
             if FOLDERS[top]:
-                traits = real("dfd", TITLE, "dfd", TEST, compression=level)
+                traits = real("dfd", TITLE, "dfd", TEST, level, "protocol")
             else:
-                traits = fake(method, "dfd", TITLE, "dfd", TEST, compression=level)
+                traits = fake(method, "dfd", TITLE, "dfd", TEST, level, "protocol")
             yield from clips_of(listing, traits, place.inside, is_video=True)
 
 

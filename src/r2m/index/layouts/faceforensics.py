@@ -9,6 +9,7 @@ from r2m.index.clips import (
     NOTHING,
     TEST,
     Clip,
+    SaidBy,
     Skipped,
     clips_of,
     content,
@@ -86,11 +87,12 @@ def _of_sequence(
     place = place_of(rest[1:])
     domain, title = ("dfd", DFD) if is_dfd else ("ff", TITLE)
     said = TEST if is_dfd else NOTHING
+    said_by: SaidBy = "protocol" if is_dfd else "official"
     if is_real:
-        traits = real(domain, title, domain, said, compression=place.compression)
+        traits = real(domain, title, domain, said, place.compression, said_by)
     else:
         method = methods.get(rest[0], (*context.own, *FACEFORENSICS))
-        traits = fake(method, domain, title, domain, said, compression=place.compression)
+        traits = fake(method, domain, title, domain, said, place.compression, said_by)
     for clip in clips_of(listing, traits, place.inside, is_video=True):
         if not is_real and clip.media == "image" and place.inside:
             clip.masks = _masks(clip, listing, rest)
