@@ -166,6 +166,27 @@ def test_celeb_df_v1_without_list_is_split_by_people(tmp_path):
     assert (sides == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "listed", "dataset", "domain"),
+    [
+        ("Celeb-DF", 0, "Celeb-DF-v1", "cdf_v1"),
+        ("Celeb-DF", 100, "Celeb-DF-v1", "cdf_v1"),
+        ("Celeb-DF", 518, "Celeb-DF-v2", "cdf"),
+        ("celeb", 100, "Celeb-DF-v1", "cdf_v1"),
+        ("celeb", 0, "Celeb-DF-v2", "cdf"),
+        ("Celeb-DF-v2", 100, "Celeb-DF-v2", "cdf"),
+    ],
+)
+def test_the_version_of_celeb_df(tmp_path, name, listed, dataset, domain):
+    root = celeb_df(tmp_path / name)
+    if listed:
+        lines = (f"1 YouTube-real/{number:05}.mp4" for number in range(listed))
+        (root / "List_of_testing_videos.txt").write_text("\n".join(lines))
+    frame, _ = indexed(root)
+    assert set(frame["dataset"]) == {dataset}
+    assert set(frame["domain"]) == {domain}
+
+
 def test_the_list_of_celeb_df_in_a_folder_of_lists(tmp_path):
     celeb_df(tmp_path / "Celeb-DF-v2")
     ff = faceforensics(tmp_path / "ff")
