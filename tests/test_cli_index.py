@@ -1,5 +1,7 @@
 """`r2m index` as a user calls it."""
 
+import errno
+import os
 import sys
 
 import pandas as pd
@@ -172,3 +174,22 @@ def test_a_file_that_is_no_index_is_in_the_way_of_out(tmp_path):
     with pytest.raises(R2MError, match=r"--out .*x.parquet: in the way; name another file"):
         invoke(tmp_path / "nowhere", "--out", out)
     assert out.read_text() == "mine"
+
+
+def test_the_index_and_what_is_left_out_are_replaced_together(sets, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    invoke(sets, "--out", folder / "x.parquet")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before.keys() == {"x.parquet", "x.skipped.csv"}
+    put(sets, "DF40/simswap/notes.txt", "DF40/simswap/ff/frames/005_006/000.png")
+
+    def full(source, target):
+        if str(target).endswith("x.skipped.csv"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(R2MError, match=r"x.skipped.csv: cannot be written \(No space left"):
+        invoke(sets, "--out", folder / "x.parquet")
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from r2m.errors import R2MError
+from r2m.files import discard, publish_together, temporary_path
 from r2m.options import FAMILIES
 
 # Domain → the data set that its reals are in.
@@ -112,11 +113,20 @@ def command(
         earlier=build.earlier_people(out, seed),
     )
     built = build.build(request)
-    summary.write_skipped(built.skipped, out.with_suffix(".skipped.csv"))
-    build.write(built, out)
+    skipped = out.with_suffix(".skipped.csv")
+    temporaries = {path: temporary_path(path) for path in (out, skipped)}
+    try:
+        build.write(built, temporaries[out])
+        summary.write_skipped(built.skipped, temporaries[skipped])
+        publish_together(temporaries, temporaries)
+    except OSError as error:
+        raise R2MError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    finally:
+        for temporary in temporaries.values():
+            discard(temporary)
     click.echo(summary.contents(built.placed), err=as_params)
     if text := summary.left_out(built.skipped):
-        click.echo(f"\n{text}\nall of them: {out.with_suffix('.skipped.csv')}", err=as_params)
+        click.echo(f"\n{text}\nall of them: {skipped}", err=as_params)
     for domain, count in summary.without_reals(built.placed).items():
         if domain in built.other_levels:
             levels = ", ".join(built.other_levels[domain])
