@@ -61,9 +61,7 @@ def _option(flag: str, metavar: str, callback: Callable[..., Any], text: str) ->
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option(
-    "--out", type=_PATH, required=True, metavar="FILE", callback=_out, help="Index to write (.parquet)."
-)
+@click.option("--out", type=_PATH, required=True, callback=_out, help="Index to write (.parquet).")
 @click.option("--layout", metavar="NAME", help="Layout of all folders  [default: recognized]")
 @click.option("--root", type=_PATH, help="Folder that files lie below  [default: that of all PATHs]")
 @click.option("--splits", type=_PATH, multiple=True, help="Folder with official lists, such as train.json.")
