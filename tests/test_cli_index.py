@@ -1,5 +1,7 @@
 """`r2m index` as a user calls it."""
 
+import errno
+import os
 import sys
 
 import pandas as pd
@@ -11,6 +13,7 @@ from index_trees import df40, ff_lists, put, video
 from r2m.cli import process
 from r2m.cli.index import command
 from r2m.cli.process import guarded
+from r2m.errors import R2MError
 from r2m.index import table
 
 
@@ -92,6 +95,29 @@ def test_fakes_without_reals_are_told(tmp_path):
     assert "r2m: warning: cdf: 3 fakes and no real; index Celeb-DF-v2 with it" in result.stderr
 
 
+def test_splits_without_files_are_told(tmp_path):
+    root = tmp_path / "ff"
+    for name in ("000", "001"):
+        video(root, f"original_sequences/youtube/c23/frames/{name}")
+    video(root, "manipulated_sequences/Deepfakes/c23/frames/000_003")
+    video(root, "original_sequences/actors/c23/frames/01__walking")
+    ff_lists(root, train=["000_003"], val=["001_870"], test=["005_006"])
+    lines = invoke(root, "--out", tmp_path / "x.parquet").stderr.splitlines()
+    warnings = [line.partition(";")[0] for line in lines if line.startswith("r2m: warning: ")]
+    assert warnings == [
+        "r2m: warning: ff: ff_deepfakes: no file in the split val",
+        "r2m: warning: ff: no file in the split test",
+    ]
+
+
+def test_fakes_whose_reals_are_of_another_level(tmp_path):
+    video(tmp_path, "ff/original_sequences/youtube/c23/frames/000")
+    video(tmp_path, "ff/manipulated_sequences/Deepfakes/c40/frames/000_003")
+    result = invoke(tmp_path / "ff", "--out", tmp_path / "x.parquet", "--compression", "c40")
+    assert "ff: 3 fakes and no real; there are some of c23, left out by --compression\n" in result.stderr
+    assert "of c23, left out by --compression c40" in result.stdout
+
+
 def test_the_people_of_an_index_keep_their_split(tmp_path):
     root, out = tmp_path / "DF40", tmp_path / "df40.parquet"
     for k in range(0, 40, 2):
@@ -133,3 +159,40 @@ def test_bad_input_ends_with_one_line_and_writes_nothing(tmp_path, monkeypatch, 
 def test_wrong_options(tmp_path, option, message):
     result = invoke(tmp_path, "--out", tmp_path / "x.parquet", *option, code=2)
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x.csv", "'--out': expected a file that ends in .parquet"), ("x.parquet", "x.parquet is a folder")],
+)
+def test_out_that_cannot_be_an_index_is_refused_before_all(tmp_path, name, message):
+    (tmp_path / name).mkdir()
+    result = invoke(tmp_path / "nowhere", "--out", tmp_path / name, code=2)
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_file_that_is_no_index_is_in_the_way_of_out(tmp_path):
+    out = tmp_path / "x.parquet"
+    out.write_text("mine")
+    with pytest.raises(R2MError, match=r"--out .*x.parquet: in the way; name another file"):
+        invoke(tmp_path / "nowhere", "--out", out)
+    assert out.read_text() == "mine"
+
+
+def test_the_index_and_what_is_left_out_are_replaced_together(sets, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    invoke(sets, "--out", folder / "x.parquet")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before.keys() == {"x.parquet", "x.skipped.csv"}
+    put(sets, "DF40/simswap/notes.txt", "DF40/simswap/ff/frames/005_006/000.png")
+
+    def full(source, target):
+        if str(target).endswith("x.skipped.csv"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(R2MError, match=r"x.skipped.csv: cannot be written \(No space left"):
+        invoke(sets, "--out", folder / "x.parquet")
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -25,7 +25,8 @@ def faceforensics(root, level="c23"):
 def test_faceforensics_with_its_lists(tmp_path):
     root = faceforensics(tmp_path / "FaceForensics++")
     ff_lists(root, train=["000_003"], val=["001_870"], test=["005_006"])
-    frame, _ = indexed(root)
+    frame, skipped = indexed(root)
+    assert not skipped
     ff = frame[frame["domain"] == "ff"]
     assert set(ff["method"]) == {
         "real",
@@ -43,7 +44,8 @@ def test_faceforensics_with_its_lists(tmp_path):
     assert set(frame["compression"]) == {"c23"}
     dfd = frame[frame["domain"] == "dfd"]
     assert set(dfd["split"]) == {"test"}
-    assert set(dfd["split_by"]) == {"official"}
+    assert set(dfd["split_by"]) == {"protocol"}
+    assert set(ff["split_by"]) == {"official"}
     assert set(dfd["method"]) == {"real", "deepfakedetection"}
     fake = dfd[dfd["label"] == 1].iloc[0]
     assert (fake["identity"], fake["identity2"]) == ("dfd/01", "dfd/02")
@@ -71,8 +73,26 @@ def test_masks_serve_every_level(tmp_path):
 
 def test_one_level_can_be_taken(tmp_path):
     root = faceforensics(faceforensics(tmp_path / "ff"), "c40")
-    frame, _ = indexed(root, compressions=["c40"])
+    frame, skipped = indexed(root, compressions=["c40"])
     assert set(frame["compression"]) == {"c40"}
+    assert reasons(skipped) == {"of c23, left out by --compression c40": len(frame)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compressions": ["c0"]}, "--compression c0: no file is of this level; there are c23"),
+        (
+            {"families": {"ff_deepfake": "FS"}},
+            "--family ff_deepfake=FS: no file is of a method .*did you mean 'ff_deepfakes'",
+        ),
+        ({"columns": {"path": "file"}}, "--column path=file: expected a table, CSV or Parquet, among"),
+    ],
+)
+def test_options_that_apply_to_nothing(tmp_path, options, message):
+    root = faceforensics(tmp_path / "ff")
+    with pytest.raises(R2MError, match=message):
+        indexed(root, **options)
 
 
 def test_videos_of_faceforensics_and_raw(tmp_path):
@@ -147,6 +167,38 @@ def test_celeb_df_v1_without_list_is_split_by_people(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "listed", "dataset", "domain"),
+    [
+        ("Celeb-DF", 0, "Celeb-DF-v1", "cdf_v1"),
+        ("Celeb-DF", 100, "Celeb-DF-v1", "cdf_v1"),
+        ("Celeb-DF", 518, "Celeb-DF-v2", "cdf"),
+        ("celeb", 100, "Celeb-DF-v1", "cdf_v1"),
+        ("celeb", 0, "Celeb-DF-v2", "cdf"),
+        ("Celeb-DF-v2", 100, "Celeb-DF-v2", "cdf"),
+    ],
+)
+def test_the_version_of_celeb_df(tmp_path, name, listed, dataset, domain):
+    root = celeb_df(tmp_path / name)
+    if listed:
+        lines = (f"1 YouTube-real/{number:05}.mp4" for number in range(listed))
+        (root / "List_of_testing_videos.txt").write_text("\n".join(lines))
+    frame, _ = indexed(root)
+    assert set(frame["dataset"]) == {dataset}
+    assert set(frame["domain"]) == {domain}
+
+
+def test_the_list_of_celeb_df_in_a_folder_of_lists(tmp_path):
+    celeb_df(tmp_path / "Celeb-DF-v2")
+    ff = faceforensics(tmp_path / "ff")
+    (ff / "splits").mkdir()
+    (ff / "splits/List_of_testing_videos.txt").write_text("1 YouTube-real/00170.mp4\n")
+    (ff / "splits/notes.txt").write_text("")
+    frame, skipped = indexed(tmp_path, splits=[ff / "splits"])
+    assert set(frame.loc[frame["video"] == "00170", "split"]) == {"test"}
+    assert [(item.file, item.files) for item in skipped] == [(f"{ff}/splits/notes.txt", 1)]
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("0 YouTube-real/00170.mp4", "expected 1 for reals"),
@@ -183,6 +235,38 @@ def test_dfdc(tmp_path):
     tested = frame[frame["split"] == "test"]
     assert tested.groupby("video")["label"].first().to_dict() == {"x1": 1, "x2": 0}
     assert reasons(skipped) == {"in no list of labels; expected it in metadata.json or labels.csv": 1}
+
+
+def test_videos_that_lists_of_dfdc_have_and_that_are_not_there(tmp_path):
+    root = tmp_path / "DFDC"
+    for part in (0, 1):
+        names = (f"{part}{letter}.mp4" for letter in "abc")
+        entries = {name: {"label": "REAL", "split": "train"} for name in names}
+        write_json(root / f"dfdc_train_part_{part}/metadata.json", entries)
+    put(root, "dfdc_train_part_0/0a.mp4")
+    _, skipped = indexed(root)
+    assert [(item.file, item.key, item.files) for item in skipped] == [
+        (f"{root}/dfdc_train_part_0/metadata.json", "0b", 2),
+        (f"{root}/dfdc_train_part_1/metadata.json", "1a", 3),
+    ]
+    assert {item.reason for item in skipped} == {"videos of the list that are not there"}
+
+
+def test_test_videos_of_dfdc_below_their_list(tmp_path):
+    root = tmp_path / "dfdctest"
+    put(root, "test_videos/x1.mp4")
+    video(root, "test_videos/x2")
+    (root / "labels.csv").write_text("filename,label\nx1.mp4,1\nx2.mp4,0\n")
+    frame, skipped = indexed(root)
+    assert not skipped
+    assert frame.groupby("video")["label"].first().to_dict() == {"x1": 1, "x2": 0}
+
+
+def test_the_reason_why_no_file_can_be_used_is_told(tmp_path):
+    put(tmp_path, "dfdctest/test_videos/x9.mp4")
+    (tmp_path / "dfdctest/labels.csv").write_text("filename,label\nx1.mp4,1\n")
+    with pytest.raises(R2MError, match=r"can be used; left out, such as .*x9.mp4: in no list of labels"):
+        indexed(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -242,11 +326,33 @@ def test_dfd_and_uadfv_are_tested_on_only(tmp_path):
     frame, skipped = indexed(tmp_path)
     assert not skipped
     assert set(frame["split"]) == {"test"}
+    assert set(frame["split_by"]) == {"protocol"}
     assert frame.groupby("domain")["method"].agg(set).to_dict() == {
         "dfd": {"real", "deepfakedetection"},
         "uadfv": {"real", "fakeapp"},
     }
     assert set(frame.loc[frame["domain"] == "uadfv", "identity"]) == {"uadfv/0000"}
+
+
+@pytest.mark.parametrize("top", ["DeepFakeDetection", "x/manipulated_sequences/DeepFakeDetection", "x"])
+@pytest.mark.parametrize("layout", [None, "faceforensics"])
+def test_folders_of_originals_are_no_fakes(tmp_path, top, layout):
+    root = tmp_path / top
+    put(root, "DeepFakeDetection_original_sequences/c23/videos/01__walking.mp4")
+    put(tmp_path / top, "c23/videos/01_02__walking__ABCDEFGH.mp4")
+    frame, _ = indexed(root, layout=layout)
+    reals = frame[frame["path"].str.contains("original_sequences")]
+    assert list(reals["label"]) == [0]
+    assert list(reals["domain"]) == ["dfd"]
+    assert list(reals["identity"]) == ["dfd/01"]
+
+
+def test_originals_of_no_known_data_set_are_left_out(tmp_path):
+    put(tmp_path, "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4")
+    put(tmp_path, "manipulated_sequences/my_original_sequences/c23/videos/000.mp4")
+    frame, skipped = indexed(tmp_path)
+    assert list(frame["method"]) == ["ff_deepfakes"]
+    assert [item.key for item in skipped] == ["my_original_sequences"]
 
 
 def test_several_data_sets_at_once(tmp_path):

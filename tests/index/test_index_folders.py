@@ -165,6 +165,26 @@ def test_wrong_tables(tmp_path, text, columns, message):
         indexed(tmp_path / "t.csv", columns=columns)
 
 
+def test_photographs_of_a_table_keep_their_people(tmp_path):
+    put(tmp_path, *(f"all/{k:03}.jpg" for k in range(60)))
+    lines = (f"all/{k:03}.jpg,0,person{k // 2}" for k in range(60))
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,identity", *lines]))
+    rows, _ = indexed(tmp_path / "t.csv")
+    identities = dict(zip(rows["path"], rows["identity"], strict=True))
+    assert identities == {f"all/{k:03}.jpg": f"t/person{k // 2}" for k in range(60)}
+    assert set(rows["split"]) == {"train", "val", "test"}
+    assert not rows[["identity", "split"]].drop_duplicates()["identity"].duplicated().any()
+
+
+def test_photographs_of_a_table_keep_their_split(tmp_path):
+    put(tmp_path, "all/a.jpg", "all/b.jpg", "all/c.jpg")
+    (tmp_path / "t.csv").write_text(
+        "path,label,split\nall/a.jpg,0,train\nall/b.jpg,0,val\nall/c.jpg,0,test\n"
+    )
+    rows, _ = indexed(tmp_path / "t.csv")
+    assert list(rows["split"]) == ["train", "val", "test"]
+
+
 def test_photographs_without_splits_are_split_by_name(tmp_path):
     put(
         tmp_path,

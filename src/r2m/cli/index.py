@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
+from r2m.errors import R2MError
+from r2m.files import discard, publish_together, temporary_path
 from r2m.options import FAMILIES
 
 # Domain → the data set that its reals are in.
 SOURCES = {"ff": "FaceForensics++", "cdf": "Celeb-DF-v2"}
 
-_FOLDER = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path)
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
@@ -37,16 +39,32 @@ def _families(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
     return families
 
 
+def _out(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
+    """Return the path of an index to write, at which there is nothing or an index."""
+    from r2m.index import table
+
+    if path.suffix != ".parquet":
+        raise click.BadParameter(f"expected a file that ends in .parquet, got {path}", ctx, param)
+    if path.is_dir():
+        raise click.BadParameter(f"{path} is a folder; expected a file to write", ctx, param)
+    if path.exists():
+        try:
+            table.metadata(path)
+        except R2MError as error:
+            raise R2MError(f"--out {path}: in the way; name another file, or remove it ({error})") from error
+    return path
+
+
 def _option(flag: str, metavar: str, callback: Callable[..., Any], text: str) -> Callable[..., Any]:
     return click.option(flag, multiple=True, metavar=metavar, callback=callback, help=text)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Index to write (.parquet).")
+@click.option("--out", type=_PATH, required=True, callback=_out, help="Index to write (.parquet).")
 @click.option("--layout", metavar="NAME", help="Layout of all folders  [default: recognized]")
-@click.option("--root", type=_FOLDER, help="Folder that files lie below  [default: that of all PATHs]")
-@click.option("--splits", type=_FOLDER, multiple=True, help="Folder with official lists, such as train.json.")
+@click.option("--root", type=_PATH, help="Folder that files lie below  [default: that of all PATHs]")
+@click.option("--splits", type=_PATH, multiple=True, help="Folder with official lists, such as train.json.")
 @_option("--column", "NAME=THEIRS", _pairs, "Column of your table that is the index's column NAME.")
 @_option("--family", "METHOD=FAMILY", _families, "Family of a method of your own: FS, FR, EFS or FE.")
 @click.option(
@@ -93,14 +111,29 @@ def command(
         earlier=build.earlier_people(out, seed),
     )
     built = build.build(request)
-    summary.write_skipped(built.skipped, out.with_suffix(".skipped.csv"))
-    build.write(built, out)
+    skipped = out.with_suffix(".skipped.csv")
+    temporaries = {path: temporary_path(path) for path in (out, skipped)}
+    try:
+        build.write(built, temporaries[out])
+        summary.write_skipped(built.skipped, temporaries[skipped])
+        publish_together(temporaries, temporaries)
+    except OSError as error:
+        raise R2MError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    finally:
+        for temporary in temporaries.values():
+            discard(temporary)
     click.echo(summary.contents(built.placed), err=as_params)
     if text := summary.left_out(built.skipped):
-        click.echo(f"\n{text}\nall of them: {out.with_suffix('.skipped.csv')}", err=as_params)
+        click.echo(f"\n{text}\nall of them: {skipped}", err=as_params)
     for domain, count in summary.without_reals(built.placed).items():
-        source = SOURCES.get(domain)
-        hint = f"; index {source} with it" if source else ""
+        if domain in built.other_levels:
+            levels = ", ".join(built.other_levels[domain])
+            hint = f"; there are some of {levels}, left out by --compression"
+        else:
+            hint = f"; index {SOURCES[domain]} with it" if domain in SOURCES else ""
         click.echo(f"r2m: warning: {domain}: {count} fakes and no real{hint}", err=True)
+    for text in summary.without_split(built.placed):
+        hint = "index more people, or name another --seed where splits are by identity"
+        click.echo(f"r2m: warning: {text}; {hint}", err=True)
     if as_params:
         click.echo(summary.params(built.placed, out), nl=False)

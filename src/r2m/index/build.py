@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from r2m.index import methods, official, registry, splits, table
 from r2m.index.clips import NO_TEST, TEST, Clip, Said, Skipped, Split
 from r2m.index.expand import expand
 from r2m.index.layout import Context, Layout
+from r2m.index.layouts import celeb_df
 from r2m.index.splits import Draw, Placed
-from r2m.options import Family
+from r2m.options import Family, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Built:
-    """The clips in their splits, what is left out, and what the index says of itself."""
+    """An index before it is written.
+
+    Attributes:
+        placed: the clips in their splits.
+        skipped: what is left out.
+        root: absolute folder that paths are relative to.
+        metadata: what the index says of itself.
+        other_levels: domain → levels of compression of its reals that the request leaves out.
+    """
 
     placed: list[Placed]
     skipped: list[Skipped]
     root: str
     metadata: dict[str, Any]
+    other_levels: Mapping[str, Sequence[str]]
 
 
 def shares() -> dict[str, float]:
@@ -66,11 +76,11 @@ def build(request: Request) -> Built:
 
     Raises:
         R2MError: a path is missing or not recognized, a layout finds a fault, one file is of two methods,
-            or no image and no video is left.
+            an option of the request applies to nothing, or no image and no video is left.
     """
     tops = _tops(request)
-    context = _context(request)
-    listed = official.people([path for path, _ in tops], request.splits)
+    lists = official.find([path for path, _ in tops], request.splits)
+    context = replace(_context(request), lists=(*lists.files, *_lists_of_celeb_df(request, tops)))
     clips: list[Clip] = []
     skipped: list[Skipped] = []
     bases: list[str] = []
@@ -80,20 +90,25 @@ def build(request: Request) -> Built:
         for item in layout.clips(path, context):
             if isinstance(item, Skipped):
                 skipped.append(item)
-            elif not request.compressions or item.traits.compression in (None, *request.compressions):
+            else:
                 clips.append(item)
         bases += _bases(path, clips[before:])
+    _refuse_unmatched(request, tops, clips)
+    clips, others = _of_levels(clips, request.compressions)
+    skipped += [_of_other_level(clip, request.compressions) for clip in others]
     clips = _counted_once(_merged(clips))
     clips, doubles = _one_of_a_name(clips)
     placed: list[Placed] = []
-    for result in splits.place(clips, listed, request.earlier, Draw(shares(), request.seed)):
+    for result in splits.place(clips, lists.people, request.earlier, Draw(shares(), request.seed)):
         if isinstance(result, Placed):
             placed.append(result)
         else:
             skipped.append(result)
     skipped += doubles
     if not placed:
-        raise R2MError(f"{', '.join(map(str, request.paths))}: no image and no video that can be used")
+        raise R2MError(
+            f"{', '.join(map(str, request.paths))}: no image and no video that can be used{_why(skipped)}"
+        )
     root = _root(request, bases, placed)
     metadata = {
         "root": root,
@@ -101,10 +116,14 @@ def build(request: Request) -> Built:
         "layouts": sorted({layout.name for _, layout in tops}),
         "seed": request.seed,
         "shares": shares(),
-        "lists": bool(listed),
+        "lists": bool(lists.people),
     }
     skipped.sort(key=lambda item: (item.reason, item.file, item.key))
-    return Built(placed, skipped, root, metadata)
+    levels: dict[str, set[str]] = defaultdict(set)
+    for clip in others:
+        if not clip.traits.label and clip.traits.compression:
+            levels[clip.traits.domain].add(clip.traits.compression)
+    return Built(placed, skipped, root, metadata, {domain: sorted(levels[domain]) for domain in levels})
 
 
 def write(built: Built, path: Path) -> None:
@@ -154,6 +173,57 @@ def _context(request: Request) -> Context:
     )
 
 
+def _why(skipped: Sequence[Skipped]) -> str:
+    """Return the reason why most files are left out, with the first of them, as the end of a message."""
+    if not skipped:
+        return ""
+    files: Counter[str] = Counter()
+    for item in skipped:
+        files[item.reason] += item.files
+    reason = max(sorted(files), key=lambda reason: files[reason])
+    first = min(item.file for item in skipped if item.reason == reason)
+    return f"; left out, such as {first}: {reason} ({files[reason]} in all)"
+
+
+def _refuse_unmatched(request: Request, tops: Sequence[tuple[Path, Layout]], clips: Sequence[Clip]) -> None:
+    """Raise R2MError where `columns`, `families` or `compressions` apply to nothing that is there."""
+    if request.columns and all(layout.name != "table" for _, layout in tops):
+        name, theirs = next(iter(request.columns.items()))
+        raise R2MError(f"--column {name}={theirs}: expected a table, CSV or Parquet, among the PATHs")
+    present = {clip.traits.method for clip in clips}
+    for name, family in request.families.items():
+        if methods.slug(name) not in present:
+            known = nearest(methods.slug(name), sorted(present))
+            raise R2MError(f"--family {name}={family}: no file is of a method {name!r}{known}")
+    levels = {clip.traits.compression for clip in clips if clip.traits.compression}
+    for level in request.compressions:
+        if level not in levels:
+            there = f"there are {', '.join(sorted(levels))}" if levels else "no path tells a level"
+            raise R2MError(f"--compression {level}: no file is of this level; {there}")
+
+
+def _of_levels(clips: Sequence[Clip], levels: Collection[str]) -> tuple[list[Clip], list[Clip]]:
+    """Return the clips of the levels, or of none, and the others; no levels: all."""
+    wanted: list[Clip] = []
+    others: list[Clip] = []
+    for clip in clips:
+        is_wanted = not levels or clip.traits.compression in (None, *levels)
+        (wanted if is_wanted else others).append(clip)
+    return wanted, others
+
+
+def _of_other_level(clip: Clip, levels: Collection[str]) -> Skipped:
+    reason = f"of {clip.traits.compression}, left out by --compression {', '.join(levels)}"
+    return Skipped(f"{clip.folder}/{min(clip.files)}", clip.traits.method, reason, len(clip.files))
+
+
+def _lists_of_celeb_df(request: Request, tops: Sequence[tuple[Path, Layout]]) -> list[str]:
+    """Return the absolute paths of Celeb-DF's lists in folders that the user named, if they are used."""
+    if all(layout.name != "celeb_df" for _, layout in tops):
+        return []
+    return [os.path.abspath(folder / celeb_df.LIST) for folder in request.splits]
+
+
 def _bases(path: Path, clips: Sequence[Clip]) -> list[str]:
     """Return the folders that the files of a path lie below."""
     if path.is_dir():
@@ -176,19 +246,31 @@ def _is_below(folder: str, root: str) -> bool:
 
 
 def _merged(clips: Sequence[Clip]) -> list[Clip]:
-    """Return the clips with those of one place, which several indexes may list, made one."""
-    merged: dict[tuple[Any, ...], Clip] = {}
+    """Return the clips with those of one place, which several indexes may list, made one.
+
+    Photographs of a folder are made one if they are of the same people, and of one split or partly the same.
+    """
+    merged: dict[tuple[Any, ...], list[Clip]] = {}
     for clip in clips:
         file = min(clip.files) if clip.media == "video" else ""
-        place = (clip.real, clip.video, file, clip.traits.label, clip.traits.method)
-        first = merged.setdefault(place, clip)
-        if first is not clip:
+        persons = clip.persons if clip.video is None else ()
+        place = (clip.real, clip.video, file, persons, clip.traits.label, clip.traits.method)
+        same = merged.setdefault(place, [])
+        first = next((each for each in same if _belong_together(each, clip)), None)
+        if first is None:
+            same.append(clip)
+        else:
             first.files.update(clip.files)
             first.links.update(clip.links)
             first.masks.update(clip.masks)
             first.frames.update(clip.frames)
             first.said = _both(first.said, clip.said)
-    return list(merged.values())
+    return [clip for same in merged.values() for clip in same]
+
+
+def _belong_together(first: Clip, second: Clip) -> bool:
+    is_video = first.video is not None
+    return is_video or first.said == second.said or not first.files.keys().isdisjoint(second.files)
 
 
 def _both(first: Said, second: Said) -> Said:

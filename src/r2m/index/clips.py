@@ -13,6 +13,7 @@ from r2m.index.table import REAL
 from r2m.options import Family
 
 Split = Literal["train", "val", "test"]
+SaidBy = Literal["official", "protocol"]
 Media = Literal["image", "video"]
 
 # What a data set may say of a video: its split, or that it is one of several; the empty set says nothing.
@@ -39,6 +40,7 @@ class Traits:
     Attributes:
         people: prefix of the names of people, so that data sets of the same people share them.
         said: what the data set says of the split.
+        said_by: an official split, or a protocol by which data without one are only tested on.
     """
 
     method: str
@@ -48,6 +50,7 @@ class Traits:
     people: str
     said: Said = NOTHING
     compression: str | None = None
+    said_by: SaidBy = "official"
 
     @property
     def label(self) -> int:
@@ -56,10 +59,15 @@ class Traits:
 
 
 def real(
-    domain: str, dataset: str, people: str, said: Said = NOTHING, compression: str | None = None
+    domain: str,
+    dataset: str,
+    people: str,
+    said: Said = NOTHING,
+    compression: str | None = None,
+    said_by: SaidBy = "official",
 ) -> Traits:
     """Return the traits of reals."""
-    return Traits(REAL, "real", domain, dataset, people, said, compression)
+    return Traits(REAL, "real", domain, dataset, people, said, compression, said_by)
 
 
 def fake(
@@ -69,9 +77,10 @@ def fake(
     people: str,
     said: Said = NOTHING,
     compression: str | None = None,
+    said_by: SaidBy = "official",
 ) -> Traits:
     """Return the traits of a method's fakes."""
-    return Traits(method.name, method.family, domain, dataset, people, said, compression)
+    return Traits(method.name, method.family, domain, dataset, people, said, compression, said_by)
 
 
 @dataclass(slots=True)
@@ -200,7 +209,7 @@ def frame_of(stem: str) -> int | None:
 def content(root: Path, lists: Collection[str] = ()) -> Iterator[Listing | Skipped]:
     """Yield the folders below `root` that hold images or videos, and what of them can be used in no layout.
 
-    That is other files, but for those that are called as in `lists`, broken ones, masks, and empty folders.
+    That is other files, but for `lists`, by name or absolute path, broken ones, masks, and empty folders.
     """
     for listing in walk(root):
         yield from _unused(listing, lists)
@@ -221,7 +230,7 @@ def stray(listing: Listing, key: str, reason: str) -> Iterator[Skipped]:
 
 def _unused(listing: Listing, lists: Collection[str]) -> Iterator[Skipped]:
     for suffix, names in listing.others.items():
-        files = [name for name in names if name not in lists]
+        files = [name for name in names if name not in lists and f"{listing.path}/{name}" not in lists]
         if files:
             reason = "an archive: unpack it" if suffix in ARCHIVES else "neither image nor video"
             yield Skipped(f"{listing.path}/{min(files)}", suffix or "no suffix", reason, len(files))

@@ -16,12 +16,14 @@ class Context:
     Attributes:
         own: the user's own methods.
         splits: folders with official lists.
+        lists: absolute paths of the official lists of people that are used.
         roots: folders below which the files of an index may lie, the likeliest first.
         columns: column of the index → column of the user's table.
     """
 
     own: tuple[Method, ...] = ()
     splits: tuple[Path, ...] = ()
+    lists: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,8 +1,10 @@
 """FaceForensics++'s official split: `train.json`, `val.json`, `test.json` with pairs of people."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from r2m.errors import R2MError
 from r2m.index.clips import Split
@@ -12,8 +14,15 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 FOLDERS = (".", "splits", "dataset/splits")
 
 
-def people(folders: Iterable[Path], asked: Iterable[Path] = ()) -> Mapping[str, Split]:
-    """Return person → split by the first lists that lie in `asked`, or in or near one of the `folders`.
+class Lists(NamedTuple):
+    """Person → split, and the absolute paths of the files that say so."""
+
+    people: Mapping[str, Split]
+    files: tuple[str, ...] = ()
+
+
+def find(folders: Iterable[Path], asked: Iterable[Path] = ()) -> Lists:
+    """Return the first lists that lie in `asked`, or in or near one of the `folders`; empty without any.
 
     Raises:
         R2MError: a folder of `asked` is missing, or a list is none of pairs, or a person stands in two.
@@ -27,8 +36,9 @@ def people(folders: Iterable[Path], asked: Iterable[Path] = ()) -> Mapping[str, 
         if all(file.is_file() for file in files.values()):
             lists = {split: _pairs(file) for split, file in files.items()}
             if None not in lists.values():
-                return _by_person(folder, {split: names or [] for split, names in lists.items()})
-    return {}
+                split_of = _by_person(folder, {split: names or [] for split, names in lists.items()})
+                return Lists(split_of, tuple(os.path.abspath(file) for file in files.values()))
+    return Lists({})
 
 
 def _by_person(folder: Path, lists: Mapping[Split, list[str]]) -> Mapping[str, Split]:

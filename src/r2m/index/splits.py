@@ -8,7 +8,7 @@ from typing import Literal
 from r2m.data.split import split_by_hash
 from r2m.index.clips import NO_TEST, Clip, Said, Skipped, Split
 
-SplitBy = Literal["official", "identity"]
+SplitBy = Literal["official", "protocol", "identity"]
 
 # Pairs tie people together up to so many; where they would tie more, some fakes are left out instead.
 MOST_TIED = 4
@@ -48,13 +48,14 @@ def place(
     clip, the split that other clips or an `earlier` index gave its people, and the seeded hash of their
     names. So a method that is added later moves nobody who was there before.
     """
-    said = [_listed(clip, listed) or clip.said for clip in clips]
+    by_lists = [_listed(clip, listed) for clip in clips]
+    said = [of_lists or clip.said for of_lists, clip in zip(by_lists, clips, strict=True)]
     sides = _Sides(clips, said, {**earlier, **_official(clips, said), **listed}, draw)
-    for clip, says in zip(clips, said, strict=True):
+    for clip, says, of_lists in zip(clips, said, by_lists, strict=True):
         if _torn(clip, listed):
             yield _left_out(clip, {person: listed.get(person) for person in clip.persons})
         elif len(says) == 1:
-            yield Placed(clip, next(iter(says)), "official")
+            yield Placed(clip, next(iter(says)), "official" if of_lists else clip.traits.said_by)
         elif not clip.persons:
             yield from _by_name(clip, says, draw)
         else:

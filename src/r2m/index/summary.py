@@ -63,6 +63,24 @@ def without_reals(placed: Iterable[Placed]) -> dict[str, int]:
     return {domain: count for domain, count in sorted(fakes.items()) if domain not in reals}
 
 
+def without_split(placed: Iterable[Placed]) -> list[str]:
+    """Return which domains, and methods of other domains, have files in train and none in val or in test."""
+    files: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for item in placed:
+        files[item.clip.traits.domain][item.clip.traits.method].add(item.split)
+    texts = []
+    for domain, methods_of in sorted(files.items()):
+        present = set().union(*methods_of.values())
+        for split in SPLITS[1:]:
+            if "train" in present and split not in present:
+                texts.append(f"{domain}: no file in the split {split}")
+                continue
+            lacking = [name for name, of in sorted(methods_of.items()) if "train" in of and split not in of]
+            if lacking:
+                texts.append(f"{domain}: {', '.join(lacking)}: no file in the split {split}")
+    return texts
+
+
 def write_skipped(skipped: Sequence[Skipped], path: Path) -> None:
     """Write all that is left out as CSV, atomically."""
     text = StringIO()

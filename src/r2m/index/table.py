@@ -33,7 +33,9 @@ SCHEMA = pa.schema(
         pa.field("identity", pa.string()),  # of a pair: the person who was filmed
         pa.field("identity2", pa.string()),
         pa.field("split", _CATEGORY, nullable=False),  # train, val or test
-        pa.field("split_by", _CATEGORY, nullable=False),  # official or identity
+        pa.field(
+            "split_by", _CATEGORY, nullable=False
+        ),  # official, identity, or protocol: without official split, tested on only
         pa.field("compression", _CATEGORY),  # c0, c23, c40
         pa.field("mask", pa.string()),  # path of the mask image
         pa.field("size", pa.int64(), nullable=False),  # bytes

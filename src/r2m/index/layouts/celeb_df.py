@@ -23,6 +23,8 @@ from r2m.index.layout import Context, Layout
 from r2m.index.scan import children
 
 LIST = "List_of_testing_videos.txt"
+# Videos of the list → version that it is of.
+LENGTHS = {100: "v1", 518: "v2"}
 # Folder → whether its videos are real.
 FOLDERS = {"celeb-real": True, "youtube-real": True, "celeb-synthesis": False}
 
@@ -39,13 +41,13 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: the list cannot be read, or is at odds with the folders.
     """
-    is_v1 = "v1" in root.name.casefold()
-    title, domain = ("Celeb-DF-v1", "cdf_v1") if is_v1 else ("Celeb-DF-v2", "cdf")
     path = next((folder / LIST for folder in (root, *context.splits) if (folder / LIST).is_file()), None)
     listed = _read(path) if path else {}
+    is_v1 = _is_v1(root, len(listed))
+    title, domain = ("Celeb-DF-v1", "cdf_v1") if is_v1 else ("Celeb-DF-v2", "cdf")
     missing = set(listed)
     method = methods.get("celeb_synthesis", methods.OTHERS)
-    for listing in content(root, (LIST,)):
+    for listing in content(root, (LIST, *context.lists)):
         if isinstance(listing, Skipped):
             yield listing
             continue
@@ -63,6 +65,18 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     if missing:
         first = "/".join(min(missing))
         yield Skipped(str(path), first, "videos of the list that are not there", len(missing))
+
+
+def _is_v1(root: Path, listed: int) -> bool:
+    """Tell whether a folder is of version 1: by its name, or else the length of its list.
+
+    A folder that is called Celeb-DF, as version 1 is unpacked, is taken for it where neither tells.
+    """
+    name = methods.key(root.name)
+    for version in ("v1", "v2"):
+        if version in name:
+            return version == "v1"
+    return LENGTHS.get(listed, "v1" if name == "celebdf" else "v2") == "v1"
 
 
 def _read(path: Path) -> dict[tuple[str, str], bool]:

@@ -14,6 +14,7 @@ from r2m.index.clips import (
     TEST,
     Clip,
     Said,
+    SaidBy,
     Skipped,
     Split,
     clips_of,
@@ -57,7 +58,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         R2MError: an unknown method, or two folders of one method side by side.
     """
     known: dict[tuple[str, str], str] = {}
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue
@@ -81,8 +82,12 @@ def _of_method(
         yield from stray(listing, method.name, "no domain; expected METHOD/ff or METHOD/cdf")
         return
     said = TEST if domain != "ff" else _said(folders[:start], place.split)
+    said_by: SaidBy = "official" if domain else "protocol"
     scope = domain or method.name
-    traits = real(scope, TITLE, scope, said) if is_real else fake(method, scope, TITLE, scope, said)
+    if is_real:
+        traits = real(scope, TITLE, scope, said, said_by=said_by)
+    else:
+        traits = fake(method, scope, TITLE, scope, said, said_by=said_by)
     yield from clips_of(listing, traits, inside, is_video=None if domain is None else True)
 
 

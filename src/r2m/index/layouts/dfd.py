@@ -22,8 +22,13 @@ from r2m.index.scan import children
 TITLE = "DeepFakeDetection"
 # Folder → whether its videos are real.
 FOLDERS = {
-    **dict.fromkeys(("dfdoriginalsequences", "dfdoriginal", "dfdreal"), True),
-    **dict.fromkeys(("dfdmanipulatedsequences", "dfdmanipulated", "dfdfake"), False),
+    **dict.fromkeys(
+        ("dfdoriginalsequences", "deepfakedetectionoriginalsequences", "dfdoriginal", "dfdreal"), True
+    ),
+    **dict.fromkeys(
+        ("dfdmanipulatedsequences", "deepfakedetectionmanipulatedsequences", "dfdmanipulated", "dfdfake"),
+        False,
+    ),
 }
 
 
@@ -35,7 +40,7 @@ def recognizes(path: Path) -> bool:
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """Yield all videos; there is no split, so all are tested on."""
     method = methods.get("deepfakedetection", FACEFORENSICS)
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue
@@ -46,9 +51,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         else:
             level = place.compression
             if FOLDERS[top]:
-                traits = real("dfd", TITLE, "dfd", TEST, compression=level)
+                traits = real("dfd", TITLE, "dfd", TEST, level, "protocol")
             else:
-                traits = fake(method, "dfd", TITLE, "dfd", TEST, compression=level)
+                traits = fake(method, "dfd", TITLE, "dfd", TEST, level, "protocol")
             yield from clips_of(listing, traits, place.inside, is_video=True)
 
 

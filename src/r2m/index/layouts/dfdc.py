@@ -25,6 +25,8 @@ from r2m.index.scan import children
 
 TITLE = "DFDC"
 METADATA, LABELS = "metadata.json", "labels.csv"
+# So many levels below the data set lists are looked for: train/dfdc_train_part_0.
+DEPTH = 2
 SAID: Mapping[str, Said] = {"train": NO_TEST, "validation": frozenset({"val"}), "val": frozenset({"val"})}
 
 
@@ -49,9 +51,10 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: a list cannot be read, or a part has none.
     """
-    lists: dict[Path, Mapping[str, Mapping[str, Any]]] = {}
+    lists = {part: _list(part) for part in _labelled(root.absolute(), DEPTH)}
+    missing = {part: set(lists[part]) for part in lists}
     method = methods.get("dfdc_fake", methods.OTHERS)
-    for listing in content(root, (METADATA, LABELS)):
+    for listing in content(root, (METADATA, LABELS, *context.lists)):
         if isinstance(listing, Skipped):
             yield listing
             continue
@@ -65,20 +68,37 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         inside = place_of(Path(listing.path).relative_to(part).parts).inside
         seen: dict[str, int] = {}
         for clip in clips_of(listing, real("dfdc", TITLE, "dfdc"), inside, is_video=True):
-            entry = lists[part].get((clip.video or "").casefold())
+            name = (clip.video or "").rpartition("/")[2]
+            entry = lists[part].get(name.casefold())
             if entry is None:
                 seen[next(iter(clip.files))] = len(clip.files)
                 continue
+            for above in _above(part, root):
+                missing.get(above, set()).discard(name.casefold())
             person = (f"dfdc/{entry['original']}",)
             if entry["is_fake"]:
                 traits = fake(method, "dfdc", TITLE, "dfdc", entry["said"])
             else:
                 traits = real("dfdc", TITLE, "dfdc", entry["said"])
-            clip.traits, clip.said, clip.persons = traits, traits.said, person
+            clip.traits, clip.said, clip.persons, clip.video = traits, traits.said, person, name
             yield clip
         if seen:
             reason = f"in no list of labels; expected it in {METADATA} or {LABELS}"
             yield Skipped(f"{listing.path}/{min(seen)}", min(seen), reason, sum(seen.values()))
+    for part, names in missing.items():
+        if names:
+            reason = "videos of the list that are not there"
+            yield Skipped(str(_path_of_list(part)), min(names), reason, len(names))
+
+
+def _labelled(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the folders with a list of DFDC, `folder` and those some levels below it."""
+    if _is_labelled(folder):
+        yield folder
+    elif depth:
+        for name, is_folder in children(folder).items():
+            if is_folder:
+                yield from _labelled(folder / name, depth - 1)
 
 
 def _above(folder: Path, root: Path) -> Iterator[Path]:
@@ -106,9 +126,14 @@ def _is_labelled(folder: Path) -> bool:
 
 def _list(folder: Path) -> dict[str, Mapping[str, Any]]:
     """Return video → is_fake, original and split, by the list of a folder; empty if it has none."""
-    if (folder / METADATA).is_file():
-        return _metadata(folder / METADATA)
-    return _labels(folder / LABELS) if (folder / LABELS).is_file() else {}
+    path = _path_of_list(folder)
+    if not path.is_file():
+        return {}
+    return _metadata(path) if path.name == METADATA else _labels(path)
+
+
+def _path_of_list(folder: Path) -> Path:
+    return folder / (METADATA if (folder / METADATA).is_file() else LABELS)
 
 
 def _metadata(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -44,7 +44,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """
     entries = _read(root / LIST)
     missing = set(entries)
-    for listing in content(root, (LIST,)):
+    for listing in content(root, (LIST, *context.lists)):
         if isinstance(listing, Skipped):
             yield listing
             continue

@@ -9,6 +9,7 @@ from r2m.index.clips import (
     NOTHING,
     TEST,
     Clip,
+    SaidBy,
     Skipped,
     clips_of,
     content,
@@ -18,12 +19,14 @@ from r2m.index.clips import (
     stray,
 )
 from r2m.index.layout import Context, Layout
-from r2m.index.methods import FACEFORENSICS
+from r2m.index.methods import FACEFORENSICS, key
 from r2m.index.scan import Listing, children
 
 TITLE = "FaceForensics++"
 DFD = "DeepFakeDetection"
 ORIGINALS, MANIPULATED = "original_sequences", "manipulated_sequences"
+# What folders of DeepFakeDetection are called after.
+DFD_KEYS = ("deepfakedetection", "dfd")
 # Reals, folder → whether they are DeepFakeDetection's.
 REALS = {"youtube": False, "actors": True}
 
@@ -44,12 +47,21 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: an unknown manipulation.
     """
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue
         folders = (root.name, *listing.parts)
         names = [folder.casefold() for folder in folders]
+        named = next((index for index, name in enumerate(names) if _is_named_original(name)), None)
+        if named is not None:
+            # Mirrors call DeepFakeDetection's reals so; of other folders nothing tells the data set.
+            if key(folders[named]).startswith(DFD_KEYS):
+                yield from _of_sequence(listing, folders[named:], True, True, context)
+            else:
+                reason = f"originals of which data set? expected {ORIGINALS}/youtube or {ORIGINALS}/actors"
+                yield from stray(listing, folders[named], reason)
+            continue
         top = next((name for name in (ORIGINALS, MANIPULATED) if name in names), None)
         rest = folders[names.index(top) + 1 :] if top else folders
         if top == ORIGINALS and rest and rest[0].casefold() in REALS:
@@ -64,17 +76,23 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         yield from _of_sequence(listing, rest, top == ORIGINALS, is_dfd, context)
 
 
+def _is_named_original(name: str) -> bool:
+    """Tell whether a folder's name is more than that of originals: `DeepFakeDetection_original_sequences`."""
+    return name != ORIGINALS and key(ORIGINALS) in key(name)
+
+
 def _of_sequence(
     listing: Listing, rest: tuple[str, ...], is_real: bool, is_dfd: bool, context: Context
 ) -> Iterator[Clip]:
     place = place_of(rest[1:])
     domain, title = ("dfd", DFD) if is_dfd else ("ff", TITLE)
     said = TEST if is_dfd else NOTHING
+    said_by: SaidBy = "protocol" if is_dfd else "official"
     if is_real:
-        traits = real(domain, title, domain, said, compression=place.compression)
+        traits = real(domain, title, domain, said, place.compression, said_by)
     else:
         method = methods.get(rest[0], (*context.own, *FACEFORENSICS))
-        traits = fake(method, domain, title, domain, said, compression=place.compression)
+        traits = fake(method, domain, title, domain, said, place.compression, said_by)
     for clip in clips_of(listing, traits, place.inside, is_video=True):
         if not is_real and clip.media == "image" and place.inside:
             clip.masks = _masks(clip, listing, rest)

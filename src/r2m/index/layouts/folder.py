@@ -41,7 +41,7 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     Raises:
         R2MError: fakes of no method, or of an unknown one without a family.
     """
-    listings = list(content(root))
+    listings = list(content(root, context.lists))
     splits = {place_of(item.parts).split for item in listings if not isinstance(item, Skipped)}
     domain = methods.name_of(root.name)
     for listing in listings:

@@ -31,7 +31,7 @@ def recognizes(path: Path) -> bool:
 def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
     """Yield all videos; `0000_fake` shows the person of `0000`."""
     method = methods.get("fakeapp", methods.OTHERS)
-    for listing in content(root):
+    for listing in content(root, context.lists):
         if isinstance(listing, Skipped):
             yield listing
             continue
@@ -39,9 +39,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         if top not in ("real", "fake"):
             yield from stray(listing, root.name, "in neither real nor fake")
         else:
-            traits = real("uadfv", TITLE, "uadfv", TEST)
+            traits = real("uadfv", TITLE, "uadfv", TEST, said_by="protocol")
             if top == "fake":
-                traits = fake(method, "uadfv", TITLE, "uadfv", TEST)
+                traits = fake(method, "uadfv", TITLE, "uadfv", TEST, said_by="protocol")
             for clip in clips_of(listing, traits, place_of(listing.parts[1:]).inside, is_video=True):
                 if clip.video:
                     clip.persons = (f"uadfv/{clip.video.casefold().removesuffix('_fake')}",)
