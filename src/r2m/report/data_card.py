@@ -63,7 +63,7 @@ class DomainCard(DomainContext):
 
 
 class DatasetCard(Strict):
-    """A data set that has an index; `split_by` (official, identity) is left out where it is not known."""
+    """A data set that has an index; `split_by` (official, protocol, identity) may not be known."""
 
     index: str
     encode: Literal["none", "jpeg"] = "none"
