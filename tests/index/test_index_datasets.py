@@ -274,6 +274,7 @@ def test_the_reason_why_no_file_can_be_used_is_told(tmp_path):
     [
         ("metadata.json", "[]", "expected an object of videos, got list"),
         ("metadata.json", "{", "not valid JSON"),
+        ("metadata.json", '{"a": ' + "[" * 100_000, "not valid JSON"),
         (
             "metadata.json",
             '{"a.mp4": {"label": "MAYBE"}}',

@@ -35,7 +35,7 @@ try:
     # A job of its own need not list the folders again.
     if workflow.is_main_process:
         check_inputs(PARAMS, FOLDERS.count, INDEXES)
-        link_roots(PARAMS.datasets, RUN.plan.datasets, INDEXES, RUN.plan.root)
+        link_roots(PARAMS.datasets, RUN.plan.datasets, RUN.plan.root)
 except R2MError as error:
     raise WorkflowError(str(error)) from None
 

@@ -44,7 +44,6 @@ def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> N
         R2MError: params.yaml is wrong, there is no such stage or job, or the job fails.
     """
     from r2m.datasets.roots import link_roots
-    from r2m.datasets.slices import read_index
     from r2m.options import nearest
     from r2m.params import load
     from r2m.workflow import Workflow
@@ -53,7 +52,7 @@ def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> N
     stages = workflow.stages
     if stage not in stages:
         raise R2MError(f"unknown stage {stage!r}{nearest(stage, stages)}")
-    link_roots(workflow.params.datasets, workflow.plan.datasets, read_index, workflow.plan.root)
+    link_roots(workflow.params.datasets, workflow.plan.datasets, workflow.plan.root)
     for wildcards in stages[stage].matching(words):
         logger.info("%s", " ".join([stage, *(f"{name}={value}" for name, value in wildcards.items())]))
         job = stages[stage].job(**wildcards)

@@ -80,13 +80,9 @@ def command(
 
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        place = resolve_device(device)
-    except R2MError as error:
-        raise R2MError(str(error).replace("params.yaml: device:", "--device:")) from None
     how = Settings(
         threads=threads or cores,
-        device=place,
+        device=resolve_device(device, "--device"),
         force=force,
         allow_nonfinite=allow_nonfinite,
         allow_other_base=allow_other_base,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from r2m.datasets.options import DatasetOptions
-from r2m.datasets.slices import Index
 from r2m.errors import R2MError
 from r2m.files import temporary_path
 
@@ -13,19 +12,20 @@ from r2m.files import temporary_path
 def link_roots(
     datasets: Mapping[str, DatasetOptions],
     used: Iterable[str],
-    read: Callable[[str], Index],
     place: Callable[[str], Path],
 ) -> None:
     """Let `place`(NAME) be a link to the folder of the files of every data set that is `used`.
 
-    `read` reads an index, which says where they lie unless the options do.
+    The index says where they lie unless the options do.
 
     Raises:
         R2MError: an index cannot be read, or something else than a link is in the way.
     """
     for name in used:
+        from r2m.index import table  # heavy, and most runs have no data set
+
         options = datasets[name]
-        target = Path(options.root or read(options.index).root).resolve()
+        target = Path(options.root or table.metadata(options.index)["root"]).resolve()
         link = place(name)
         if link.is_symlink() and Path(os.readlink(link)) == target:
             continue

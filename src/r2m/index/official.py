@@ -1,6 +1,5 @@
 """FaceForensics++'s official split: `train.json`, `val.json`, `test.json` with pairs of people."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 from r2m.errors import R2MError
 from r2m.index.clips import Split
+from r2m.index.json_file import read_json
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # Folders of a data set in which the lists may lie.
@@ -53,10 +53,7 @@ def _by_person(folder: Path, lists: Mapping[Split, list[str]]) -> Mapping[str, S
 
 def _pairs(path: Path) -> list[str] | None:
     """Return the names in a list of pairs; None if the file holds something else than a list."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise R2MError(f"{path}: not valid JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, list):
         return None
     for pair in content:

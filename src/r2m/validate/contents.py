@@ -172,7 +172,8 @@ def first_frame(path: str) -> Image:
         ValueError: it is no video, or has no frame that can be decoded; the message is a short reason.
     """
     try:
-        with av.open(path) as container:
+        # As for extraction, no path reads as a protocol, and no playlist fetches anything.
+        with av.open(os.path.abspath(path), options={"protocol_whitelist": "file"}) as container:
             frame = next(container.decode(video=0), None)
             if frame is None:
                 raise ValueError("a video without frames")

@@ -7,8 +7,8 @@ from r2m.validate.check import PART, Finding, of_files, spread
 
 # A video has few or many frames if its number and the median of its part differ by a larger factor.
 UNEVEN = 2
-# The longer side of an aligned crop over the shorter one.
-MOST_OBLONG = 1.1
+# The longer side over the shorter one, of an image that is about square.
+SQUARE = 1.1
 
 
 def uneven_frames(frame: pd.DataFrame) -> Finding:
@@ -41,4 +41,4 @@ def oblong(frame: pd.DataFrame) -> Finding:
     width, height = frame["width"].to_numpy(), frame["height"].to_numpy()
     is_known = (frame["media"] == "image").to_numpy() & (height > 0)
     ratio = np.maximum(width, height) / np.maximum(np.minimum(width, height), 1)
-    return of_files(frame, is_known & (ratio > MOST_OBLONG), ["width", "height"])
+    return of_files(frame, is_known & (ratio > SQUARE), ["width", "height"])

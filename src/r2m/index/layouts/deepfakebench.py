@@ -1,6 +1,5 @@
 """Index files of DeepfakeBench: `NAME.json` with the frames of every video, by label and split."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,6 +23,7 @@ from r2m.index.clips import (
     place_of,
     real,
 )
+from r2m.index.json_file import read_json
 from r2m.index.layout import Context, Layout
 from r2m.index.locate import Locator
 from r2m.index.methods import DF40, FACEFORENSICS, OTHERS, Method, key
@@ -132,10 +132,7 @@ def _said(splits: set[Split], has_val: bool) -> Said:
 
 def _read(path: Path) -> tuple[str, dict[tuple[str, str, str], Entry]]:
     """Return the name of the data set, and its videos by label, compression and first folder."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise R2MError(f"{path}: not valid JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not content or not all(isinstance(v, dict) for v in content.values()):
         raise R2MError(f"{path}: no index of DeepfakeBench; expected {SHAPE}, got {type(content).__name__}")
     entries: dict[tuple[str, str, str], Entry] = {}

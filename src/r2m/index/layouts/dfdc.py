@@ -1,7 +1,6 @@
 """DFDC: parts of training videos with `metadata.json`, and test videos with `labels.csv`."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from r2m.index.clips import (
     place_of,
     real,
 )
+from r2m.index.json_file import read_object
 from r2m.index.layout import Context, Layout
 from r2m.index.scan import children
 
@@ -137,14 +137,8 @@ def _path_of_list(folder: Path) -> Path:
 
 
 def _metadata(path: Path) -> dict[str, Mapping[str, Any]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise R2MError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise R2MError(f"{path}: expected an object of videos, got {type(content).__name__}")
     entries: dict[str, Mapping[str, Any]] = {}
-    for file, entry in content.items():
+    for file, entry in read_object(path).items():
         label = entry.get("label", entry.get("is_fake")) if isinstance(entry, dict) else None
         if label not in ("REAL", "FAKE", 0, 1):
             raise R2MError(f"{path}: {file}.label: expected REAL or FAKE, got {label!r}")

@@ -1,6 +1,5 @@
 """DFDC's preview (DFDCP): `original_videos`, `method_A` and `method_B`, and `dataset.json`."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from r2m.index.clips import (
     real,
     stray,
 )
+from r2m.index.json_file import read_object
 from r2m.index.layout import Context, Layout
 from r2m.index.scan import children
 
@@ -83,14 +83,8 @@ def _people(entry: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _read(path: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
     """Return (first folder, video) → its entry."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise R2MError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise R2MError(f"{path}: expected an object of videos, got {type(content).__name__}")
     entries: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for file, entry in content.items():
+    for file, entry in read_object(path).items():
         if not isinstance(entry, dict) or entry.get("label") not in ("real", "fake"):
             raise R2MError(f"{path}: {file}.label: expected real or fake")
         if entry.get("set") not in SAID:
