@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2m.index import methods
-from r2m.index.clips import NO_TEST, NOTHING, TEST, Clip, Skipped, fake, people, real
+from r2m.index.clips import NO_TEST, NOTHING, TEST, Clip, Skipped, people, real
 from r2m.index.splits import Draw, Placed, place
 
 SHARES = {"train": 0.66, "val": 0.15, "test": 0.19}
@@ -16,7 +16,7 @@ def clip(video, method="simswap", said=NOTHING, domain="ff"):
     if method == "real":
         traits = real(domain, "DF40", domain, said)
     else:
-        traits = fake(methods.get(method), domain, "DF40", domain, said)
+        traits = real(domain, "DF40", domain, said).forged(methods.get(method))
     folder = f"/{method}/{video}"
     return Clip(traits, folder, folder, {"0.png": 1}, video, people(traits, video), said=said)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +57,10 @@ class Traits:
         """0 real, 1 fake."""
         return int(self.method != REAL)
 
+    def forged(self, method: Method) -> "Traits":
+        """Return the traits of a method's fakes that are otherwise alike."""
+        return replace(self, method=method.name, family=method.family)
+
 
 def real(
     domain: str,
@@ -68,19 +72,6 @@ def real(
 ) -> Traits:
     """Return the traits of reals."""
     return Traits(REAL, "real", domain, dataset, people, said, compression, said_by)
-
-
-def fake(
-    method: Method,
-    domain: str,
-    dataset: str,
-    people: str,
-    said: Said = NOTHING,
-    compression: str | None = None,
-    said_by: SaidBy = "official",
-) -> Traits:
-    """Return the traits of a method's fakes."""
-    return Traits(method.name, method.family, domain, dataset, people, said, compression, said_by)
 
 
 @dataclass(slots=True)

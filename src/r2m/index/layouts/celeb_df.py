@@ -14,7 +14,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -55,7 +54,8 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         if top not in FOLDERS:
             yield from stray(listing, top or root.name, f"in none of the folders {', '.join(FOLDERS)}")
             continue
-        traits = real(domain, title, "cdf") if FOLDERS[top] else fake(method, domain, title, "cdf")
+        reals = real(domain, title, "cdf")
+        traits = reals if FOLDERS[top] else reals.forged(method)
         for clip in clips_of(listing, traits, place_of(listing.parts[1:]).inside, is_video=True):
             name = (top, (clip.video or "").casefold())
             missing.discard(name)

@@ -19,7 +19,6 @@ from r2m.index.clips import (
     Split,
     Traits,
     clips_of,
-    fake,
     place_of,
     real,
 )
@@ -213,7 +212,7 @@ def _traits(path: Path, name: str, leaf: Leaf, said: Said, context: Context) -> 
         domain, title = domain or _suffix_domain(name) or method.name, "DF40"
     else:
         domain = domain or _suffix_domain(name) or methods.name_of(name)
-    return fake(method, domain, title, _scope(domain), said, compression=level)
+    return real(domain, title, _scope(domain), said, compression=level).forged(method)
 
 
 def _scope(domain: str) -> str:

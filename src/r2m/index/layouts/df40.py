@@ -19,7 +19,6 @@ from r2m.index.clips import (
     Split,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -84,10 +83,8 @@ def _of_method(
     said = TEST if domain != "ff" else _said(folders[:start], place.split)
     said_by: SaidBy = "official" if domain else "protocol"
     scope = domain or method.name
-    if is_real:
-        traits = real(scope, TITLE, scope, said, said_by=said_by)
-    else:
-        traits = fake(method, scope, TITLE, scope, said, said_by=said_by)
+    reals = real(scope, TITLE, scope, said, said_by=said_by)
+    traits = reals if is_real else reals.forged(method)
     yield from clips_of(listing, traits, inside, is_video=None if domain is None else True)
 
 

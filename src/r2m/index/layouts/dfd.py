@@ -10,7 +10,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -49,11 +48,8 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         if top not in FOLDERS:
             yield from stray(listing, root.name, "in no folder of DeepFakeDetection")
         else:
-            level = place.compression
-            if FOLDERS[top]:
-                traits = real("dfd", TITLE, "dfd", TEST, level, "protocol")
-            else:
-                traits = fake(method, "dfd", TITLE, "dfd", TEST, level, "protocol")
+            reals = real("dfd", TITLE, "dfd", TEST, place.compression, "protocol")
+            traits = reals if FOLDERS[top] else reals.forged(method)
             yield from clips_of(listing, traits, place.inside, is_video=True)
 
 

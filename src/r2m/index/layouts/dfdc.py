@@ -15,7 +15,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
 )
@@ -76,10 +75,8 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
             for above in _above(part, root):
                 missing.get(above, set()).discard(name.casefold())
             person = (f"dfdc/{entry['original']}",)
-            if entry["is_fake"]:
-                traits = fake(method, "dfdc", TITLE, "dfdc", entry["said"])
-            else:
-                traits = real("dfdc", TITLE, "dfdc", entry["said"])
+            reals = real("dfdc", TITLE, "dfdc", entry["said"])
+            traits = reals.forged(method) if entry["is_fake"] else reals
             clip.traits, clip.said, clip.persons, clip.video = traits, traits.said, person, name
             yield clip
         if seen:

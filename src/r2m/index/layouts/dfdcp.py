@@ -14,7 +14,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -62,11 +61,9 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
                 continue
             missing.discard((top, name.casefold()))
             said = SAID[entry["set"]]
-            if entry["label"] == "real":
-                clip.traits = real("dfdcp", TITLE, "dfdcp", said)
-            else:
-                method = methods.get(top, methods.OTHERS, f"{listing.path}")
-                clip.traits = fake(method, "dfdcp", TITLE, "dfdcp", said)
+            clip.traits = real("dfdcp", TITLE, "dfdcp", said)
+            if entry["label"] == "fake":
+                clip.traits = clip.traits.forged(methods.get(top, methods.OTHERS, f"{listing.path}"))
             clip.said, clip.persons, clip.video = said, _people(entry, name), name
             yield clip
     if missing:

@@ -13,7 +13,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -88,11 +87,9 @@ def _of_sequence(
     domain, title = ("dfd", DFD) if is_dfd else ("ff", TITLE)
     said = TEST if is_dfd else NOTHING
     said_by: SaidBy = "protocol" if is_dfd else "official"
-    if is_real:
-        traits = real(domain, title, domain, said, place.compression, said_by)
-    else:
-        method = methods.get(rest[0], (*context.own, *FACEFORENSICS))
-        traits = fake(method, domain, title, domain, said, place.compression, said_by)
+    traits = real(domain, title, domain, said, place.compression, said_by)
+    if not is_real:
+        traits = traits.forged(methods.get(rest[0], (*context.own, *FACEFORENSICS)))
     for clip in clips_of(listing, traits, place.inside, is_video=True):
         if not is_real and clip.media == "image" and place.inside:
             clip.masks = _masks(clip, listing, rest)

@@ -17,7 +17,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -55,11 +54,10 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
             yield from stray(listing, root.name, reason)
             continue
         said = _said(place_of(listing.parts), has_val="val" in splits)
-        if image_class == "real":
-            traits, inside = real(domain, root.name, domain, said), place.inside
-        else:
-            method, inside = _method(listing, place.inside, context)
-            traits = fake(method, domain, root.name, domain, said)
+        traits, inside = real(domain, root.name, domain, said), place.inside
+        if image_class == "fake":
+            method, inside = _method(listing, inside, context)
+            traits = traits.forged(method)
         yield from clips_of(listing, traits, inside)
 
 

@@ -15,7 +15,6 @@ from r2m.index.clips import (
     Said,
     Skipped,
     Traits,
-    fake,
     frame_of,
     people,
     real,
@@ -142,11 +141,12 @@ def _traits(path: Path, where: str, row: Row, context: Context) -> Traits:
     if level is not None and level.casefold() not in COMPRESSIONS:
         raise R2MError(f"{where}: column 'compression': expected c0, c23 or c40, got {level!r}")
     level = COMPRESSIONS[level.casefold()] if level else None
+    reals = real(domain, title, domain, said, compression=level)
     if not label:
-        return real(domain, title, domain, said, compression=level)
+        return reals
     if not row.get("method") or row["method"].casefold() == REAL:
         raise R2MError(f"{where}: column 'method': a fake of which method? got {row.get('method')!r}")
-    return fake(_method(where, row, context), domain, title, domain, said, compression=level)
+    return reals.forged(_method(where, row, context))
 
 
 def _method(where: str, row: Row, context: Context) -> Method:

@@ -10,7 +10,6 @@ from r2m.index.clips import (
     Skipped,
     clips_of,
     content,
-    fake,
     place_of,
     real,
     stray,
@@ -39,9 +38,8 @@ def clips(root: Path, context: Context) -> Iterator[Clip | Skipped]:
         if top not in ("real", "fake"):
             yield from stray(listing, root.name, "in neither real nor fake")
         else:
-            traits = real("uadfv", TITLE, "uadfv", TEST, said_by="protocol")
-            if top == "fake":
-                traits = fake(method, "uadfv", TITLE, "uadfv", TEST, said_by="protocol")
+            reals = real("uadfv", TITLE, "uadfv", TEST, said_by="protocol")
+            traits = reals.forged(method) if top == "fake" else reals
             for clip in clips_of(listing, traits, place_of(listing.parts[1:]).inside, is_video=True):
                 if clip.video:
                     clip.persons = (f"uadfv/{clip.video.casefold().removesuffix('_fake')}",)
