@@ -27,6 +27,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         discard(temporary)
 
 
+@contextmanager
+def atomic_paths(*paths: Path) -> Iterator[list[Path]]:
+    """Yield a temporary path beside each of `paths`, as `atomic_path` does; all files appear, or none."""
+    temporaries = {path: temporary_path(path) for path in paths}
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield list(temporaries.values())
+        publish_together(temporaries, paths)
+    finally:
+        for temporary in temporaries.values():
+            discard(temporary)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 `text` to `path` atomically."""
     with atomic_path(path) as temporary:

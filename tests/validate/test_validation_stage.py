@@ -4,8 +4,8 @@ import cv2
 import pytest
 
 from indexed_images import picture
+from r2m import files
 from r2m.errors import R2MError
-from r2m.validate import stages
 from r2m.validate.stages import validate
 
 
@@ -95,7 +95,7 @@ def test_a_report_that_cannot_be_written_leaves_no_half(stage, tmp_path, monkeyp
     def refuse(files, replaced):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stages, "publish_together", refuse)
+    monkeypatch.setattr(files, "publish_together", refuse)
     with pytest.raises(OSError, match="No space left"):
         stage()
     assert list((tmp_path / "out").iterdir()) == []

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from r2m.errors import R2MError
-from r2m.files import discard, publish_together, temporary_path
+from r2m.files import atomic_paths
 from r2m.options import FAMILIES
 
 # Domain → the data set that its reals are in.
@@ -112,16 +112,12 @@ def command(
     )
     built = build.build(request)
     skipped = out.with_suffix(".skipped.csv")
-    temporaries = {path: temporary_path(path) for path in (out, skipped)}
     try:
-        build.write(built, temporaries[out])
-        summary.write_skipped(built.skipped, temporaries[skipped])
-        publish_together(temporaries, temporaries)
+        with atomic_paths(out, skipped) as (index, rest):
+            build.write(built, index)
+            summary.write_skipped(built.skipped, rest)
     except OSError as error:
         raise R2MError(f"{error.filename}: cannot be written ({error.strerror})") from error
-    finally:
-        for temporary in temporaries.values():
-            discard(temporary)
     click.echo(summary.contents(built.placed), err=as_params)
     if text := summary.left_out(built.skipped):
         click.echo(f"\n{text}\nall of them: {skipped}", err=as_params)

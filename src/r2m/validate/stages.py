@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from r2m.errors import R2MError
-from r2m.files import discard, publish_together, temporary_path
+from r2m.files import atomic_paths, discard
 from r2m.validate.page import page
 from r2m.validate.report import Report, compose, first_example
 from r2m.validate.rows import examine, root_of
@@ -130,12 +130,6 @@ def _files(out: Path) -> tuple[Path, Path]:
 
 def _write(texts: Mapping[Path, str]) -> None:
     """Write texts to their paths, all or none."""
-    temporaries = {path: temporary_path(path) for path in texts}
-    try:
-        for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporaries[path].write_text(text, encoding="utf-8")
-        publish_together(temporaries, texts)
-    finally:
-        for temporary in temporaries.values():
-            discard(temporary)
+    with atomic_paths(*texts) as temporaries:
+        for temporary, text in zip(temporaries, texts.values(), strict=True):
+            temporary.write_text(text, encoding="utf-8")
