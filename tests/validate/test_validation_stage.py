@@ -6,6 +6,7 @@ import pytest
 from indexed_images import picture
 from r2m import files
 from r2m.errors import R2MError
+from r2m.validate import stages
 from r2m.validate.stages import validate
 
 
