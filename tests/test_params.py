@@ -116,6 +116,16 @@ def test_defaults_stand_where_nothing_is_said():
             "generators.swap.finetune: unknown key 'lrr'; did you mean 'lr'?",
         ),
         ({"specialists__xyzzy": 1}, "specialists: unknown key 'xyzzy'; expected one of per"),
+        # videos
+        ({"evaluate": {"video": "mode"}}, "evaluate.video: Input should be 'mean', 'median' or 'max'"),
+        (
+            {"domains__orl__frames_per_video": 0},
+            "domains.orl.frames_per_video: Input should be greater than 0",
+        ),
+        (
+            {"generators__swap__frames_per_video": 4},
+            "generators.swap: `frames_per_video` belongs to `images`: expected both or neither",
+        ),
         # inside unions
         (
             {"domains__orl__images": {"pakage": "orl"}},
