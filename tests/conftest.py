@@ -1,13 +1,18 @@
 """Drawn image sets and small random detectors, for every test that reads images or trains."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Read when torch and BLAS are imported, here and in what tests start: processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -29,6 +34,25 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that gives the folder of a name, filled by the process that asks for it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                assert not path.exists(), f"another process failed to make {path}"
+                path.mkdir()
+                fill(path)
+                done.touch()
+        return path
+
+    return folder
 
 
 @dataclass(frozen=True)

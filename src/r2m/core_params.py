@@ -166,7 +166,7 @@ def _inconsistencies(params: CoreParams) -> Iterator[str]:
     for name, generator in params.generators.items():
         if name in params.domains or name in RESERVED:
             yield f"generators.{name}: the name is taken; expected no domain's and none of {RESERVED}"
-        yield from forgeries.inconsistencies(name, generator)
+        yield from forgeries.inconsistencies(name, generator, has_detector=params.faces.detector != "none")
         if generator.finetune != FinetuneOverrides() and name not in params.specialist_members:
             yield f"generators.{name}.finetune: there is no specialist of this generator alone"
     yield from merges.inconsistencies(params.merge, params.specialist_members)

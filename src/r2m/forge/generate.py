@@ -1,9 +1,10 @@
 """The image set of one generator: a forgery applied to the reals, or a folder of the user's own fakes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.forge import registry
 from r2m.forge.options import GeneratorOptions
+from r2m.forge.registry import Face, Materials, NoFake
 from r2m.forge.user_fakes import user_rows
 from r2m.seeding import rng
 
@@ -31,12 +33,15 @@ def build_generator(
     settings: Settings,
     out: Path,
     trained: Sequence[Path] = (),
+    packages: Mapping[str, Path] | None = None,
+    pool: Path | None = None,
 ) -> None:
     """Write the fakes of the generator `name` into the folder `out`, complete or not at all.
 
     A forgery makes a fake of every real of the `domains` (folders `results/faces/<domain>`), of the split
-    `test` only if the generator is unseen. The user's own fakes are aligned and encoded as the reals were;
-    people on them whom the manifests of `trained` generators show keep their split.
+    `test` only if the generator is unseen; `packages` and `pool` are what it asks for. The user's own fakes
+    are aligned and encoded as the reals were; people on them whom the manifests of `trained` generators show
+    keep their split.
 
     Raises:
         R2MError: unknown forgery or option, missing reals, or a folder of fakes that cannot be used.
@@ -45,7 +50,7 @@ def build_generator(
     with atomic_path(out) as folder:
         folder.mkdir()
         if options.forge is not None:
-            rows, skipped = forged_rows(name, options, reals, settings, folder)
+            rows, skipped = forged_rows(name, options, reals, settings, folder, packages or {}, pool)
         else:
             rows, skipped = user_rows(name, options, reals, settings, folder, trained)
         keep_only(folder / "images", {path.removeprefix("images/") for path in rows["path"]})
@@ -75,15 +80,22 @@ def read_reals(domains: Sequence[Path]) -> pd.DataFrame:
 
 
 def forged_rows(
-    name: str, options: GeneratorOptions, reals: pd.DataFrame, settings: Settings, folder: Path
+    name: str,
+    options: GeneratorOptions,
+    reals: pd.DataFrame,
+    settings: Settings,
+    folder: Path,
+    packages: Mapping[str, Path],
+    pool: Path | None,
 ) -> tuple[pd.DataFrame, Skipped]:
     """Forge the reals into `folder/images`; return manifest rows (paths below `folder`) and skipped files."""
     assert options.forge is not None
     forgery = registry.get(options.forge)
     forgery.check_options(options.options, f"generators.{name}.options")
     arguments: dict[str, Any] = dict(options.options)
-    if forgery.fit is not None:
-        arguments["state"] = forgery.fit(training_crops(reals))
+    if forgery.prepare is not None:
+        materials = Materials(training_crops(reals), packages, pool, settings.detector, settings.embedder)
+        arguments["state"] = forgery.prepare(materials)
     sources = reals if options.role == "train" else reals[reals["split"] == "test"].reset_index(drop=True)
     # Reals that are crops themselves were not encoded, and so their fakes are not.
     is_encoded = (sources["crop"] != sources["path"]).to_numpy(bool)
@@ -91,27 +103,45 @@ def forged_rows(
     usable = np.flatnonzero(donors >= 0) if forgery.needs_donor else np.arange(len(sources))
     rows = fake_rows(name, options.family, sources.iloc[usable], is_encoded[usable])
 
-    def load(index: int) -> tuple[Image, Landmarks]:
+    def load(index: int) -> Face:
         crop, landmarks = read_crop(Path(sources["crop"][index])), sources["landmarks"][index]
-        return (crop, landmarks) if is_encoded[index] else squared(crop, landmarks, settings)
+        if not is_encoded[index]:
+            crop, landmarks = squared(crop, landmarks, settings)
+        return Face(crop, landmarks, np.asarray(sources["embedding"][index], np.float32))
 
-    def write_fake(item: tuple[int, str, str]) -> None:
+    def write_fake(item: tuple[int, str, str]) -> str | None:
+        """Write one fake; return why there is none, if there is none."""
         index, image_id, path = item
-        image, landmarks = load(index)
+        face = load(index)
         donor = load(donors[index]) if forgery.needs_donor else None
-        fake = forgery.function(image, landmarks, donor, rng(settings.seed, name, image_id), **arguments)
+        try:
+            fake = forgery.function(face, donor, rng(settings.seed, name, image_id), **arguments)
+        except NoFake as failure:
+            return str(failure)
+        fake = as_coloured(fake, face.image)
         if is_encoded[index]:
             write_encoded(folder / path, fake, image_id, settings)
         else:
             write_png(folder / path, fake)
+        return None
 
     items = zip(usable.tolist(), rows["image_id"], rows["path"], strict=True)
-    for _ in thread_map(write_fake, items, settings.threads):
-        pass
+    failures = np.array(list(thread_map(write_fake, items, settings.threads)), dtype=object)
     lonely = sources["path"][np.setdiff1d(np.arange(len(sources)), usable)]
     skipped = [(path, "no donor of another identity in its split") for path in lonely]
+    failed = np.flatnonzero(failures)
+    skipped += zip(sources["path"].iloc[usable[failed]], failures[failed], strict=True)
+    rows = rows.drop(index=failed.tolist()).reset_index(drop=True)
     report(name, len(rows), skipped)
     return rows, skipped
+
+
+def as_coloured(fake: Image, real: Image) -> Image:
+    """Return a fake in grey if its real is grey: colour alone must not tell them."""
+    if (real != real[:, :, :1]).any():
+        return fake
+    grey = cv2.cvtColor(fake, cv2.COLOR_BGR2GRAY)
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
 
 
 def squared(crop: Image, landmarks: Landmarks, settings: Settings) -> tuple[Image, Landmarks]:

@@ -3,37 +3,90 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from r2m.data.align import Landmarks
+from r2m.data.detect import Embedding
 from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge import forgeries
 from r2m.forge.options import GeneratorOptions
 from r2m.options import nearest
 
-Donor = tuple[Image, Landmarks]
 Function = Callable[..., Image]
-Fit = Callable[[Iterable[Image]], Any]
+
+
+@dataclass(frozen=True)
+class Face:
+    """An aligned face: uint8 BGR (S, S, 3), landmarks (5, 2), and its embedding (D,) where it is known."""
+
+    image: Image
+    landmarks: Landmarks
+    embedding: Embedding = field(default_factory=lambda: np.empty(0, np.float32))
+
+
+class NoFake(Exception):
+    """A forgery could not make a fake of an image; the message is a short reason."""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a forgery may prepare itself from.
+
+    Attributes:
+        reals: the crops of the training reals, which can be gone through once.
+        packages: pinned package → the folder with its files.
+        pool: pool of a GAN's faces, if the forgery asks for it.
+        detector, embedder: ONNX files, if the forgery asks for them.
+    """
+
+    reals: Iterable[Image]
+    packages: Mapping[str, Path] = field(default_factory=dict)
+    pool: Path | None = None
+    detector: Path | None = None
+    embedder: Path | None = None
+
+    @property
+    def face_models(self) -> tuple[Path, Path]:
+        """The detector and the embedder of a forgery that asks for them."""
+        assert self.detector is not None
+        assert self.embedder is not None
+        return self.detector, self.embedder
+
+
+Prepare = Callable[[Materials], Any]
 
 
 @dataclass(frozen=True)
 class Forgery:
     """One way to make a fake of an aligned face.
 
-    `function(image, landmarks, donor, rng, **options)` takes and returns uint8 BGR (S, S, 3); `landmarks`
-    is (5, 2).
-    A forgery with `fit` gets what `fit(images of the training reals)` returned as the option `state`.
+    `function(face, donor, rng, **options)` takes aligned faces and returns an image (S, S, 3) in uint8 BGR,
+    or raises NoFake.
+    A forgery with `prepare` gets what that returned as the option `state`; `packages` names the pinned
+    packages whose networks it runs. `needs_pool` asks for the pool of a GAN's faces, and so for the face
+    detector, which `needs_detector` asks for alone.
     """
 
     name: str
     family: str
     function: Function
     needs_donor: bool = False
-    fit: Fit | None = None
+    prepare: Prepare | None = None
+    packages: tuple[str, ...] = ()
+    needs_pool: bool = False
+    needs_detector: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module that holds the forgery."""
+        return self.function.__module__
 
     def check_options(self, options: Iterable[str], where: str) -> None:
         """Raise R2MError at an option that the forgery does not have."""
@@ -51,12 +104,21 @@ _registered: dict[str, Forgery] = {}
 
 
 def forgery(
-    name: str, family: str, *, needs_donor: bool = False, fit: Fit | None = None
+    name: str,
+    family: str,
+    *,
+    needs_donor: bool = False,
+    prepare: Prepare | None = None,
+    packages: tuple[str, ...] = (),
+    needs_pool: bool = False,
+    needs_detector: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as the forgery `name`."""
 
     def register(function: Function) -> Function:
-        _registered[name] = Forgery(name, family, function, needs_donor, fit)
+        _registered[name] = Forgery(
+            name, family, function, needs_donor, prepare, packages, needs_pool, needs_detector or needs_pool
+        )
         return function
 
     return register
@@ -85,18 +147,18 @@ def get(name: str) -> Forgery:
     return _forgeries()[name]
 
 
-def module_of(name: str) -> str:
-    """Return the module that holds a forgery; raises R2MError like `get`."""
-    return get(name).function.__module__
-
-
-def inconsistencies(name: str, generator: GeneratorOptions) -> Iterator[str]:
+def inconsistencies(name: str, generator: GeneratorOptions, *, has_detector: bool) -> Iterator[str]:
     """Yield what is wrong with a generator's forgery; each text begins with its key in params.yaml."""
     key = f"generators.{name}"
-    if generator.forge is not None and generator.forge not in names():
+    if generator.forge is None:
+        return
+    if generator.forge not in names():
         yield f"{key}.forge: unknown forgery {generator.forge!r}{nearest(generator.forge, names())}"
-    elif generator.forge is not None and generator.options:
-        try:
-            get(generator.forge).check_options(generator.options, f"{key}.options")
-        except R2MError as error:
-            yield str(error)
+        return
+    forgery = get(generator.forge)
+    try:
+        forgery.check_options(generator.options, f"{key}.options")
+    except R2MError as error:
+        yield str(error)
+    if forgery.needs_detector and not has_detector:
+        yield f"{key}.forge: {generator.forge!r} needs a face detector, and `faces.detector` is `none`"

@@ -1,6 +1,6 @@
-"""The workflow's stage of fakes."""
+"""The workflow's stages of a GAN's pool and of fakes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from r2m.data.faces import Settings
@@ -20,12 +20,22 @@ def forge(
     seed: int,
     detector: Path | None,
     embedder: Path | None,
+    packages: Mapping[str, Path],
+    pool: Path | None,
     out: Path,
     threads: int,
 ) -> None:
     """Forge the reals of all domains, or align and encode a folder of fakes; raises like `build_generator`.
 
-    `faces` are folders of domains, `trained` manifests of folders of fakes that are trained on.
+    `faces` are folders of domains, `trained` manifests of folders of fakes that are trained on, `packages`
+    folders of networks and `pool` the pool that a forgery asks for.
     """
     settings = Settings(faces_options, image_size, seed, detector, embedder, threads)
-    build_generator(generator, options, faces, settings, out, trained)
+    build_generator(generator, options, faces, settings, out, trained, packages, pool)
+
+
+def pool(*, network: Path, detector: Path, embedder: Path, seed: int, out: Path, threads: int) -> None:
+    """Fit the read-out of the StyleGAN in the folder `network`, and make its pool of faces."""
+    from r2m.forge.networks import pool as pools
+
+    pools.write(out, pools.build(network, detector, embedder, seed, threads))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from r2m.models.weight_files import locate
 from r2m.options import PackageSource
-from r2m.plan.plan import BASE, INITIAL_HEAD, PINS, RAW, RESULTS, Plan, source_folder
+from r2m.plan.plan import BASE, INITIAL_HEAD, PINS, POOL, RAW, RESULTS, Plan, receipt, source_folder
 from r2m.plan.stage import Captioned, Job, Stage
 
 CLIP = RAW / "clip/clip_encoder.int8.onnx"
@@ -12,7 +12,7 @@ CLIP = RAW / "clip/clip_encoder.int8.onnx"
 
 def stages(plan: Plan) -> list[Stage]:
     """Return the stages of a plan up to the cached activations."""
-    return [source(plan), base(plan), validate(plan), faces(plan), forge(plan), trunk(plan)]
+    return [source(plan), base(plan), validate(plan), faces(plan), pool(plan), forge(plan), trunk(plan)]
 
 
 def source(plan: Plan) -> Stage:
@@ -132,6 +132,22 @@ def faces(plan: Plan) -> Stage:
         "faces", outputs, job, domains, folders=frozenset({"crops", "images"}), memory=1500, threads=2
     )
     return stage
+
+
+def pool(plan: Plan) -> Stage:
+    """Make the StyleGAN's pool of faces, if a forgery asks for it."""
+
+    def job() -> Job:
+        return Job(
+            "r2m.forge.stages:pool",
+            {},
+            {"out": POOL},
+            {"network": RAW / "stylegan", "seed": plan.params.seed, **plan.detector_files()},
+            also=[receipt("stylegan"), *plan.receipts(plan.params.faces.detector)],
+        )
+
+    instances: list[dict[str, str]] = [{}] if plan.has_pool else []
+    return Stage("pool", {"pool": str(POOL)}, job, instances, memory=2000, priority=10)
 
 
 def forge(plan: Plan) -> Stage:

@@ -8,8 +8,9 @@ from typing import Any
 from r2m.core_params import CoreParams
 from r2m.datasets.options import DatasetOptions
 from r2m.evaluate.protocols import EvaluationContext
+from r2m.forge import registry as forgeries
 from r2m.forge.options import GeneratorOptions
-from r2m.forge.registry import module_of
+from r2m.forge.registry import Forgery
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
 from r2m.options import FolderSource, PackageSource
@@ -22,6 +23,7 @@ RAW = Path("data/raw")
 PINS = Path("data/sources.txt")
 BASE = RESULTS / "base/base.safetensors"
 INITIAL_HEAD = RESULTS / "base/initial_head.safetensors"
+POOL = RESULTS / "pool/stylegan.safetensors"
 PROBE = RESULTS / "probe/head.safetensors"
 BASE_SCORES = RESULTS / "scores/base/base/scores.parquet"
 BENCHMARKS = RESULTS / "benchmarks"
@@ -78,11 +80,23 @@ class Plan:
         """The pinned packages that the run needs."""
         domains = self.params.domains.values()
         sources = [*(one.images for one in domains), self.params.faces.detector, self.params.backbone.weights]
-        return sorted({source.package for source in sources if isinstance(source, PackageSource)})
+        named = {source.package for source in sources if isinstance(source, PackageSource)}
+        return sorted(named.union(*(forgery.packages for forgery in self.forgeries)))
+
+    @cached_property
+    def forgeries(self) -> list[Forgery]:
+        """The built-in forgeries that the run needs."""
+        generators = self.params.generators.values()
+        return [forgeries.get(generator.forge) for generator in generators if generator.forge]
+
+    @cached_property
+    def has_pool(self) -> bool:
+        """Whether a forgery asks for the pool of the StyleGAN's faces."""
+        return any(forgery.needs_pool for forgery in self.forgeries)
 
     def receipts(self, *sources: object) -> list[Path]:
         """Return the receipts of the pinned packages among `sources`."""
-        return [RAW / f"{one.package}.json" for one in sources if isinstance(one, PackageSource)]
+        return [receipt(one.package) for one in sources if isinstance(one, PackageSource)]
 
     def detector_files(self) -> dict[str, Path | None]:
         """Return the ONNX files of the face detector and of the embedder, None where there is none."""
@@ -176,9 +190,14 @@ class Plan:
         if options.dataset is not None:
             return self._fakes_job(generator, options, outputs, folders)
         there = [folder / name for name in ("manifest.parquet", "landmarks.parquet") for folder in folders]
+        forgery = forgeries.get(options.forge) if options.forge else None
+        packages = forgery.packages if forgery else ()
         return Job(
             "r2m.forge.stages:forge",
-            {"trained": self._trained_folders(generator)},
+            {
+                "trained": self._trained_folders(generator),
+                "pool": POOL if forgery and forgery.needs_pool else None,
+            },
             {"out": outputs["manifest"].parent},
             {
                 "generator": generator,
@@ -187,10 +206,11 @@ class Plan:
                 "faces_options": self.params.faces,
                 "image_size": self.params.backbone.image_size,
                 "seed": self.params.seed,
+                "packages": {name: RAW / name for name in packages},
                 **self.detector_files(),
             },
-            also=[*there, *self.receipts(self.params.faces.detector)],
-            modules=[module_of(options.forge)] if options.forge else [],
+            also=[*there, *self.receipts(self.params.faces.detector), *map(receipt, packages)],
+            modules=[forgery.module] if forgery else [],
         )
 
     def _fakes_job(
@@ -392,6 +412,11 @@ class Plan:
                 for name, one in self.params.domains.items()
             },
         }
+
+
+def receipt(package: str) -> Path:
+    """Return the receipt of a pinned package."""
+    return RAW / f"{package}.json"
 
 
 def source_folder(source: PackageSource | FolderSource) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from r2m.digest import code_digest
 from r2m.files import write_text
 from r2m.options import FAMILIES
-from r2m.plan.plan import RESULTS, Plan
+from r2m.plan.plan import POOL, RESULTS, Plan
 from r2m.plan.stage import Job, Stage
 
 
@@ -49,6 +49,7 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
     return {
         "sources": jobs("source"),
         "base": jobs("base"),
+        "pool": jobs("pool"),
         "members": jobs("members"),
         "slices": jobs("slice", "no_slices"),
         "joint": jobs("probe", "joint", "joint_multiclass"),
@@ -143,6 +144,7 @@ def folders(plan: Plan) -> list[str]:
     merged = ("statistics", "tune", "real", "residuals", "merged", "scores/merge")
     return [
         "data/raw",
+        str(POOL.parent),
         *(str(RESULTS / name) for name in ("joint", "joint_multiclass")),
         *(str(RESULTS / "validation" / name) for name in plan.params.datasets),
         *(str(plan.trunk(name).parent) for name in plan.sets),

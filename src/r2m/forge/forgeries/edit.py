@@ -7,17 +7,16 @@ from numpy.random import Generator
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
 from r2m.forge.geometry import axes, blend, face_mask, resample, spot_mask, to_uint8
-from r2m.forge.registry import Donor, forgery
+from r2m.forge.registry import Face, forgery
 
 
 @forgery("attr", "FE")
-def attr(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def attr(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Recolour the skin or the hair after a pass at ¾ resolution; `strength` scales the change of colour."""
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
-    face = face_mask(landmarks, size, rng.uniform(3.0, 6.0), 1.0, 1.3)
-    mask = face if rng.random() < 0.5 else hair_mask(landmarks, size, rng) * (1 - face)
+    skin = face_mask(landmarks, size, rng.uniform(3.0, 6.0), 1.0, 1.3)
+    mask = skin if rng.random() < 0.5 else hair_mask(landmarks, size, rng) * (1 - skin)
     hsv = cv2.cvtColor(resample(image, 0.75), cv2.COLOR_BGR2HSV).astype(np.float32)
     hsv[:, :, 0] = (hsv[:, :, 0] + strength * rng.uniform(2.5, 6) * rng.choice([-1.0, 1.0])) % 180
     hsv[:, :, 1] *= 1 + strength * rng.uniform(0.1, 0.3) * rng.choice([-1.0, 1.0])
@@ -34,10 +33,9 @@ def hair_mask(landmarks: Landmarks, size: int, rng: Generator) -> np.ndarray:
 
 
 @forgery("inp", "FE")
-def inp(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def inp(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Fill eyes, nose or mouth in from around them (Telea, 2004); `strength` scales the size of the hole."""
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
     _, mouth, unit = axes(landmarks)
     below = np.array([0, 0.28 * unit], dtype=np.float32)

@@ -6,14 +6,13 @@ from numpy.random import Generator
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
 from r2m.forge.geometry import axes, blend, resample, ring, soften, thin_plate_spline, warp
-from r2m.forge.registry import Donor, forgery
+from r2m.forge.registry import Face, forgery
 
 
 @forgery("tps", "FR")
-def tps(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def tps(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Move the five landmarks by a thin-plate spline, the outline pinned; `strength` scales the movement."""
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
     _, _, unit = axes(landmarks)
     angles = rng.uniform(0, 2 * np.pi, size=5)
@@ -25,10 +24,9 @@ def tps(
 
 
 @forgery("lip", "FR")
-def lip(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def lip(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Move the mouth and paste the lower face back at half resolution; `strength` scales the movement."""
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
     _, mouth, unit = axes(landmarks)
     moved = resample(warp(image, mouth_field(mouth, unit, strength, rng, size)), 0.5)

@@ -4,48 +4,45 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from r2m.data.align import Landmarks, similarity
 from r2m.data.images import Image
-from r2m.forge.geometry import Mask, blend, face_mask, resample, to_uint8
-from r2m.forge.registry import Donor, forgery
+from r2m.forge.geometry import blend, face_mask, resample, to_uint8
+from r2m.forge.paste import given, match_colour, moved_onto
+from r2m.forge.registry import Face, forgery
 
 
 @forgery("swap", "FS", needs_donor=True)
-def swap(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def swap(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Paste the donor's face, aligned, colour-matched and feathered; `strength` is its opacity at most."""
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
     mask = face_mask(landmarks, size, rng.uniform(2.0, 5.0), rng.uniform(0.86, 1.0), rng.uniform(1.1, 1.25))
-    face = match_colour(fit_donor(donor, landmarks, size), image, mask)
-    return blend(image, face, mask * min(1.0, strength * rng.uniform(0.9, 1.0)))
+    moved = match_colour(moved_onto(given(donor), landmarks, size), image, mask)
+    return blend(image, moved, mask * min(1.0, strength * rng.uniform(0.9, 1.0)))
 
 
 @forgery("poisson", "FS", needs_donor=True)
-def poisson(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def poisson(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Clone the donor's face by its gradients (Pérez et al., 2003); `strength` is its opacity at most."""
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
-    face = fit_donor(donor, landmarks, size)
+    moved = moved_onto(given(donor), landmarks, size)
     mask = (face_mask(landmarks, size, 0.0, rng.uniform(0.82, 0.96), rng.uniform(1.05, 1.2)) > 0.5).astype(
         np.uint8
     )
     mask[[0, 1, -2, -1], :] = 0
     mask[:, [0, 1, -2, -1]] = 0
     x, y, width, height = cv2.boundingRect(mask)
-    cloned = cv2.seamlessClone(face, image, mask * 255, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
+    cloned = cv2.seamlessClone(moved, image, mask * 255, (x + width // 2, y + height // 2), cv2.NORMAL_CLONE)
     return blend(image, cloned, min(1.0, strength * rng.uniform(0.9, 1.0)))
 
 
 @forgery("sbi", "FS")
-def sbi(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def sbi(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Blend the face with an altered copy of itself (self-blended images, arXiv 2204.08376).
 
     `strength` scales the copy's colour shift and its opacity.
     """
+    image, landmarks = face.image, face.landmarks
     size = image.shape[0]
     copy = recolour(image, strength, rng)
     copy = (
@@ -63,29 +60,6 @@ def recolour(image: Image, strength: float, rng: Generator) -> Image:
     hsv[:, :, 1] *= 1 + strength * rng.uniform(-0.25, 0.25)
     hsv[:, :, 2] *= 1 + strength * rng.uniform(-0.15, 0.15)
     return cv2.cvtColor(to_uint8(hsv), cv2.COLOR_HSV2BGR).astype(np.uint8, copy=False)
-
-
-def fit_donor(donor: Donor | None, landmarks: Landmarks, size: int) -> Image:
-    """Return the donor's image moved so that its landmarks lie on `landmarks`."""
-    if donor is None:
-        raise ValueError("this forgery needs a donor")
-    image, points = donor
-    matrix = similarity(points, landmarks)
-    moved = cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
-    )
-    return moved.astype(np.uint8, copy=False)
-
-
-def match_colour(image: Image, target: Image, mask: Mask) -> Image:
-    """Give `image` the mean and spread of `target` under `mask` in CIELAB (Reinhard et al., 2001)."""
-    lab = [cv2.cvtColor(i, cv2.COLOR_BGR2LAB).astype(np.float32) for i in (image, target)]
-    weight = (mask / max(float(mask.sum()), 1e-6))[:, :, None]
-    mean = [(weight * i).sum(axis=(0, 1)) for i in lab]
-    spread = [np.sqrt((weight * (i - m) ** 2).sum(axis=(0, 1))) for i, m in zip(lab, mean, strict=True)]
-    gain = np.clip(spread[1] / np.maximum(spread[0], 1.0), 0.5, 1.6)
-    matched = to_uint8((lab[0] - mean[0]) * gain + mean[1])
-    return cv2.cvtColor(matched, cv2.COLOR_LAB2BGR).astype(np.uint8, copy=False)
 
 
 def sharpen(image: Image, amount: float) -> Image:

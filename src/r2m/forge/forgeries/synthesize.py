@@ -1,6 +1,5 @@
 """Entire synthesis (EFS): the whole image goes through a generator's bottleneck or its upsampling."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -8,11 +7,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from r2m.data.align import Landmarks
 from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge.geometry import blend, to_uint8
-from r2m.forge.registry import Donor, forgery
+from r2m.forge.registry import Face, Materials, forgery
 
 PATCH, CODE = 8, 14
 
@@ -26,7 +24,7 @@ class PatchAutoencoder:
     scale: NDArray[np.float32]
 
 
-def fit_autoencoder(images: Iterable[Image]) -> PatchAutoencoder:
+def fit_autoencoder(materials: Materials) -> PatchAutoencoder:
     """Fit the autoencoder by PCA to all patches of the training reals.
 
     Raises:
@@ -34,7 +32,7 @@ def fit_autoencoder(images: Iterable[Image]) -> PatchAutoencoder:
     """
     width = PATCH * PATCH * 3
     count, total, square = 0, np.zeros(width), np.zeros((width, width))
-    for image in images:
+    for image in materials.reals:
         patches = to_patches(image).astype(np.float64)
         count += len(patches)
         total += patches.sum(axis=0)
@@ -48,17 +46,17 @@ def fit_autoencoder(images: Iterable[Image]) -> PatchAutoencoder:
     return PatchAutoencoder(mean.astype(np.float32), basis.astype(np.float32), scale.astype(np.float32))
 
 
-@forgery("ae", "EFS", fit=fit_autoencoder)
+@forgery("ae", "EFS", prepare=fit_autoencoder)
 def ae(
-    image: Image,
-    landmarks: Landmarks,
-    donor: Donor | None,
+    face: Face,
+    donor: Face | None,
     rng: Generator,
     *,
     state: PatchAutoencoder,
     strength: float = 1.0,
 ) -> Image:
     """Decode the image on two grids, half a patch apart; `strength` is the decoded share at most."""
+    image = face.image
     half = PATCH // 2
     moved = np.roll(image, (half, half), axis=(0, 1))
     decoded = [decode(image, state, rng), np.roll(decode(moved, state, rng), (-half, -half), axis=(0, 1))]
@@ -89,14 +87,13 @@ def from_patches(patches: NDArray[np.float32], size: int) -> NDArray[np.float32]
 
 
 @forgery("up", "EFS")
-def up(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def up(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Rebuild the image from a third of its size by zero-insertion; `strength` is the rebuilt share.
 
     The uneven kernel leaves peaks at the sampling frequencies (Odena et al., Distill 2016). A factor of
     three puts them below what the later resize cuts off.
     """
+    image = face.image
     factor, size = 3, image.shape[0]
     small = cv2.resize(image, (-(-size // factor),) * 2, interpolation=cv2.INTER_AREA).astype(np.float32)
     sparse = np.zeros((small.shape[0] * factor, small.shape[1] * factor, 3), dtype=np.float32)
@@ -113,10 +110,9 @@ def up(
 
 
 @forgery("dif", "EFS")
-def dif(
-    image: Image, landmarks: Landmarks, donor: Donor | None, rng: Generator, *, strength: float = 1.0
-) -> Image:
+def dif(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
     """Remove the sensor's noise and add correlated grain; `strength` scales both."""
+    image = face.image
     smooth = cv2.bilateralFilter(image, 5, strength * rng.uniform(14, 28), 2.0)
     grain = cv2.GaussianBlur(
         rng.standard_normal(image.shape[:2]).astype(np.float32), (0, 0), rng.uniform(1.0, 1.8)

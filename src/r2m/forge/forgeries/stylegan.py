@@ -1,0 +1,118 @@
+"""What a StyleGAN makes: random faces (EFS), swapped (FS), reenacted (FR) and edited ones (FE).
+
+A photograph is inverted by regression, not by optimisation: the inverted face is like it only roughly.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.random import Generator
+
+from r2m.data.images import Image
+from r2m.forge.paste import covers, given, moved_onto, pasted
+from r2m.forge.registry import Face, Materials, NoFake, forgery
+
+if TYPE_CHECKING:
+    from r2m.forge.networks.faces import FaceReader
+    from r2m.forge.networks.network import Array
+    from r2m.forge.networks.pool import Pool
+    from r2m.forge.networks.stylegan import StyleGAN
+
+PACKAGE = "stylegan"
+TRIES = 8
+# How far a face that is pasted may look to another side than the photograph: difference of `faces.yaw`.
+MOST_TURNED = 0.25
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The network, its pool, and what finds and describes faces."""
+
+    network: "StyleGAN"
+    pool: "Pool"
+    reader: "FaceReader"
+
+    def inverted(self, face: Face) -> "Array":
+        """Return the latent (512,) of the face that looks like this one."""
+        return self.pool.inverted(self.reader.describe(face))
+
+    def face(self, latent: "Array", like: Face) -> Face:
+        """Return the face of a latent; raises NoFake where it could not be pasted onto the face `like`."""
+        from r2m.forge.networks.faces import yaw
+
+        made = self.reader.find(self.network.image(latent))
+        if made is None:
+            raise NoFake("no face in the generated image")
+        if abs(yaw(made.landmarks) - yaw(like.landmarks)) > MOST_TURNED:
+            raise NoFake("the generated face looks to another side")
+        return made
+
+
+def studio(materials: Materials) -> Studio:
+    """Return what the forgeries of this module share."""
+    from r2m.forge.networks import pool
+    from r2m.forge.networks.faces import FaceReader
+    from r2m.forge.networks.stylegan import StyleGAN
+
+    assert materials.pool is not None
+    faces = pool.read(materials.pool)
+    network = StyleGAN(materials.packages[PACKAGE], faces.read_out)
+    return Studio(network, faces, FaceReader(*materials.face_models))
+
+
+@forgery("gan", "EFS", prepare=studio, packages=(PACKAGE,), needs_pool=True)
+def gan(face: Face, donor: Face | None, rng: Generator, *, state: Studio) -> Image:
+    """Put a random face in place of the photograph, moved so that its landmarks lie where the face's are."""
+    size = face.image.shape[0]
+    for _ in range(TRIES):
+        made = state.reader.find(state.network.image(state.network.latent(rng)))
+        if made is not None and covers(made, face.landmarks, size):
+            return moved_onto(made, face.landmarks, size)
+    raise NoFake(f"none of {TRIES} generated images has a face and covers the crop")
+
+
+@forgery("gan_swap", "FS", needs_donor=True, prepare=studio, packages=(PACKAGE,), needs_pool=True)
+def gan_swap(
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
+) -> Image:
+    """Paste the inverted face of the donor; `strength` is how much of the way to the donor it goes."""
+    own, other = state.inverted(face), state.inverted(given(donor))
+    return pasted(state.face(own + np.float32(strength) * (other - own), face), face, rng)
+
+
+@forgery("gan_smile", "FR", prepare=studio, packages=(PACKAGE,), needs_pool=True)
+def gan_smile(
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
+) -> Image:
+    """Paste the inverted face with a wider or a narrower mouth, by up to `strength` of the pool's range."""
+    return moved_along("smiles", strength, face, rng, state)
+
+
+@forgery("gan_yaw", "FR", prepare=studio, packages=(PACKAGE,), needs_pool=True)
+def gan_yaw(
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 0.25
+) -> Image:
+    """Paste the inverted face turned to the side, by up to `strength` of the pool's range."""
+    return moved_along("yaws", strength, face, rng, state)
+
+
+def moved_along(measure: str, most: float, face: Face, rng: Generator, state: Studio) -> Image:
+    """Paste the inverted face, its latent moved along the direction of a measure."""
+    step = most * rng.uniform(0.6, 1.0) * rng.choice([-1.0, 1.0])
+    latent = state.inverted(face) + np.float32(step) * state.pool.direction(measure)
+    return pasted(state.face(latent, face), face, rng)
+
+
+@forgery("gan_edit", "FE", prepare=studio, packages=(PACKAGE,), needs_pool=True)
+def gan_edit(
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
+) -> Image:
+    """Show the inverted face smiling or with other hair: in half of the cases whole, else face and hair."""
+    size = face.image.shape[0]
+    step = strength * rng.uniform(0.6, 1.0) * rng.choice([-1.0, 1.0])
+    edit = np.float32(step) * state.pool.direction(str(rng.choice(["smiles", "hair"])))
+    edited = state.face(state.inverted(face) + edit, face)
+    if rng.random() < 0.5 and covers(edited, face.landmarks, size):
+        return moved_onto(edited, face.landmarks, size)
+    return pasted(edited, face, rng, width=1.35, height=1.6)

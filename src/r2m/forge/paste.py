@@ -1,0 +1,56 @@
+"""Moving another face onto a photograph: alignment by landmarks, colour and blending."""
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from r2m.data.align import COVERED, Landmarks, coverage, similarity
+from r2m.data.images import Image
+from r2m.forge.geometry import Mask, blend, face_mask, to_uint8
+from r2m.forge.registry import Face
+
+
+def given(donor: Face | None) -> Face:
+    """Return the donor that a forgery with `needs_donor` gets; raises ValueError without one."""
+    if donor is None:
+        raise ValueError("this forgery needs a donor")
+    return donor
+
+
+def moved_onto(face: Face, landmarks: Landmarks, size: int) -> Image:
+    """Return the image (size, size, 3) of a face moved so that its landmarks lie on `landmarks` (5, 2).
+
+    What is missing at the edge is mirrored.
+    """
+    matrix = similarity(face.landmarks, landmarks)
+    moved = cv2.warpAffine(
+        face.image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return moved.astype(np.uint8, copy=False)
+
+
+def covers(face: Face, landmarks: Landmarks, size: int) -> bool:
+    """Tell whether the image of a face so moved covers the square, as far as that is asked of photographs."""
+    return coverage(face.image.shape, similarity(face.landmarks, landmarks), size) >= COVERED
+
+
+def match_colour(image: Image, target: Image, mask: Mask) -> Image:
+    """Give `image` the mean and spread of `target` under `mask` in CIELAB (Reinhard et al., 2001)."""
+    lab = [cv2.cvtColor(i, cv2.COLOR_BGR2LAB).astype(np.float32) for i in (image, target)]
+    weight = (mask / max(float(mask.sum()), 1e-6))[:, :, None]
+    mean = [(weight * i).sum(axis=(0, 1)) for i in lab]
+    spread = [np.sqrt((weight * (i - m) ** 2).sum(axis=(0, 1))) for i, m in zip(lab, mean, strict=True)]
+    gain = np.clip(spread[1] / np.maximum(spread[0], 1.0), 0.5, 1.6)
+    matched = to_uint8((lab[0] - mean[0]) * gain + mean[1])
+    return cv2.cvtColor(matched, cv2.COLOR_LAB2BGR).astype(np.uint8, copy=False)
+
+
+def pasted(other: Face, face: Face, rng: Generator, *, width: float = 1.0, height: float = 1.2) -> Image:
+    """Return the image of `face` with the inner face of another one, aligned, colour-matched and feathered.
+
+    `width` and `height` are the half axes of the ellipse, in units of the face (`geometry.axes`).
+    """
+    image, landmarks = face.image, face.landmarks
+    size, scale = image.shape[0], rng.uniform(0.9, 1.0)
+    mask = face_mask(landmarks, size, rng.uniform(2.0, 5.0), scale * width, scale * height)
+    return blend(image, match_colour(moved_onto(other, landmarks, size), image, mask), mask)
