@@ -194,6 +194,19 @@ def test_defaults_stand_where_nothing_is_said():
             {"generators__swap__forge": "swpa"},
             "generators.swap.forge: unknown forgery 'swpa'; did you mean 'swap'?",
         ),
+        # groups of unseen generators
+        (
+            {"generators__swap__group": "new"},
+            "generators.swap: `group` belongs to `role: unseen`: expected both or neither",
+        ),
+        *(
+            ({"generators__sbi__group": name}, "generators.sbi.group: the name is taken; expected none of (")
+            for name in ("mean", "trained", "unseen", "video", "FS", "FR", "EFS", "FE")
+        ),
+        *(
+            ({"generators__sbi__group": text}, "generators.sbi.group: expected words with single spaces")
+            for text in ("", " ", " new", "new  ones", "new\nones")
+        ),
         # names and roles
         (
             {"domains__orl__role": "train"},

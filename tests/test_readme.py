@@ -42,6 +42,24 @@ def test_readme_counts_the_merging_methods():
     assert f"with {len(registry.names())} merging methods" in README
 
 
+def test_groups_of_unseen_generators_stand_in_place_of_all(tmp_path, monkeypatch):
+    from docs_pages import generator
+
+    generate = generator()
+    names = ["Model", "FS", "In distribution", "Unseen generators, old", "Unseen generators, new"]
+    names += ["Unseen generators", "Unseen generators, video", "Cross-dataset"]
+    cells = ["R²M", *(f"0.{place}" for place in range(1, len(names)))]
+    lines = [f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), cells)]
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/main.md").write_text("\n".join([*lines, "", "Mean AUC."]))
+    monkeypatch.setattr(generate, "RESULTS", tmp_path)
+    assert generate.results().splitlines() == [
+        "| Model | In distribution | Unseen generators, old | Unseen generators, new | Cross-dataset |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| R²M | 0.2 | 0.3 | 0.4 | 0.7 |",
+    ]
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/experiments.md"])
 def test_numbers_are_those_of_the_results_in_git(page, tmp_path, monkeypatch):
     """Of those in git, since a run of one's own replaces the files."""

@@ -16,6 +16,8 @@ from r2m.errors import R2MError
 FAMILIES = ("FS", "FR", "EFS", "FE")
 # Names of models beside the specialists and merges, and of what is no forgery.
 RESERVED = ("real", "base", "joint", "joint_multiclass")
+# What tables call the parts of a protocol, beside families and groups of generators.
+PARTS = ("mean", "trained", "unseen", "video")
 
 # Options are multiplied with tensors of float32, which has no greater number.
 GREATEST = (2 - 2**-23) * 2.0**127

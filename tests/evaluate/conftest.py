@@ -28,6 +28,16 @@ def context() -> EvaluationContext:
     )
 
 
+@pytest.fixture
+def grouped(context: EvaluationContext) -> EvaluationContext:
+    """The same with three unseen generators, two of which are in a group."""
+    changes = {"tps": {"role": "unseen"}, "up": {"role": "unseen", "group": "old"}, "inp": {"group": "new"}}
+    generators = {
+        name: known.model_copy(update=changes.get(name, {})) for name, known in context.generators.items()
+    }
+    return context.model_copy(update={"generators": generators})
+
+
 def score_rows(rng: np.random.Generator, gaps: dict[str, float], n: int = 30) -> pd.DataFrame:
     """Scores of n reals a domain and split, and n fakes a set with means `gaps[generator]`.
 

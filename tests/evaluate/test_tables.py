@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from r2m.errors import R2MError
 from r2m.evaluate.cross import CROSS_COLUMNS, cross_auc
 from r2m.evaluate.evaluation import AUC_COLUMNS, SCORE_COLUMNS, evaluate, read_scores
-from r2m.evaluate.means import group_means
+from r2m.evaluate.means import panel_means
 from r2m.evaluate.metrics import METRICS
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.report.main_table import main_table
@@ -118,14 +118,27 @@ def test_files_are_complete_stable_and_rounded(
     assert set(means["r2m"]) == {"in_distribution", "unseen_generator", "cross_dataset"}
 
 
-def test_group_means(score_files: list[Path], context: EvaluationContext) -> None:
+def test_panel_means(score_files: list[Path], context: EvaluationContext) -> None:
     auc, models = metrics(score_files, context)
-    means = group_means(auc, models, context)
+    means = panel_means(auc, models, context)
     assert list(means["model"].unique()) == list(models["model"])
     row = means[(means["model"] == "r2m") & (means["group"] == "cross_dataset_trained")].iloc[0]
     sets = auc[(auc["model"] == "r2m") & auc["test_set"].isin(["b/swap", "b/tps", "b/up"])]
     assert row["auc"] == pytest.approx(sets["auc"].mean())
     assert row["n_sets"] == 3
+
+
+def test_panel_means_of_groups(score_files: list[Path], grouped: EvaluationContext) -> None:
+    auc, models = metrics(score_files, grouped)
+    means = panel_means(auc, models, grouped)
+    own = means[means["model"] == "r2m"].set_index("group")["auc"]
+    assert list(own.index) == [
+        "in_distribution",
+        *(f"unseen_generator/{group}" for group in ("other", "old", "new")),
+        *("cross_dataset_trained", "cross_dataset_unseen"),
+    ]
+    one = auc.loc[(auc["model"] == "r2m") & (auc["test_set"] == "a/up"), "auc"].item()
+    assert own["unseen_generator/old"] == pytest.approx(one)
 
 
 def test_main_table_values_and_marks(score_files: list[Path], context: EvaluationContext) -> None:

@@ -1,13 +1,14 @@
 """Synthetic results of any size for the figures."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from r2m.evaluate.calibration import reliability
-from r2m.evaluate.means import group_means
+from r2m.evaluate.means import panel_means
 from r2m.evaluate.protocols import EvaluationContext, describe, order_models, order_test_sets
 from r2m.merge.options import R2M
 from r2m.options import with_dotted
@@ -29,13 +30,24 @@ class Results:
 
 
 def make_results(
-    trained: int, unseen: int, test_domains: int, merges: int, name_length: int = 4, joint: bool = True
+    trained: int,
+    unseen: int,
+    test_domains: int,
+    merges: int,
+    name_length: int = 4,
+    joint: bool = True,
+    groups: Sequence[str | None] = (None,),
 ) -> Results:
-    """Specialists for `trained` generators, `merges` merges, base and joint, on every test set."""
+    """Specialists for `trained` generators, `merges` merges, base and joint, on every test set.
+
+    Unseen generators are of the `groups` in turn.
+    """
     rng = np.random.default_rng(0)
     names = [f"g{index}" + "x" * (name_length - 2) for index in range(trained + unseen)]
     generators = {
-        name: {"family": FAMILIES[index % 4], "role": "train" if index < trained else "unseen"}
+        name: {"family": FAMILIES[index % 4], "role": "train"}
+        if index < trained
+        else {"family": FAMILIES[index % 4], "role": "unseen", "group": groups[index % len(groups)]}
         for index, name in enumerate(names)
     }
     domains = {"celeba": {"role": "train", "label": "CelebA"}} | {
@@ -66,7 +78,7 @@ def make_results(
             for item in sets
         ]
     )
-    means = group_means(auc, models, context)
+    means = panel_means(auc, models, context)
     return Results(context, auc, models, means, make_intervals(auc, models), make_curves(auc, models))
 
 

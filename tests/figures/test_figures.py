@@ -29,6 +29,11 @@ SIZES = {
     "long names": (3, 2, 2, 3, 30),
     "many": (14, 6, 1, 9),
 }
+GROUPS = {
+    "two": ("diffusion", "GAN"),
+    "one generator each": ("after 2024", None, "video", "of a very long name"),
+    "long names": ("generators that were published after the specialists had been trained", None),
+}
 GRID: dict[str, list[float | str]] = {"residual.rank.ratio": [0.02, 0.05, 0.1], "scale.relative": [2, 4, 6]}
 
 
@@ -53,6 +58,35 @@ def test_heatmap_leaves_a_missing_set_open(results: Callable[..., Any]) -> None:
     made = results(2, 0, 0, 1)
     figure = draw_heatmap(made.auc.iloc[:-1], made.models, made.context)
     assert [text.get_text() for text in figure.axes[0].texts].count("–") == 1
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("size", ["default", "many"])
+def test_groups_layout(results: Callable[..., Any], size: str, groups: str) -> None:
+    made = results(*SIZES[size], groups=GROUPS[groups])
+    check_layout(draw_heatmap(made.auc, made.models, made.context))
+    check_layout(draw_dumbbell(made.means))
+
+
+def test_groups_have_headings_and_panels_of_their_own(results: Callable[..., Any]) -> None:
+    made = results(2, 4, 1, 2, groups=("new", "old"))
+    axes = draw_heatmap(made.auc, made.models, made.context).axes[0]
+    titles = [text.get_text() for text in axes.texts if "generators" in text.get_text()]
+    assert titles == [
+        f"{domain}\n{which}"
+        for domain in ("CelebA", "Domain 0")
+        for which in ("trained generators", "unseen generators,\nnew", "unseen generators,\nold")
+    ]
+    names = [text.get_text() for text in axes.texts if text.get_rotation() == 90]
+    assert names == ["g0xx", "g1xx", "g4xx", "g2xx", "g5xx", "g3xx"] * 2, "by family within a group"
+    figure = draw_dumbbell(made.means)
+    shown = [text.get_text() for text in texts(figure)]
+    assert "Unseen generators" not in shown
+    assert [text for text in shown if text.startswith("Unseen")] == [
+        "Unseen generators,\nnew",
+        "Unseen generators,\nold",
+    ]
+    assert len(figure.axes) == 1 + 5
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.9314, ".931"), (1.0, "1.00"), (0.9996, "1.00"), (0, ".000")])

@@ -109,6 +109,27 @@ def test_an_experiment_takes_fakes_of_a_data_set_again():
     assert [part.splits for part in trained.values["parts"]] == ["all", "test_if_any", "all", "all"]
 
 
+def test_a_group_changes_what_readers_see_only(tmp_path, monkeypatch):
+    (tmp_path / "weights.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+
+    def records():
+        return [
+            (stage.name, stage.job(**wildcards).record)
+            for stage in Workflow(parse(params)).stages.values()
+            for wildcards in stage.instances
+        ]
+
+    before = records()
+    params["generators"]["inp"]["group"] = "new"
+    changed = {name for (name, one), (_, other) in zip(before, records(), strict=True) if one != other}
+    assert {name for name in changed if not name.startswith(("figure_", "table_"))} == {
+        *("tables", "data_card", "model_card", "settings"),
+    }
+    assert {"figure_heatmap", "table_composability"} <= changed
+
+
 def test_a_merge_that_is_switched_off_leaves_no_job_but_a_stage_of_dvc():
     params = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
     params["merge"]["methods"]["ties"]["enabled"] = False

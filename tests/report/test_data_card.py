@@ -74,6 +74,11 @@ def card(inputs: tuple[list[Path], list[Path]], context: CardContext, out: Path)
     data_card(manifests=manifests, receipts=receipts, context=context, out=out)
 
 
+def compose(inputs: tuple[list[Path], list[Path]], context: CardContext, folder: Path) -> str:
+    card(inputs, context, folder / "card.md")
+    return (folder / "card.md").read_text()
+
+
 def test_counts_sources_and_limits(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     card(inputs, CONTEXT, tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
@@ -86,6 +91,16 @@ def test_counts_sources_and_limits(inputs: tuple[list[Path], list[Path]], tmp_pa
     assert "none of them is DF40" in text
     assert "CelebA carry no identity labels" in text
     assert text.index("| reals") < text.index("| Swap")
+
+
+def test_groups_are_told_where_there_are_any(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    assert "| set | family | role | domain |" in compose(inputs, CONTEXT, tmp_path)
+    raw = CONTEXT.model_dump()
+    raw["generators"]["swap"] |= {"role": "unseen", "group": "old"}
+    text = compose(inputs, CardContext.model_validate(raw), tmp_path)
+    assert "| set | family | role | group | domain |" in text
+    assert "| reals | – | – | – | CelebA | 6 | 2 | 4 | 6 | – | – |" in text
+    assert "| Swap | FS | unseen | old | orl | 0 | 0 | 3 | 2 | – | 0 |" in text
 
 
 def test_nothing_is_claimed_that_does_not_hold(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from r2m.evaluate.bootstrap import interval
 from r2m.evaluate.evaluation import Evaluation
-from r2m.evaluate.protocols import GROUPS, MODEL_KEYS, PROTOCOLS, EvaluationContext, describe, mean_columns
+from r2m.evaluate.protocols import MODEL_KEYS, PROTOCOLS, EvaluationContext, describe, mean_columns, panels
 
 MEAN_COLUMNS = [
     *MODEL_KEYS,
@@ -18,7 +18,7 @@ MEAN_COLUMNS = [
 _OF_VIDEOS = {"auc": "video_auc", "auc_sd": "video_auc_sd", "low": "video_low", "high": "video_high"}
 
 
-def mean_intervals(evaluation: Evaluation, reference: str | None) -> pd.DataFrame:
+def mean_intervals(evaluation: Evaluation, reference: str | None, context: EvaluationContext) -> pd.DataFrame:
     """Every mean of the main table with its interval (MEAN_COLUMNS); auc_sd, over seeds, is missing.
 
     `difference` is that of the reference minus the model, its interval from the same resamples. Without a
@@ -27,7 +27,8 @@ def mean_intervals(evaluation: Evaluation, reference: str | None) -> pd.DataFram
     models, estimates = evaluation.models, evaluation.estimates
     own = None if reference is None else evaluation.matrix.models.index(reference)
     parts = []
-    for (protocol, part), places in mean_columns([test_set.item for test_set in evaluation.sets]).items():
+    sets = [test_set.item for test_set in evaluation.sets]
+    for (protocol, part), places in mean_columns(sets, context).items():
         mean, drawn = estimates[:, places].mean(axis=1), evaluation.resampled[:, :, places].mean(axis=2)
         low, high = interval(drawn, mean)
         table = models[[*MODEL_KEYS, "label"]].assign(
@@ -75,15 +76,14 @@ def beside_videos(means: pd.DataFrame, of_videos: pd.DataFrame | None, keys: Seq
     return means.merge(of_videos[[*columns, *_OF_VIDEOS]].rename(columns=_OF_VIDEOS), on=columns, how="left")
 
 
-def group_means(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
-    """Mean AUC of every model over each group of test sets, long form, ordered as `models` and GROUPS."""
-    groups = [describe(d, g, context).group for d, g in zip(auc["domain"], auc["generator"], strict=True)]
-    means = auc.assign(group=groups).groupby(["model", "group"])["auc"].agg(["size", "mean"])
+def panel_means(auc: pd.DataFrame, models: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
+    """Mean AUC of every model over the test sets of each panel (`group`), ordered as `models` and panels."""
+    shown = [describe(d, g, context).panel for d, g in zip(auc["domain"], auc["generator"], strict=True)]
+    means = auc.assign(group=shown).groupby(["model", "group"])["auc"].agg(["size", "mean"])
     means = means.reset_index().rename(columns={"size": "n_sets", "mean": "auc"})
     rows = models[["model", "label", "kind", "method"]].merge(means, on="model")
-    order = rows["model"].map(list(models["model"]).index) * len(GROUPS) + rows["group"].map(
-        list(GROUPS).index
-    )
+    known = panels(context)
+    order = rows["model"].map(list(models["model"]).index) * len(known) + rows["group"].map(known.index)
     return rows.loc[order.sort_values().index].reset_index(drop=True)
 
 

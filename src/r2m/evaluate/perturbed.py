@@ -145,7 +145,7 @@ def mean_aucs(scores: pd.DataFrame, context: EvaluationContext) -> pd.DataFrame:
     estimates = np.array([[roc_auc_score(own.labels, row[own.rows]) for own in sets] for row in matrix])
     drawn = resampled_aucs(matrix, sets, people(units, context), context.resamples, context.seed)
     frame = pd.DataFrame([keys for keys, _ in groups], columns=by)
-    for (protocol, part), places in mean_columns([own.item for own in sets]).items():
+    for (protocol, part), places in mean_columns([own.item for own in sets], context).items():
         if part == "mean":
             mean = estimates[:, places].mean(axis=1)
             low, high = interval(drawn[:, :, places].mean(axis=2), mean)

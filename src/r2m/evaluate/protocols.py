@@ -24,12 +24,14 @@ PROTOCOLS = {
     UNSEEN_GENERATOR: "Unseen generators",
     CROSS_DATASET: "Cross-dataset",
 }
-GROUPS = {
+# Titles of the panels of figures; that of unseen generators is parted into one a group.
+PANELS = {
     IN_DISTRIBUTION: "In distribution",
     UNSEEN_GENERATOR: "Unseen generators",
     f"{CROSS_DATASET}_trained": "Cross-dataset,\ntrained generators",
     f"{CROSS_DATASET}_unseen": "Cross-dataset,\nunseen generators",
 }
+OTHER = "other"  # the group of unseen generators without one, where others have one
 MODEL_KEYS = ["model", "kind", "method"]
 # What is kept of an image beside its score.
 KEPT = ["image_id", "set", "domain", "split", "label", "generator", "identity", "video"]
@@ -62,6 +64,7 @@ class GeneratorContext(Strict):
     family: Literal["FS", "FR", "EFS", "FE"]
     role: Literal["train", "unseen"] = "train"
     label: str | None = None
+    group: str | None = None
 
 
 class DomainContext(Strict):
@@ -79,6 +82,13 @@ class EvaluationContext(Strict):
     variants: dict[str, str] = Field(default_factory=dict, description="merge variant → its name for readers")
     resamples: int = Field(default=1000, description="bootstrap resamples of people behind intervals")
     seed: int = Field(default=0, description="seed of the bootstrap")
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups of unseen generators, in the order of the first of each; none where there is only one."""
+        named = [known.group for known in self.generators.values() if known.role == "unseen"]
+        groups = list(dict.fromkeys(group or OTHER for group in named))
+        return groups if len(groups) > 1 else []
 
     def generator_label(self, name: str) -> str:
         """Name of a generator as a reader sees it."""
@@ -106,13 +116,14 @@ class TestSet:
     family: str
     role: str
     protocol: str
+    group: str | None
 
     @property
-    def group(self) -> str:
-        """Key into GROUPS: the protocol, cross-dataset parted by whether the generator was trained on."""
-        if self.protocol != CROSS_DATASET:
-            return self.protocol
-        return f"{CROSS_DATASET}_{'trained' if self.role == 'train' else 'unseen'}"
+    def panel(self) -> str:
+        """The panel of figures: the protocol, cross-dataset by role, and unseen generators by group."""
+        if self.protocol == CROSS_DATASET:
+            return f"{CROSS_DATASET}_{'trained' if self.role == 'train' else 'unseen'}"
+        return self.protocol if self.group is None else f"{self.protocol}/{self.group}"
 
     @property
     def name(self) -> str:
@@ -148,14 +159,16 @@ def describe(domain: str, generator: str, context: EvaluationContext) -> TestSet
         protocol = CROSS_DATASET
     else:
         protocol = IN_DISTRIBUTION if known.role == "train" else UNSEEN_GENERATOR
-    return TestSet(domain, generator, known.family, known.role, protocol)
+    group = known.group or OTHER if known.role == "unseen" and context.groups else None
+    return TestSet(domain, generator, known.family, known.role, protocol, group)
 
 
-def mean_columns(sets: Sequence[TestSet]) -> dict[tuple[str, str], list[int]]:
+def mean_columns(sets: Sequence[TestSet], context: EvaluationContext) -> dict[tuple[str, str], list[int]]:
     """Means that the tables show: (protocol, part) → places in `sets` of the test sets that it averages.
 
-    The part `mean` is a whole protocol. In distribution, each family is a part; cross-dataset is parted by
-    whether the generator was trained on (`trained`, `unseen`) where both kinds occur.
+    The part `mean` is a whole protocol. In distribution, each family is a part, and so is each group of
+    unseen generators where several occur; cross-dataset is parted by whether the generator was trained on
+    (`trained`, `unseen`) where both kinds occur.
     """
     columns: dict[tuple[str, str], list[int]] = {}
     for protocol in PROTOCOLS:
@@ -166,6 +179,10 @@ def mean_columns(sets: Sequence[TestSet]) -> dict[tuple[str, str], list[int]]:
             parts = {
                 family: [place for place in within if sets[place].family == family] for family in FAMILIES
             }
+        elif protocol == UNSEEN_GENERATOR and len({sets[place].group for place in within}) > 1:
+            parts = {
+                group: [place for place in within if sets[place].group == group] for group in context.groups
+            }
         elif protocol == CROSS_DATASET and 0 < len(trained) < len(within):
             parts = {"trained": trained, "unseen": [place for place in within if place not in trained]}
         parts["mean"] = within
@@ -174,15 +191,17 @@ def mean_columns(sets: Sequence[TestSet]) -> dict[tuple[str, str], list[int]]:
 
 
 def order_test_sets(sets: Sequence[TestSet], context: EvaluationContext) -> list[TestSet]:
-    """Sort by protocol, domain, role, family and place in the context: the order of columns everywhere."""
+    """Sort by protocol, domain, role, group, family and place in the context: the order of columns."""
     domains = list(context.domains)
     generators = list(context.generators)
+    groups = context.groups
 
-    def key(item: TestSet) -> tuple[int, int, bool, int, int]:
+    def key(item: TestSet) -> tuple[int, int, bool, int, int, int]:
         return (
             list(PROTOCOLS).index(item.protocol),
             domains.index(item.domain) if item.domain in domains else len(domains),
             item.role != "train",
+            0 if item.group is None else groups.index(item.group),
             FAMILIES.index(item.family),
             generators.index(item.generator),
         )
@@ -191,9 +210,22 @@ def order_test_sets(sets: Sequence[TestSet], context: EvaluationContext) -> list
 
 
 def group_title(item: TestSet, context: EvaluationContext) -> str:
-    """Heading of test sets shown together: the domain, and whether the generators were trained on."""
+    """Heading of test sets shown together: the domain, whether the generators were trained on, the group."""
     domain = context.domain_label(item.domain) if item.domain in context.domains else "own reals"
-    return f"{domain}\n{'trained' if item.role == 'train' else 'unseen'} generators"
+    title = f"{domain}\n{'trained' if item.role == 'train' else 'unseen'} generators"
+    return title if item.group is None else f"{title},\n{item.group}"
+
+
+def panels(context: EvaluationContext) -> list[str]:
+    """Return all panels that figures may have, in their order."""
+    parted = {UNSEEN_GENERATOR: [f"{UNSEEN_GENERATOR}/{group}" for group in context.groups]}
+    return [panel for name in PANELS for panel in parted.get(name) or [name]]
+
+
+def panel_title(panel: str) -> str:
+    """Return the title of a panel of figures."""
+    name, _, group = panel.partition("/")
+    return f"{PANELS[name]},\n{group}" if group else PANELS[name]
 
 
 def model_columns(models: pd.DataFrame) -> list[dict[str, str]]:

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from r2m.data.options import FRAMES, PER_VIDEO
-from r2m.options import Family, Name, Section
+from r2m.options import FAMILIES, PARTS, Family, Name, Section
 
 
 class GeneratorOptions(Section):
@@ -26,6 +26,19 @@ class GeneratorOptions(Section):
     frames_per_video: PositiveInt = Field(default=8, description=PER_VIDEO)
     options: dict[str, float] = Field(default={}, description="of the forgery, such as its strength")
     label: str | None = Field(default=None, description="name for readers")
+    group: str | None = Field(
+        default=None,
+        description="generators of one group are averaged apart where unseen ones are of several",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _names_a_group(cls, value: str | None) -> str | None:
+        if value in (*PARTS, *FAMILIES):
+            raise ValueError(f"the name is taken; expected none of {(*PARTS, *FAMILIES)}")
+        if value is not None and (not value or value != " ".join(value.split())):
+            raise ValueError("expected words with single spaces between them")
+        return value
 
     @model_validator(mode="after")
     def _one_origin(self) -> "GeneratorOptions":
@@ -40,4 +53,6 @@ class GeneratorOptions(Section):
                 raise ValueError(f"`{key}` belongs to `images`: expected both or neither")
         if self.options and self.forge is None:
             raise ValueError("`options` belongs to `forge`")
+        if self.group is not None and self.role != "unseen":
+            raise ValueError("`group` belongs to `role: unseen`: expected both or neither")
         return self

@@ -243,7 +243,7 @@ class Plan:
 
     def fakes(self, generator: str, **changes: Any) -> GeneratorOptions:
         """Return what the fakes of a generator depend on."""
-        options = self.params.generators[generator].model_dump(exclude={"finetune", "label"})
+        options = self.params.generators[generator].model_dump(exclude={"finetune", "label", "group"})
         return GeneratorOptions.model_validate({**options, **changes})
 
     def own_folders(self, image_set: str) -> list[str]:
@@ -390,23 +390,19 @@ class Plan:
     def described(
         self, generator_keys: Iterable[str] = (), domain_keys: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Return family, role, label and some more keys of all generators and domains, where given."""
-        generator_keys, domain_keys = (
-            {"family", "role", "label", *generator_keys},
-            {"role", "label", *domain_keys},
-        )
+        """Return family, role, label, group and more keys of all generators and domains, where given."""
+        of_generators = {"family", "role", "label", "group", *generator_keys}
+        of_domains = {"role", "label", *domain_keys}
         return {
             "generators": {
-                name: one.model_dump(
-                    mode="json", include={"family", "role", "label", *generator_keys}, exclude_none=True
-                )
+                name: one.model_dump(mode="json", include=of_generators, exclude_none=True)
                 for name, one in self.params.generators.items()
             },
             "domains": {
                 name: one.model_dump(
                     mode="json",
                     # The index of a data set says who is on its images.
-                    include={"role", "label", *domain_keys} - ({"identity"} if one.dataset else set()),
+                    include=of_domains - ({"identity"} if one.dataset else set()),
                     exclude_none=True,
                 )
                 for name, one in self.params.domains.items()

@@ -193,6 +193,8 @@ def _members(images: pd.DataFrame, context: CardContext) -> Iterator[tuple[str, 
 
 
 def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
+    groups = {name: known.group or "–" for name, known in context.generators.items()}
+    has_groups = any(known.group for known in context.generators.values())
     rows = []
     for generator, domain, members in _members(images, context):
         real = generator == manifest.REAL
@@ -202,6 +204,7 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
                 "reals" if real else context.generator_label(generator),
                 "–" if real else context.generators[generator].family,
                 "–" if real else context.generators[generator].role,
+                *([groups.get(generator, "–")] if has_groups else []),
                 context.domain_label(domain),
                 *(int(counts.get(split, 0)) for split in manifest.SPLITS),
                 members["identity"].nunique(),
@@ -209,8 +212,9 @@ def _sets(images: pd.DataFrame, context: CardContext) -> list[str]:
                 "–" if real else int(members["source_image"].notna().sum()),
             ]
         )
-    header = ["set", "family", "role", "domain", *manifest.SPLITS, "identities", "videos", "of a known real"]
-    return markdown_table(header, rows, "l" * 4 + "r" * 6)
+    what = ["set", "family", "role", *(["group"] if has_groups else []), "domain"]
+    header = [*what, *manifest.SPLITS, "identities", "videos", "of a known real"]
+    return markdown_table(header, rows, "l" * len(what) + "r" * 6)
 
 
 def _videos(images: pd.DataFrame, context: CardContext) -> list[str]:

@@ -35,11 +35,10 @@ def main_table(
     metric: str = "auc",
     video_seeds: Sequence[pd.DataFrame] = (),
 ) -> Table:
-    """Average a metric over test sets: per family in distribution, and per protocol.
+    """Average a metric over test sets: over the parts of every protocol, and over the whole of it.
 
-    Cross-dataset is split by whether the generator was trained on, where both cases occur. `seeds` holds the
-    metrics (AUC_COLUMNS) of every training. `video_seeds` holds those of videos; their means over protocols
-    stand beside.
+    `seeds` holds the metrics (AUC_COLUMNS) of every training. `video_seeds` holds those of videos; their
+    means over protocols stand beside.
 
     Raises:
         R2MError: a metric that is not averaged over test sets.
@@ -64,7 +63,7 @@ def main_table(
         if len(tables) > 1:
             frame[column + SPREAD] = values.std(axis=0, ddof=1)
 
-    for (protocol, part), indices in mean_columns(sets).items():
+    for (protocol, part), indices in mean_columns(sets, context).items():
         column = f"{protocol}/{part}"
         averaged = {sets[index].name for index in indices}
         add(column, seeds, averaged)

@@ -51,9 +51,9 @@ def tables(
     from r2m.evaluate.evaluation import Evaluation, by_seed, evaluate, read_scores
     from r2m.evaluate.means import (
         beside_videos,
-        group_means,
         mean_intervals,
         over_trainings,
+        panel_means,
         protocol_metrics,
     )
     from r2m.evaluate.seeds import mean_over_seeds, pooled
@@ -85,15 +85,15 @@ def tables(
         of_videos = None if videos is None else over_trainings(function, videos, video_runs)
         return beside_videos(over_trainings(function, mean, evaluations), of_videos, keys)
 
-    means = averaged(lambda run: mean_intervals(run, reference), ["protocol", "part"])
+    means = averaged(lambda run: mean_intervals(run, reference, context), ["protocol", "part"])
     df40 = averaged(lambda run: df40_means(run, context), PART_KEYS)
-    groups = [group_means(run.auc, run.models, context) for run in evaluations]
+    by_panel = [panel_means(run.auc, run.models, context) for run in evaluations]
     curves = [reliability_table(run.matrix, run.sets, run.models) for run in evaluations]
     crossed = [cross_auc(run, context, resamples, seed) for run in evaluations]
     frames = {
         "auc": mean.auc,
         "models": models,
-        "dumbbell": mean_over_seeds(groups, [*MODEL_KEYS, "label", "group"], ["auc"]),
+        "dumbbell": mean_over_seeds(by_panel, [*MODEL_KEYS, "label", "group"], ["auc"]),
         "intervals": means,
         "reliability": mean_over_seeds(curves, [*MODEL_KEYS, "protocol", "bin"]),
         "video": video_table(videos),

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from r2m.errors import R2MError
-from r2m.evaluate.protocols import GROUPS
+from r2m.evaluate.protocols import panel_title
 from r2m.report.figures.style import (
     FAINT,
     INK,
@@ -21,11 +21,12 @@ from r2m.report.figures.style import (
     new_figure,
     styled,
     text_width,
+    wrap,
 )
 
 ROW = 0.24
 PANEL, NUMBERS, GAP, MARGIN = 1.75, 0.82, 0.22, 0.12
-LABEL_SIZE = 8.0
+LABEL_SIZE, TITLE_SIZE = 8.0, 8.5
 
 
 def draw_dumbbell(means: pd.DataFrame) -> Figure:
@@ -40,15 +41,15 @@ def draw_dumbbell(means: pd.DataFrame) -> Figure:
             "dumbbell.csv has no merged model: expected at least one under merge.methods in params.yaml"
         )
     names = list(dict.fromkeys(rows["model"]))
-    groups = [group for group in GROUPS if (rows["group"] == group).any()]
+    titles = {panel: _title(panel) for panel in dict.fromkeys(rows["group"])}
     average = rows.loc[rows["method"] == "weight_averaging", "model"]
     reference = average.iloc[0] if len(average) else None
     labels = rows.drop_duplicates("model").set_index("model")["label"]
 
     left = MARGIN + max(text_width(label, LABEL_SIZE) for label in labels) + 0.12
-    title_height = 0.17 * max(GROUPS[group].count("\n") + 1 for group in groups) + 0.3
+    title_height = 0.17 * max(title.count("\n") + 1 for title in titles.values()) + 0.3
     body = ROW * len(names) + 0.1
-    width = left + len(groups) * (PANEL + NUMBERS + GAP) - GAP + MARGIN
+    width = left + len(titles) * (PANEL + NUMBERS + GAP) - GAP + MARGIN
     width = max(width, left + 3.0)
     height = title_height + body + 0.75
     limits = _limits(rows["auc"])
@@ -59,9 +60,9 @@ def draw_dumbbell(means: pd.DataFrame) -> Figure:
         for row, name in enumerate(names):
             y = title_height + 0.05 + ROW * (row + 0.5)
             page.text(left - 0.1, y, labels[name], size=LABEL_SIZE, ha="right", va="center_baseline")
-        for index, group in enumerate(groups):
+        for index, (panel, title) in enumerate(titles.items()):
             x = left + index * (PANEL + NUMBERS + GAP)
-            page.text(x, title_height - 0.2, GROUPS[group], size=8.5, va="bottom", linespacing=1.15)
+            page.text(x, title_height - 0.2, title, size=TITLE_SIZE, va="bottom", linespacing=1.15)
             page.text(x + PANEL + 0.08, title_height - 0.03, "AUC", size=7, color=FAINT, va="bottom")
             if reference is not None:
                 page.text(
@@ -74,9 +75,15 @@ def draw_dumbbell(means: pd.DataFrame) -> Figure:
                     va="bottom",
                 )
             axes = add_axes(figure, x, title_height, PANEL, body)
-            _panel(axes, rows[rows["group"] == group].set_index("model"), names, reference, limits)
+            _panel(axes, rows[rows["group"] == panel].set_index("model"), names, reference, limits)
         _legend(figure, reference is not None, bool((rows["kind"] == "joint").any()), left / width)
     return figure
+
+
+def _title(panel: str) -> str:
+    """Return the title of a panel in lines that fit above it."""
+    lines = panel_title(panel).split("\n")
+    return "\n".join(wrap(line, TITLE_SIZE, PANEL + NUMBERS) for line in lines)
 
 
 def _limits(values: pd.Series) -> tuple[float, float]:

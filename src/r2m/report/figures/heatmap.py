@@ -94,9 +94,18 @@ def _columns(sets: list[TestSet], origin: float, context: EvaluationContext) -> 
         count = len(list(members))
         left += [x + index * CELL_WIDTH for index in range(count)]
         end = x + count * CELL_WIDTH
+        title = _wrapped(title, end - x)
         groups.append((title, x, end))
         x = max(end, x + text_width(title, LABEL_SIZE)) + GAP
     return _Columns(sets, left, groups, x - GAP)
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Break the group in a heading into lines no wider than the two lines above it, or the columns."""
+    lines = title.split("\n")
+    above = "\n".join(lines[:2])
+    room = max(width, text_width(above, LABEL_SIZE))
+    return "\n".join([above, *(wrap(line, LABEL_SIZE, room) for line in lines[2:])])
 
 
 def _rows(models: pd.DataFrame, top: float) -> tuple[list[float], float]:
