@@ -53,8 +53,9 @@ CUES = (
 GROUPS = (
     "`file` is size and format, `tables` the quantization tables of a JPEG, `colour` the mean and spread of "
     "each channel in CIELAB, `spectrum` the power of grey levels at every frequency, `all` all of these "
-    "together. Size and spectrum also follow from what an image shows: a smooth face has less of both. "
-    "A set of few images strays from 0.5 by chance, to either side."
+    "together. Size and spectrum also follow from what a forgery does to the pixels, so that they may be a "
+    "trace of the generator: a smoothed face has less of both. With few images values stray from 0.5 by "
+    "chance, to either side."
 )
 
 
