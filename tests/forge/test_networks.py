@@ -72,7 +72,9 @@ def test_inversion_finds_back_faces_of_the_pool(networks) -> None:
     centred, found = pool.latents - pool.latents.mean(axis=0), inverted - pool.latents.mean(axis=0)
     own = (centred * found).sum(axis=1) / np.linalg.norm(centred, axis=1) / np.linalg.norm(found, axis=1)
     assert own.min() > 0.3
-    np.testing.assert_allclose(pool.inverted(pool.descriptions.mean(axis=0)), pool.latents.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(
+        pool.inverted(pool.descriptions.mean(axis=0)), pool.latents.mean(axis=0), atol=1e-4
+    )
 
 
 def test_a_direction_leads_from_low_to_high(networks) -> None:

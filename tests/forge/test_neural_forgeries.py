@@ -104,9 +104,9 @@ def test_failures_are_told(photographs, states, monkeypatch) -> None:
             assert forged(name, photographs, states) is None
     monkeypatch.setattr(FaceReader, "find", lambda *_: None)
     for name in (*OF_THE_GAN, "dcgan"):
+        forgery = registry.get(name)
+        donor = photographs[1] if forgery.needs_donor else None
         with pytest.raises(NoFake, match=r"generated image"):
-            forgery = registry.get(name)
-            donor = photographs[1] if forgery.needs_donor else None
             forgery.function(photographs[0], donor, rng(0, name), state=states[name])
 
 

@@ -8,6 +8,7 @@ from r2m import manifest
 from r2m.errors import R2MError
 from r2m.report.data_card import CardContext, compose_data_card, not_encoded, read_receipt
 from r2m.report.stages import data_card
+from r2m.report.table import write_csv
 
 CONTEXT = CardContext.model_validate(
     {
@@ -69,9 +70,21 @@ def inputs(tmp_path: Path) -> tuple[list[Path], list[Path]]:
     return manifests, [tmp_path / "celeba.json"]
 
 
-def card(inputs: tuple[list[Path], list[Path]], context: CardContext, out: Path) -> None:
+CUES = pd.DataFrame(
+    columns=["domain", "generator", "fakes", "reals", "file", "tables", "colour", "spectrum", "all"],
+    data=[
+        ["celeba", "swap", 12, 12, 0.49, 0.5, 0.55, 0.8, 0.8004],
+        ["orl", "swap", 3, 3, 1.0, 0.4444, 0.5, 0.5, 0.5],
+    ],
+)
+
+
+def card(
+    inputs: tuple[list[Path], list[Path]], context: CardContext, out: Path, cues: pd.DataFrame = CUES
+) -> None:
     manifests, receipts = inputs
-    data_card(manifests=manifests, receipts=receipts, context=context, out=out)
+    write_csv(cues, out.with_suffix(".csv"))
+    data_card(manifests=manifests, receipts=receipts, cues=out.with_suffix(".csv"), context=context, out=out)
 
 
 def compose(inputs: tuple[list[Path], list[Path]], context: CardContext, folder: Path) -> str:
@@ -160,13 +173,13 @@ def test_frames_of_every_video(inputs: tuple[list[Path], list[Path]]) -> None:
     fakes = rows("swap", "swap", "FS", "celeba", {"train": 4}).assign(video=["000", "000", "001", "001"])
     fakes["sampling"] = "up to 2 of each video, evenly"
     images = pd.concat([reals, fakes, rows("orl", "real", "real", "orl", {"test": 3})], ignore_index=True)
-    text = compose_data_card(images.assign(digest=None), {}, [], CONTEXT)
+    text = compose_data_card(images.assign(digest=None), {}, [], CUES, CONTEXT)
     assert section(text, "Videos")[2:4] == [
         "| reals | CelebA | 3 | 6 | 1 | 2 | 3 | 1 | every frame in the manifests |",
         "| Swap | CelebA | 2 | 4 | 2 | 2 | 2 | 0 | up to 2 of each video, evenly |",
     ]
     assert "| reals | – | – | CelebA | 7 | 0 | 0 | 4 | 3 | – |" in text
-    unsampled = compose_data_card(images.drop(columns="sampling").assign(digest=None), {}, [], CONTEXT)
+    unsampled = compose_data_card(images.drop(columns="sampling").assign(digest=None), {}, [], CUES, CONTEXT)
     assert section(unsampled, "Videos")[3].endswith("| 0 | every frame in the manifests |")
 
 
@@ -219,7 +232,7 @@ def test_domains_of_a_generator_of_a_data_set_are_those_of_its_images() -> None:
         ],
         ignore_index=True,
     )
-    lines = section(compose_data_card(images.assign(digest=None), {}, [], context), "Data sets")
+    lines = section(compose_data_card(images.assign(digest=None), {}, [], CUES, context), "Data sets")
     assert "| Swap | df40 | simswap | – |" in lines, "the reals of orl are not of the data set"
     assert "| mine | df40 | mine | mine |" in lines
 
@@ -230,8 +243,8 @@ def test_without_sources_there_is_no_such_heading() -> None:
     raw["domains"]["orl"] |= {"images": None, "dataset": "df40"}
     context = CardContext.model_validate(raw)
     images = rows("swap", "swap", "FS", "celeba", {"test": 3}).assign(digest=None)
-    assert "Sources and licences" not in compose_data_card(images, {}, [], context)
-    assert "## Sources and licences" in compose_data_card(images, {}, [], CONTEXT)
+    assert "Sources and licences" not in compose_data_card(images, {}, [], CUES, context)
+    assert "## Sources and licences" in compose_data_card(images, {}, [], CUES, CONTEXT)
 
 
 def test_data_sets_that_are_encoded_anew(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
@@ -241,3 +254,26 @@ def test_data_sets_that_are_encoded_anew(inputs: tuple[list[Path], list[Path]], 
     assert not_encoded(context) == []
     assert "Every image passed through the same last encoding step." in text
     assert "`data/df40.parquet`; images encoded again as JPEG" in text
+
+
+def test_cheap_cues_stand_in_the_order_of_the_sets(
+    inputs: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    """Whatever gives a set away is bold."""
+    card(inputs, CONTEXT, tmp_path / "card.md", CUES[::-1])
+    text = (tmp_path / "card.md").read_text()
+    lines = section(text, "Cheap cues")
+    assert "what a detector could use without looking at the face" in lines[0]
+    assert lines[2:6] == [
+        "| set | domain | fakes | reals | file | tables | colour | spectrum | all |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| Swap | CelebA | 12 | 12 | 0.490 | 0.500 | 0.550 | 0.800 | **0.800** |",
+        "| Swap | orl | 3 | 3 | **1.000** | 0.444 | 0.500 | 0.500 | 0.500 |",
+    ]
+    assert text.index("## Cheap cues") < text.index("## Sources and licences")
+
+
+def test_without_cues_the_card_says_so(inputs: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    card(inputs, CONTEXT, tmp_path / "card.md", CUES[:0])
+    lines = section((tmp_path / "card.md").read_text(), "Cheap cues")
+    assert lines == ["No set has fakes and reals of two people or more."]

@@ -44,7 +44,7 @@ def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str
 def new_images(name: str) -> list[str]:
     """Jobs of a new image set, up to what lists all sets."""
     own = [f"forge {name}", f"trunk forged/{name}", f"contact_sheet {name}"]
-    return [*own, "data_card", "members", "no_slices", "code"]
+    return [*own, "cues", "data_card", "members", "no_slices", "code"]
 
 
 def scoring(*specialists: str) -> list[str]:
@@ -239,7 +239,7 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
     prune(project)
     tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
-    assert len(tables) == 18
+    assert len(tables) == 19
     for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path

@@ -81,7 +81,7 @@ def test_everything_is_there(finished_run: Project) -> None:
     by_variant = [f"{figure}/{name}" for figure in ("pipeline", "spectra") for name in ("r2m", "r2m_task")]
     figures = ["heatmap", "dumbbell", "intervals", "reliability", "tune", *by_variant]
     tables = ["auc", "models", "dumbbell", "intervals", "delong", "reliability", "video", "cross_auc"]
-    tables += ["protocols", "protocols_p4"]
+    tables += ["protocols", "protocols_p4", "cues"]
     expected = [
         *(f"tables/{name}.csv" for name in tables),
         *(

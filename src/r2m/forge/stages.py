@@ -1,10 +1,13 @@
-"""The workflow's stages of a GAN's pool and of fakes."""
+"""The workflow's stages of a GAN's pool, of fakes, and of what gives fakes away."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from r2m import manifest
 from r2m.data.faces import Settings
 from r2m.data.options import FacesOptions
+from r2m.files import atomic_path
+from r2m.forge.cues import cue_table
 from r2m.forge.generate import build_generator
 from r2m.forge.options import GeneratorOptions
 
@@ -39,3 +42,14 @@ def pool(*, network: Path, detector: Path, embedder: Path, seed: int, out: Path,
     from r2m.forge.networks import pool as pools
 
     pools.write(out, pools.build(network, detector, embedder, seed, threads))
+
+
+def cues(*, manifests: Sequence[Path], seed: int, out: Path) -> None:
+    """Write how well cheap cues tell the fakes of each generator in each domain from the reals, as CSV.
+
+    Raises:
+        R2MError: a file that is not a manifest, or an image that is gone or damaged.
+    """
+    table = cue_table(manifest.concat(manifest.read(path) for path in manifests), seed)
+    with atomic_path(out) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")

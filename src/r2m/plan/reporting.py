@@ -1,4 +1,4 @@
-"""Stages of the report: figures, contact sheets, cards and pages, and what the report says of them."""
+"""Stages of the report: figures, contact sheets, cues, cards and pages, and what the report says of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ MODEL_CARD = RESULTS / "model_card.md"
 SETTINGS = RESULTS / "settings.md"
 RUNTIMES = RESULTS / "runtimes.csv"
 TABLES = RESULTS / "tables"
+CUES = TABLES / "cues.csv"
 # What the report shows as a page → the file of its caption, its category and its name there.
 PAGES = {
     TABLES / "main.md": ("main_table", "Results", "Mean AUC of every model"),
@@ -47,6 +48,7 @@ def stages(plan: Plan, earlier: Sequence[Stage]) -> list[Stage]:
         pipeline(plan),
         tuning(plan),
         contact_sheet(plan),
+        cues(plan),
         data_card(plan),
         model_card(plan, benchmarks),
         settings(plan),
@@ -207,6 +209,20 @@ def contact_sheet(plan: Plan) -> Stage:
     )
 
 
+def cues(plan: Plan) -> Stage:
+    """How well fakes can be told from reals without looking at a face."""
+
+    def job() -> Job:
+        return Job(
+            "r2m.forge.stages:cues",
+            {"manifests": [plan.manifest(name) for name in plan.sets]},
+            {"out": CUES},
+            {"seed": plan.params.seed},
+        )
+
+    return Stage("cues", {"out": str(CUES)}, job, is_benchmarked=False)
+
+
 def card_context(plan: Plan) -> CardContext:
     """Return what the cards say of generators and domains."""
     described = plan.described(
@@ -227,6 +243,7 @@ def data_card(plan: Plan) -> Stage:
             {
                 "manifests": [plan.manifest(name) for name in plan.sets],
                 "receipts": plan.receipts(*sources, params.backbone.weights),
+                "cues": CUES,
             },
             {"out": DATA_CARD},
             {"context": card_context(plan)},

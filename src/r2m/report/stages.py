@@ -186,14 +186,18 @@ def contact_sheet(*, fakes: Path, reals: Sequence[Path], out: Path) -> None:
 
 
 def data_card(
-    *, manifests: Sequence[Path], receipts: Sequence[Path], context: CardContext, out: Path
+    *, manifests: Sequence[Path], receipts: Sequence[Path], cues: Path, context: CardContext, out: Path
 ) -> None:
-    """Write the data card of all image sets; every manifest has its skipped.csv beside it."""
+    """Write the data card of all image sets, with the table of cheap cues.
+
+    Every manifest has its skipped.csv beside it.
+    """
     from r2m.report.data_card import compose_data_card, read_receipt, read_skipped
 
     images = manifest.concat(manifest.read(path) for path in manifests)
     skipped = {path.parent.name: read_skipped(path.parent / "skipped.csv") for path in manifests}
-    write_text(out, compose_data_card(images, skipped, [read_receipt(path) for path in receipts], context))
+    licences = [read_receipt(path) for path in receipts]
+    write_text(out, compose_data_card(images, skipped, licences, read_table(cues), context))
 
 
 def model_card(

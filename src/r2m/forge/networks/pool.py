@@ -23,7 +23,7 @@ from r2m.seeding import rng
 
 log = logging.getLogger(__name__)
 
-FACES = 700
+FACES = 600
 # Ridge penalty of the inversion, and how far its latents are moved away from the mean: ridge shrinks them.
 PENALTY, STRETCH = 3.0, 1.15
 # A direction leads from the mean of the lowest to that of the highest part of the pool.

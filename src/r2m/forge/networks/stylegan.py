@@ -25,7 +25,7 @@ SIDE, CHANNELS = 128, 256
 TRUNCATION = 0.8
 MEAN_OF = 2000
 # The read-out: faces that it is fitted on and tried on, positions taken of each, and the ridge penalty.
-FITTED_ON, TRIED_ON, POSITIONS, PENALTY = 48, 8, 1500, 10.0
+FITTED_ON, TRIED_ON, POSITIONS, PENALTY = 40, 8, 1500, 10.0
 
 
 @dataclass(frozen=True)
