@@ -323,13 +323,15 @@ def test_method_example_merges(tmp_path, monkeypatch):
 def test_forgery_example_forges(tmp_path):
     import numpy as np
 
+    from r2m.forge.registry import Face
+
     text = example(EXTENDING, "python", '"""Face editing (FE): a part')
     (tmp_path / "mosaic.py").write_text(text, encoding="utf-8")
     mosaic = module_from(tmp_path / "mosaic.py", "mosaic_example").mosaic
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (112, 112, 3), dtype=np.uint8)
     landmarks = np.array([[38, 45], [74, 45], [56, 65], [42, 85], [70, 85]], dtype=np.float32)
-    forged = mosaic(image, landmarks, None, random, cells=12.0)
+    forged = mosaic(Face(image, landmarks), None, random, cells=12.0)
     assert (forged.shape, forged.dtype) == (image.shape, image.dtype)
     assert (forged[80:90, 50:60] != image[80:90, 50:60]).any()
     assert (forged[:40] == image[:40]).all()

@@ -9,13 +9,13 @@ from r2m.options import FAMILIES, PARTS, Family, Name, Section
 
 
 class GeneratorOptions(Section):
-    """A built-in classical forgery (`forge`), a folder of fakes (`images`), or fakes of a data set."""
+    """A built-in forgery (`forge`), a folder of fakes (`images`), or fakes of a data set."""
 
     family: Family = Field(description="face swapping, reenactment, entire synthesis, editing")
     role: Literal["train", "unseen"] = Field(
         default="train", description="train: gets a specialist; unseen: tested on only"
     )
-    forge: str | None = Field(default=None, description="built-in classical forgery")
+    forge: str | None = Field(default=None, description="built-in forgery")
     images: str | None = Field(default=None, description="folder of fakes")
     dataset: Name | None = Field(default=None, description="data set of the section `datasets`")
     method: Name | None = Field(
