@@ -76,11 +76,11 @@ def table_of(
     made: Evaluation,
     context: EvaluationContext,
     videos: Evaluation | None = None,
-    classical: Sequence[str] = (),
+    built_in: Sequence[str] = (),
 ) -> Table:
     of_videos = None if videos is None else df40_means(videos, context)
     means = beside_videos(df40_means(made, context), of_videos, PART_KEYS)
-    return protocol_table(means, made.models, [own.item for own in made.sets], context, classical)
+    return protocol_table(means, made.models, [own.item for own in made.sets], context, built_in)
 
 
 def cells(table: Table, row: str) -> dict[str, str]:
@@ -166,16 +166,13 @@ def test_table_to_read() -> None:
     assert r"\multicolumn{4}{c}{P2: other domains}" in latex
 
 
-def test_classical_forgeries_are_not_taken_for_those_of_df40() -> None:
+def test_built_in_forgeries_are_not_taken_for_those_of_df40() -> None:
     made = evaluation(DF40, PAIRS)
     assert "stand-ins" not in table_of(made, DF40).caption
-    some = table_of(made, DF40, classical=["simswap", "heygen"]).caption
-    assert (
-        "Classical stand-ins for the families of DF40, and none of its generators, are: SimSwap, HeyGen."
-        in some
-    )
-    everything = table_of(made, DF40, classical=list(DF40.generators)).caption
-    assert "All forgeries are classical stand-ins" in everything
+    some = table_of(made, DF40, built_in=["simswap", "heygen"]).caption
+    assert "Stand-ins for the families of DF40, and none of its generators, are: SimSwap, HeyGen." in some
+    everything = table_of(made, DF40, built_in=list(DF40.generators)).caption
+    assert "All forgeries are stand-ins" in everything
     assert "these are no results on DF40" in everything
 
 

@@ -17,7 +17,7 @@ from r2m.evaluate.seeds import mean_over_seeds
 from r2m.report.stages import tables
 from r2m.report.table import Table, over_seeds
 
-SETTINGS = {"resamples": 100, "seed": 0, "reference": "r2m", "video": "mean", "classical": []}
+SETTINGS = {"resamples": 100, "seed": 0, "reference": "r2m", "video": "mean", "built_in": []}
 
 
 @pytest.fixture

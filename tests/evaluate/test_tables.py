@@ -47,7 +47,7 @@ def metrics(files: Iterable[Path], context: EvaluationContext) -> tuple[pd.DataF
 
 
 def write(files: list[Path], context: EvaluationContext, out: Path, reference: str | None) -> None:
-    of_stage = {"reference": reference, "video": "mean", "classical": []}
+    of_stage = {"reference": reference, "video": "mean", "built_in": []}
     tables(scores=files, context=context, out=out, **SETTINGS, **of_stage)
 
 

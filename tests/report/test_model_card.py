@@ -19,8 +19,8 @@ from r2m.evaluate.metrics import METRICS, Metric
 from r2m.models import checkpoint
 from r2m.models.precision import autocast
 from r2m.models.preprocess import normalization
-from r2m.report.data_card import CardContext
 from r2m.report.model_card import Sources, training_counts
+from r2m.report.origins import CardContext
 from r2m.report.stages import model_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -208,7 +208,7 @@ def test_images_of_a_data_set_are_told(files: Sources, tmp_path: Path) -> None:
 
 def test_limits_are_those_of_the_run(files: Sources, tmp_path: Path) -> None:
     text = card(files, tmp_path / "card.md")
-    assert "none of them is DF40" in text
+    assert "none is of DF40" in text
     assert "(AUC below 0.5): inp (Drawn)." in text
     raw = CONTEXT.model_dump()
     for name in ("up", "swap"):

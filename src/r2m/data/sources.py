@@ -74,7 +74,7 @@ PACKAGES = {
         requirement="random_face",
         members=r"random_face/data/(?P<name>(Mapping|Synthesis)Network\.(xml|bin))",
         licence="MobileStyleGAN weights: Apache-2.0; trained on FFHQ with StyleGAN2 as its teacher, both for"
-        " non-commercial use only. No person whom it shows exists",
+        " non-commercial use only",
         alternative=OTHER_FORGERY,
     ),
     "esrgan": Package(
@@ -97,7 +97,7 @@ PACKAGES = {
         requirement="gan_face_generate",
         members=r"gan_face_generate/(?P<name>weights\.tar)",
         licence="DCGAN weights: MIT; trained on DigiFace-1M, faces that were rendered, for non-commercial"
-        " research only. No person whom it shows exists",
+        " research only",
         alternative=OTHER_FORGERY,
     ),
 }

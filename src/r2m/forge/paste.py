@@ -3,11 +3,16 @@
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from r2m.data.align import COVERED, Landmarks, coverage, similarity
 from r2m.data.images import Image
 from r2m.forge.geometry import Mask, blend, face_mask, to_uint8
 from r2m.forge.registry import Face
+
+# Rings of frequencies in which power is matched, and by how much an amplitude may change there.
+RINGS = 24
+RING_GAIN = (0.4, 2.5)
 
 
 def given(donor: Face | None) -> Face:
@@ -45,12 +50,55 @@ def match_colour(image: Image, target: Image, mask: Mask) -> Image:
     return cv2.cvtColor(matched, cv2.COLOR_LAB2BGR).astype(np.uint8, copy=False)
 
 
+def match_spectrum(image: Image, target: Image, mask: Mask) -> Image:
+    """Give `image` the power that `target` has at every frequency, both seen through `mask`.
+
+    What a network draws is smoother than a photograph: without this a spectrum would tell them.
+    """
+    size = image.shape[0]
+    radius = _radius(size)
+    power = [_ring_power(i, mask, radius) for i in (image, target)]
+    gain = np.sqrt(power[1] / np.maximum(power[0], 1e-3)).clip(*RING_GAIN)
+    gain[0] = 1.0  # the colours are matched elsewhere
+    border = size // 4
+    padded = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REFLECT_101)
+    side = padded.shape[0]
+    factor = np.interp(_radius(side), (np.arange(RINGS) + 0.5) / RINGS, gain)
+    spectrum = np.fft.rfft2(padded.astype(np.float64), axes=(0, 1)) * factor[:, :, None]
+    matched = np.fft.irfft2(spectrum, s=(side, side), axes=(0, 1))
+    return to_uint8(matched[border : border + size, border : border + size])
+
+
+def _radius(size: int) -> NDArray[np.float64]:
+    """Return the frequencies (S, S // 2 + 1) of a real transform, as shares of the highest one."""
+    across, down = np.fft.rfftfreq(size), np.fft.fftfreq(size)
+    return np.hypot(down[:, None], across[None, :]) / np.sqrt(0.5)
+
+
+def _ring_power(image: Image, mask: Mask, radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean power (RINGS,) of grey levels under a mask, by distance from frequency 0."""
+    grey = image.astype(np.float64).mean(axis=2)
+    centred = (grey - (mask * grey).sum() / max(float(mask.sum()), 1e-6)) * mask
+    power = np.abs(np.fft.rfft2(centred)) ** 2
+    ring = np.minimum((radius * RINGS).astype(np.int64), RINGS - 1).ravel()
+    return np.bincount(ring, power.ravel(), RINGS) / np.bincount(ring, minlength=RINGS)
+
+
+def shown_whole(other: Face, face: Face) -> Image:
+    """Return the image of another face moved onto `face`, with its colours and spectrum."""
+    size = face.image.shape[0]
+    everywhere = np.ones((size, size), np.float32)
+    moved = match_colour(moved_onto(other, face.landmarks, size), face.image, everywhere)
+    return match_spectrum(moved, face.image, everywhere)
+
+
 def pasted(other: Face, face: Face, rng: Generator, *, width: float = 1.0, height: float = 1.2) -> Image:
-    """Return the image of `face` with the inner face of another one, aligned, colour-matched and feathered.
+    """Return the image of `face` with the inner face of another one, aligned, matched and feathered.
 
     `width` and `height` are the half axes of the ellipse, in units of the face (`geometry.axes`).
     """
     image, landmarks = face.image, face.landmarks
     size, scale = image.shape[0], rng.uniform(0.9, 1.0)
     mask = face_mask(landmarks, size, rng.uniform(2.0, 5.0), scale * width, scale * height)
-    return blend(image, match_colour(moved_onto(other, landmarks, size), image, mask), mask)
+    moved = match_colour(moved_onto(other, landmarks, size), image, mask)
+    return blend(image, match_spectrum(moved, image, mask), mask)

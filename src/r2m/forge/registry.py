@@ -84,6 +84,11 @@ class Forgery:
     needs_detector: bool = False
 
     @property
+    def summary(self) -> str:
+        """The first sentence of the forgery's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0].split("; `")[0].rstrip(".")
+
+    @property
     def module(self) -> str:
         """The module that holds the forgery."""
         return self.function.__module__

@@ -81,18 +81,22 @@ class Plan:
         domains = self.params.domains.values()
         sources = [*(one.images for one in domains), self.params.faces.detector, self.params.backbone.weights]
         named = {source.package for source in sources if isinstance(source, PackageSource)}
-        return sorted(named.union(*(forgery.packages for forgery in self.forgeries)))
+        return sorted(named.union(self.packages_of(self.generators)))
 
-    @cached_property
-    def forgeries(self) -> list[Forgery]:
-        """The built-in forgeries that the run needs."""
-        generators = self.params.generators.values()
-        return [forgeries.get(generator.forge) for generator in generators if generator.forge]
+    def packages_of(self, generators: Iterable[str]) -> list[str]:
+        """Return the pinned packages whose networks make the fakes of some generators."""
+        used = [forgery.packages for forgery in self.forgeries_of(generators)]
+        return sorted({package for packages in used for package in packages})
+
+    def forgeries_of(self, generators: Iterable[str]) -> list[Forgery]:
+        """Return the built-in forgeries among some generators."""
+        names = [self.params.generators[name].forge for name in generators]
+        return [forgeries.get(name) for name in names if name]
 
     @cached_property
     def has_pool(self) -> bool:
         """Whether a forgery asks for the pool of the StyleGAN's faces."""
-        return any(forgery.needs_pool for forgery in self.forgeries)
+        return any(forgery.needs_pool for forgery in self.forgeries_of(self.generators))
 
     def receipts(self, *sources: object) -> list[Path]:
         """Return the receipts of the pinned packages among `sources`."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r2m.plan.plan import BASE, BENCHMARKS, FORMATS, PROBE, RESULTS, Plan
+from r2m.plan.plan import BASE, BENCHMARKS, FORMATS, PROBE, RESULTS, Plan, receipt
 from r2m.plan.stage import Captioned, Job, Stage
-from r2m.report.data_card import CardContext
+from r2m.report.origins import CardContext
 
 Benchmarks = dict[str, dict[str, Path]]
 
@@ -226,7 +226,8 @@ def cues(plan: Plan) -> Stage:
 def card_context(plan: Plan) -> CardContext:
     """Return what the cards say of generators and domains."""
     described = plan.described(
-        {"forge", "images", "reals", "dataset", "method"}, {"images", "identity", "dataset", "domain"}
+        {"forge", "options", "images", "reals", "dataset", "method"},
+        {"images", "identity", "dataset", "domain"},
     )
     indexes = {"datasets": {"__all__": {"index", "encode", "aligned"}}}
     return CardContext.model_validate({**described, **plan.params.model_dump(mode="json", include=indexes)})
@@ -236,17 +237,16 @@ def data_card(plan: Plan) -> Stage:
     """What the images are, where they come from and what they are not."""
 
     def job() -> Job:
-        params = plan.params
-        sources = [*(one.images for one in params.domains.values()), params.faces.detector]
         return Job(
             "r2m.report.stages:data_card",
             {
                 "manifests": [plan.manifest(name) for name in plan.sets],
-                "receipts": plan.receipts(*sources, params.backbone.weights),
+                "receipts": [receipt(package) for package in plan.packages],
                 "cues": CUES,
             },
             {"out": DATA_CARD},
             {"context": card_context(plan)},
+            modules=sorted({forgery.module for forgery in plan.forgeries_of(plan.generators)}),
         )
 
     return Stage("data_card", {"out": str(DATA_CARD)}, job, is_benchmarked=False)
@@ -267,9 +267,10 @@ def model_card(plan: Plan, benchmarks: Benchmarks) -> Stage:
                 "base": BASE,
                 "specialists": plan.specialists("model", seed),
                 "manifests": [plan.manifest(name) for name in plan.training_sets(plan.trained)],
-                "receipts": plan.receipts(
-                    params.domains[params.train_domain].images, params.backbone.weights
-                ),
+                "receipts": [
+                    *plan.receipts(params.domains[params.train_domain].images, params.backbone.weights),
+                    *map(receipt, plan.packages_of(plan.trained)),
+                ],
                 "table": TABLES / "auc.csv",
                 "models": TABLES / "models.csv",
                 "intervals": TABLES / "intervals.csv",

@@ -100,7 +100,7 @@ def tables(plan: Plan) -> Stage:
                 "seed": plan.params.seed,
                 "reference": plan.params.reference,
                 "video": plan.params.evaluate.video,
-                "classical": [name for name, one in plan.params.generators.items() if one.forge],
+                "built_in": [name for name, one in plan.params.generators.items() if one.forge],
             },
         )
 

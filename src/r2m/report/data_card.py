@@ -4,10 +4,9 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from r2m import manifest
 from r2m.data.intake import reason_of
@@ -15,27 +14,12 @@ from r2m.errors import R2MError
 from r2m.evaluate.protocols import (
     EVERY_FRAME,
     SAMPLING,
-    DomainContext,
-    EvaluationContext,
-    GeneratorContext,
-    Strict,
 )
+from r2m.report.origins import CardContext, DomainCard, GeneratorCard, built_in, origins
 from r2m.report.table import markdown_table
 
 logger = logging.getLogger(__name__)
 
-FAMILY_TITLES = {
-    "FS": "face swapping",
-    "FR": "face reenactment",
-    "EFS": "entire face synthesis",
-    "FE": "face editing",
-}
-STAND_INS = (
-    "The forgeries that the workflow makes itself are classical image operations. Each stands for a family "
-    "of DF40 ({families}), but none of them is DF40 or any other deepfake benchmark: no face here was made "
-    "by a neural generator of that data set. Numbers show how merging behaves, and say nothing about "
-    "detecting present-day deepfakes."
-)
 PSEUDO_IDENTITIES = (
     "The photographs of {domains} carry no identity labels. Their identities are pseudo-identities: groups "
     "of images whose face embeddings are similar. One person may be spread over several groups, and so over "
@@ -57,42 +41,6 @@ GROUPS = (
     "trace of the generator: a smoothed face has less of both. With few images values stray from 0.5 by "
     "chance, to either side."
 )
-
-
-class GeneratorCard(GeneratorContext):
-    """A generator and where its images come from: a built-in forgery, a folder, or a method of a data set."""
-
-    forge: str | None = None
-    images: str | None = None
-    reals: str | None = None
-    dataset: str | None = None
-    method: str | None = None
-
-
-class DomainCard(DomainContext):
-    """A domain, where its photographs come from, and how identities were found if no data set says them."""
-
-    images: dict[str, str] | None = None
-    identity: Literal["cluster", "folder", "file"] | None = None
-    dataset: str | None = None
-    domain: str | None = None
-
-
-class DatasetCard(Strict):
-    """A data set that has an index; `split_by` (official, protocol, identity) may not be known."""
-
-    index: str
-    encode: Literal["none", "jpeg"] = "none"
-    aligned: bool = True
-    split_by: str | None = None
-
-
-class CardContext(EvaluationContext):
-    """Generators and domains with their origins."""
-
-    generators: dict[str, GeneratorCard] = Field(default_factory=dict)  # type: ignore[assignment]
-    domains: dict[str, DomainCard] = Field(default_factory=dict)  # type: ignore[assignment]
-    datasets: dict[str, DatasetCard] = Field(default_factory=dict)
 
 
 def read_skipped(path: Path) -> pd.DataFrame:
@@ -130,6 +78,7 @@ def compose_data_card(
     sections = [
         ["# Data card", "", *_limits(context)],
         ["## Image sets", "", *_sets(images, context)],
+        *([["## What made the fakes", "", *made]] if (made := origins(context)) else []),
         *([["## Videos", "", *_videos(images, context)]] if images["video"].notna().any() else []),
         *([["## Data sets", "", *_datasets(images, context)]] if context.datasets else []),
         ["## Skipped files", "", *_skipped(skipped)],
@@ -140,16 +89,8 @@ def compose_data_card(
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def families_of(context: CardContext) -> str:
-    """Name the families that built-in forgeries stand for; empty where there are none."""
-    families = {generator.family for generator in context.generators.values() if generator.forge}
-    return ", ".join(f"{key}: {title}" for key, title in FAMILY_TITLES.items() if key in families)
-
-
 def _limits(context: CardContext) -> list[str]:
-    paragraphs = []
-    if families := families_of(context):
-        paragraphs.append(STAND_INS.format(families=families))
+    paragraphs = list(built_in(context))
     by_identity = {
         identity: " and ".join(
             context.domain_label(name)

@@ -23,7 +23,8 @@ from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
-from r2m.report.data_card import STAND_INS, CardContext, families_of, not_encoded, read_receipt
+from r2m.report.data_card import not_encoded, read_receipt
+from r2m.report.origins import CardContext, built_in
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import MISSING, markdown_table
 from r2m.version import __version__
@@ -280,10 +281,8 @@ def _limits(
         is_all = len(as_found) == len(context.domains) + len(context.generators)
         others = "" if is_all else f", all others{encoding.removeprefix('All images')}"
         encoding = f"Images of {labels} were not encoded again{others}"
-    lines = []
-    if families := families_of(context):
-        lines.append(STAND_INS.format(families=families))
-    lines += [
+    lines = [
+        *built_in(context),
         f"Its specialists saw {len(trained)} generators, and real photographs of {domains} alone. How it does"
         " on others is what the protocols *unseen generators* and *cross-dataset* measure, and no more.",
         f"It takes one aligned face at {backbone.image_size} px. {encoding}; the threshold holds for images"

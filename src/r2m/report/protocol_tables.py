@@ -46,12 +46,12 @@ def protocol_table(
     models: pd.DataFrame,
     sets: Sequence[TestSet],
     context: EvaluationContext,
-    classical: Sequence[str],
+    built_in: Sequence[str],
 ) -> Table:
     """Return the means (DF40_COLUMNS) of P1 to P3 over `sets`, and those over videos where there are any.
 
     A protocol is shown by the finest of its LEVELS that has no more than MOST_COLUMNS. The generators in
-    `classical` are built-in forgeries, which the caption tells.
+    `built_in` are built-in forgeries, which the caption tells.
     """
     families = own_families(models, context)
     frame = models[["label", "kind"]].reset_index(drop=True)
@@ -77,7 +77,7 @@ def protocol_table(
     caption = [
         "Mean AUC over test sets, by the protocols of DF40 on the generators and domains of this run.",
         *texts,
-        *_stand_ins(classical, context),
+        *_stand_ins(built_in, context),
         *(["Video: of videos, where all test sets of the protocol are of videos."] if has_videos else []),
         f"{MARKS}; {OWN}: the specialist's own family.",
     ]
@@ -127,16 +127,14 @@ def _title(part: Part, value: str, context: EvaluationContext) -> str:
     return " ".join(filter(None, (part.domain and context.domain_label(part.domain), part.family)))
 
 
-def _stand_ins(classical: Sequence[str], context: EvaluationContext) -> list[str]:
+def _stand_ins(built_in: Sequence[str], context: EvaluationContext) -> list[str]:
     """Return the sentence of the caption that keeps built-in forgeries from being taken for DF40's."""
-    if not classical:
+    if not built_in:
         return []
-    if set(classical) == set(context.generators):
-        return [
-            "All forgeries are classical stand-ins for the families of DF40: these are no results on DF40."
-        ]
-    names = ", ".join(context.generator_label(name) for name in classical)
-    return [f"Classical stand-ins for the families of DF40, and none of its generators, are: {names}."]
+    if set(built_in) == set(context.generators):
+        return ["All forgeries are stand-ins for the families of DF40: these are no results on DF40."]
+    names = ", ".join(context.generator_label(name) for name in built_in)
+    return [f"Stand-ins for the families of DF40, and none of its generators, are: {names}."]
 
 
 def one_against_all_table(
@@ -145,7 +143,7 @@ def one_against_all_table(
     models: pd.DataFrame,
     sets: Sequence[TestSet],
     context: EvaluationContext,
-    classical: Sequence[str],
+    built_in: Sequence[str],
 ) -> Table:
     """Return P4 over those of `sets` that are in it: each specialist of one generator against all generators.
 
@@ -191,7 +189,7 @@ def one_against_all_table(
         " and on those of all others, in the training domain or with reals of their own. A family's column is"
         " the mean over its other generators; worst is the test set that the specialist does worst on.",
         *(["Video: of videos, where all others are of videos."] if video_runs else []),
-        *_stand_ins(classical, context),
+        *_stand_ins(built_in, context),
         "**Bold**: best specialist, <ins>underlined</ins>: second.",
     ]
     return Table(

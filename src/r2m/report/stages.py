@@ -18,7 +18,7 @@ from r2m.errors import R2MError
 from r2m.evaluate.options import Aggregation
 from r2m.evaluate.protocols import MODEL_KEYS, EvaluationContext, read_table
 from r2m.files import write_text
-from r2m.report.data_card import CardContext
+from r2m.report.origins import CardContext
 from r2m.seeding import rng
 
 logger = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ def tables(
     seed: int,
     reference: str | None,
     video: Aggregation,
-    classical: Sequence[str],
+    built_in: Sequence[str],
     out: Path,
 ) -> None:
     """Write all files of results/tables into the folder `out`; merges stand in the order of their scores.
 
     With several seeds of training, numbers are means over them. Intervals are from `resamples` resamples of
     people, drawn with `seed`; `reference` is the model that the others are tested against. `video` says what
-    a video's score is of those of its frames, and `classical` which generators are built-in forgeries.
+    a video's score is of those of its frames, and `built_in` which generators are built-in forgeries.
 
     Raises:
         R2MError: there are no scores of the reference, or files of scores that do not fit together.
@@ -105,9 +105,9 @@ def tables(
     rendered = {
         "main": main_table(aucs, models, context, video_seeds=video_aucs),
         "main_intervals": interval_table(means, tested, models, resamples, len(evaluations)),
-        "protocols": protocol_table(df40, models, sets, context, classical),
+        "protocols": protocol_table(df40, models, sets, context, built_in),
     }
-    one_against_all_table(aucs, video_aucs, models, sets, context, classical).write(out / "protocols_p4")
+    one_against_all_table(aucs, video_aucs, models, sets, context, built_in).write(out / "protocols_p4")
     for name, frame in frames.items():
         write_csv(frame, out / f"{name}.csv")
     write_csv(tested, out / "delong.csv", "%.6g")

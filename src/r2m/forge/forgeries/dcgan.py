@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from numpy.random import Generator
 
 from r2m.data.images import Image, resized
-from r2m.forge.paste import covers, moved_onto
+from r2m.forge.paste import covers, shown_whole
 from r2m.forge.registry import Face, Materials, NoFake, forgery
 
 if TYPE_CHECKING:
@@ -40,5 +40,5 @@ def dcgan(face: Face, donor: Face | None, rng: Generator, *, state: Faces) -> Im
     for _ in range(TRIES):
         other = state.reader.find(resized(state.network.image(rng), size))
         if other is not None and covers(other, face.landmarks, size):
-            return moved_onto(other, face.landmarks, size)
+            return shown_whole(other, face)
     raise NoFake(f"none of {TRIES} generated images has a face and covers the crop")

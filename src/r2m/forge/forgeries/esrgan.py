@@ -7,6 +7,7 @@ from numpy.random import Generator
 from r2m.data.images import Image
 from r2m.forge.geometry import blend, face_mask
 from r2m.forge.networks.esrgan import Upscaler
+from r2m.forge.paste import match_spectrum
 from r2m.forge.registry import Face, Materials, forgery
 
 PACKAGE = "esrgan"
@@ -38,4 +39,6 @@ def esrgan(
     restored[y : y + height, x : x + width] = cv2.resize(
         state(small), (width, height), interpolation=cv2.INTER_AREA
     )
-    return blend(image, restored, mask * min(1.0, strength * rng.uniform(0.85, 1.0)))
+    return blend(
+        image, match_spectrum(restored, image, mask), mask * min(1.0, strength * rng.uniform(0.85, 1.0))
+    )

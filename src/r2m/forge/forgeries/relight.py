@@ -5,7 +5,7 @@ from numpy.random import Generator
 from r2m.data.images import Image
 from r2m.forge.geometry import blend, face_mask
 from r2m.forge.networks.styletransfer import StyleTransfer
-from r2m.forge.paste import given
+from r2m.forge.paste import given, match_spectrum
 from r2m.forge.registry import Face, Materials, forgery
 
 PACKAGE = "styletransfer"
@@ -28,4 +28,5 @@ def relight(
     """Draw the face in the style of the donor's photograph; `strength` is the drawn share at most."""
     image = face.image
     mask = face_mask(face.landmarks, image.shape[0], rng.uniform(3.0, 6.0), 1.15, 1.4)
-    return blend(image, state(image, given(donor).image), mask * min(1.0, strength * rng.uniform(0.45, 0.65)))
+    drawn = match_spectrum(state(image, given(donor).image), image, mask)
+    return blend(image, drawn, mask * min(1.0, strength * rng.uniform(0.45, 0.65)))

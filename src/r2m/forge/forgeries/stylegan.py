@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from r2m.data.images import Image
-from r2m.forge.paste import covers, given, moved_onto, pasted
+from r2m.forge.paste import covers, given, pasted, shown_whole
 from r2m.forge.registry import Face, Materials, NoFake, forgery
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def gan(face: Face, donor: Face | None, rng: Generator, *, state: Studio) -> Ima
     for _ in range(TRIES):
         made = state.reader.find(state.network.image(state.network.latent(rng)))
         if made is not None and covers(made, face.landmarks, size):
-            return moved_onto(made, face.landmarks, size)
+            return shown_whole(made, face)
     raise NoFake(f"none of {TRIES} generated images has a face and covers the crop")
 
 
@@ -85,7 +85,7 @@ def gan_swap(
 def gan_smile(
     face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
 ) -> Image:
-    """Paste the inverted face with a wider or a narrower mouth, by up to `strength` of the pool's range."""
+    """Paste the inverted face with a wider or narrower mouth; `strength` is how far, of the pool's range."""
     return moved_along("smiles", strength, face, rng, state)
 
 
@@ -93,7 +93,7 @@ def gan_smile(
 def gan_yaw(
     face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 0.25
 ) -> Image:
-    """Paste the inverted face turned to the side, by up to `strength` of the pool's range."""
+    """Paste the inverted face turned to the side; `strength` is how far, of the pool's range."""
     return moved_along("yaws", strength, face, rng, state)
 
 
@@ -114,5 +114,5 @@ def gan_edit(
     edit = np.float32(step) * state.pool.direction(str(rng.choice(["smiles", "hair"])))
     edited = state.face(state.inverted(face) + edit, face)
     if rng.random() < 0.5 and covers(edited, face.landmarks, size):
-        return moved_onto(edited, face.landmarks, size)
+        return shown_whole(edited, face)
     return pasted(edited, face, rng, width=1.35, height=1.6)
