@@ -12,7 +12,7 @@ from r2m.params import load, parse
 from r2m.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATIONS = ("params.yaml", "tests/workflow/tiny.yaml", "a data set")
+CONFIGURATIONS = ("params.yaml", "params/classical.yaml", "tests/workflow/tiny.yaml", "a data set")
 EXTERNAL = ("data/sources.txt", "weights.safetensors", "data/df40.parquet")
 
 
@@ -159,3 +159,39 @@ def test_links_below_results_are_orphans_but_not_followed(tmp_path, monkeypatch)
     (tmp_path / "results").mkdir()
     (tmp_path / "results/link").symlink_to(tmp_path / "elsewhere")
     assert Workflow(load(ROOT / "tests/workflow/tiny.yaml")).orphans() == [Path("results/link")]
+
+
+def test_packages_are_fetched_and_a_pool_is_made_for_the_forgeries_that_need_them(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    params = load(ROOT / "params.yaml").model_dump(exclude_unset=True)
+    params["experiments"] = {}
+
+    def planned(*generators):
+        known = {name: {**params["generators"][name], "role": "train"} for name in generators}
+        known = {name: {key: one[key] for key in one if key != "group"} for name, one in known.items()}
+        run = Workflow(parse({**params, "generators": known}))
+        made = run.stages["pool"].artifacts()
+        return run.plan.packages, made, run.stages["forge"]
+
+    ours = ["celeba", "clip", "faces", "orl"]
+    assert planned("tps", "poisson")[:2] == (ours, [])
+    assert planned("tps", "esrgan")[:2] == (sorted([*ours, "esrgan"]), [])
+    packages, made, forge = planned("gan", "gan_swap", "relight")
+    assert packages == sorted([*ours, "stylegan", "styletransfer"])
+    assert made == ["results/pool/stylegan.safetensors"]
+    assert made[0] in forge.job(generator="gan").reads
+    assert "data/raw/stylegan.json" in forge.job(generator="gan_swap").reads
+    assert made[0] not in forge.job(generator="relight").reads
+    assert "data/raw/styletransfer.json" in forge.job(generator="relight").reads
+
+
+def test_the_pool_depends_on_no_photograph(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    run = Workflow(load(ROOT / "params.yaml"))
+    job = run.stages["pool"].job()
+    assert sorted(job.reads) == ["data/raw/faces.json", "data/raw/stylegan.json"]
+    other = load(ROOT / "params.yaml").model_dump(exclude_unset=True)
+    other["domains"]["celeba"]["limit"] = 100
+    other["faces"]["margin"] = 1.3
+    other["generators"]["gan_swap"]["options"] = {"strength": 0.5}
+    assert Workflow(parse(other)).stages["pool"].job().record == job.record
