@@ -11,8 +11,10 @@ from r2m.data.align import template
 from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge import registry
+from r2m.forge.cues import spectrum_cues
 from r2m.forge.forgeries.synthesize import PATCH, fit_autoencoder, from_patches, to_patches
 from r2m.forge.generate import as_coloured, nearest_donors
+from r2m.forge.paste import match_spectrum
 from r2m.forge.registry import Face, Forgery, Materials
 from r2m.seeding import rng
 
@@ -133,3 +135,12 @@ def test_fakes_of_grey_photographs_are_grey_and_others_stay() -> None:
     grey = as_coloured(fake, face(1, colour=False))
     assert (grey == grey[:, :, :1]).all()
     np.testing.assert_array_equal(as_coloured(fake, face(1)), fake)
+
+
+def test_the_spectrum_of_a_photograph_is_taken_over_under_the_mask() -> None:
+    photograph, everywhere = face(1), np.ones((SIZE, SIZE), np.float32)
+    smooth = cv2.GaussianBlur(photograph, (0, 0), 0.5).astype(np.uint8)
+    matched = match_spectrum(smooth, photograph, everywhere)
+    before, after = (np.abs(spectrum_cues(i) - spectrum_cues(photograph)).max() for i in (smooth, matched))
+    assert after < before / 2
+    np.testing.assert_allclose(match_spectrum(photograph, photograph, everywhere), photograph, atol=1)

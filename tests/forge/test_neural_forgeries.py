@@ -90,11 +90,23 @@ def test_whole_faces_lie_where_the_photograph_has_its_face(name, photographs, st
     assert np.median(distances) < 0.06 * SIZE
 
 
-def test_a_swap_goes_from_the_own_face_to_the_donor(photographs, states) -> None:
-    weak, strong = (forged("gan_swap", photographs, states, 2, strength=value) for value in (0.0, 1.0))
-    assert weak is not None
-    assert strong is not None
-    assert (weak != strong).any()
+@pytest.mark.parametrize("name", ["gan_swap", "esrgan", "relight"])
+def test_strength_is_opacity(name, photographs, states) -> None:
+    changes = []
+    for strength in (0.2, 1.0):
+        fakes = [forged(name, photographs, states, number, strength=strength) for number in range(6)]
+        real = [face.image.astype(float) for face in photographs]
+        changes.append([np.abs(fake - real[i]).mean() for i, fake in enumerate(fakes) if fake is not None])
+    assert np.mean(changes[0]) < 0.5 * np.mean(changes[1])
+
+
+def test_the_mouth_alone_changes_with_the_expression(photographs, states) -> None:
+    for number in range(6):
+        fake = forged("gan_smile", photographs, states, number)
+        if fake is not None:
+            real = photographs[number].image.astype(int)
+            eyes = slice(int(photographs[number].landmarks[:2, 1].max()))
+            np.testing.assert_allclose(fake[eyes], real[eyes], atol=1)
 
 
 def test_failures_are_told(photographs, states, monkeypatch) -> None:

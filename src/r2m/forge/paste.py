@@ -92,13 +92,14 @@ def shown_whole(other: Face, face: Face) -> Image:
     return match_spectrum(moved, face.image, everywhere)
 
 
-def pasted(other: Face, face: Face, rng: Generator, *, width: float = 1.0, height: float = 1.2) -> Image:
-    """Return the image of `face` with the inner face of another one, aligned, matched and feathered.
-
-    `width` and `height` are the half axes of the ellipse, in units of the face (`geometry.axes`).
-    """
-    image, landmarks = face.image, face.landmarks
-    size, scale = image.shape[0], rng.uniform(0.9, 1.0)
-    mask = face_mask(landmarks, size, rng.uniform(2.0, 5.0), scale * width, scale * height)
-    moved = match_colour(moved_onto(other, landmarks, size), image, mask)
+def pasted(other: Face, face: Face, mask: Mask) -> Image:
+    """Return the image of `face` with another one, aligned and matched, in its place under a soft mask."""
+    image = face.image
+    moved = match_colour(moved_onto(other, face.landmarks, image.shape[0]), image, mask)
     return blend(image, match_spectrum(moved, image, mask), mask)
+
+
+def inner_face(face: Face, rng: Generator, width: float = 1.0, height: float = 1.2) -> Mask:
+    """Return the soft mask (S, S) of an inner face of random size; the half axes are in units of the face."""
+    size, scale = face.image.shape[0], rng.uniform(0.9, 1.0)
+    return face_mask(face.landmarks, size, rng.uniform(2.0, 5.0), scale * width, scale * height)

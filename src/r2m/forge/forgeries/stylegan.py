@@ -10,7 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from r2m.data.images import Image
-from r2m.forge.paste import covers, given, pasted, shown_whole
+from r2m.forge.geometry import axes, spot_mask
+from r2m.forge.paste import covers, given, inner_face, pasted, shown_whole
 from r2m.forge.registry import Face, Materials, NoFake, forgery
 
 if TYPE_CHECKING:
@@ -76,17 +77,21 @@ def gan(face: Face, donor: Face | None, rng: Generator, *, state: Studio) -> Ima
 def gan_swap(
     face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
 ) -> Image:
-    """Paste the inverted face of the donor; `strength` is how much of the way to the donor it goes."""
-    own, other = state.inverted(face), state.inverted(given(donor))
-    return pasted(state.face(own + np.float32(strength) * (other - own), face), face, rng)
+    """Paste the inverted face of the donor; `strength` is its opacity at most."""
+    other = state.face(state.inverted(given(donor)), face)
+    opacity = np.float32(min(1.0, strength * rng.uniform(0.8, 1.0)))
+    return pasted(other, face, opacity * inner_face(face, rng, 0.9, 1.1))
 
 
 @forgery("gan_smile", "FR", prepare=studio, packages=(PACKAGE,), needs_pool=True)
 def gan_smile(
     face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
 ) -> Image:
-    """Paste the inverted face with a wider or narrower mouth; `strength` is how far, of the pool's range."""
-    return moved_along("smiles", strength, face, rng, state)
+    """Paste the mouth of the inverted face, wider or narrower; `strength` is how far, of the pool's range."""
+    moved = moved_along("smiles", strength, face, rng, state)
+    _, mouth, unit = axes(face.landmarks)
+    radii = (rng.uniform(0.55, 0.7) * unit, rng.uniform(0.36, 0.46) * unit)
+    return pasted(moved, face, spot_mask([mouth], radii, face.image.shape[0], rng.uniform(2.0, 4.0)))
 
 
 @forgery("gan_yaw", "FR", prepare=studio, packages=(PACKAGE,), needs_pool=True)
@@ -94,14 +99,13 @@ def gan_yaw(
     face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 0.25
 ) -> Image:
     """Paste the inverted face turned to the side; `strength` is how far, of the pool's range."""
-    return moved_along("yaws", strength, face, rng, state)
+    return pasted(moved_along("yaws", strength, face, rng, state), face, inner_face(face, rng))
 
 
-def moved_along(measure: str, most: float, face: Face, rng: Generator, state: Studio) -> Image:
-    """Paste the inverted face, its latent moved along the direction of a measure."""
+def moved_along(measure: str, most: float, face: Face, rng: Generator, state: Studio) -> Face:
+    """Return the inverted face, its latent moved either way along the direction of a measure."""
     step = most * rng.uniform(0.6, 1.0) * rng.choice([-1.0, 1.0])
-    latent = state.inverted(face) + np.float32(step) * state.pool.direction(measure)
-    return pasted(state.face(latent, face), face, rng)
+    return state.face(state.inverted(face) + np.float32(step) * state.pool.direction(measure), face)
 
 
 @forgery("gan_edit", "FE", prepare=studio, packages=(PACKAGE,), needs_pool=True)
@@ -115,4 +119,4 @@ def gan_edit(
     edited = state.face(state.inverted(face) + edit, face)
     if rng.random() < 0.5 and covers(edited, face.landmarks, size):
         return shown_whole(edited, face)
-    return pasted(edited, face, rng, width=1.35, height=1.6)
+    return pasted(edited, face, inner_face(face, rng, 1.35, 1.6))
