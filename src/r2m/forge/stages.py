@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from r2m import manifest
 from r2m.data.faces import Settings
 from r2m.data.options import FacesOptions
@@ -34,14 +36,16 @@ def forge(
     folders of networks and `pool` the pool that a forgery asks for.
     """
     settings = Settings(faces_options, image_size, seed, detector, embedder, threads)
-    build_generator(generator, options, faces, settings, out, trained, packages, pool)
+    with threadpool_limits(1):  # sums, and so fakes, would depend on the number of threads
+        build_generator(generator, options, faces, settings, out, trained, packages, pool)
 
 
 def pool(*, network: Path, detector: Path, embedder: Path, seed: int, out: Path, threads: int) -> None:
     """Fit the read-out of the StyleGAN in the folder `network`, and make its pool of faces."""
     from r2m.forge.networks import pool as pools
 
-    pools.write(out, pools.build(network, detector, embedder, seed, threads))
+    with threadpool_limits(1):
+        pools.write(out, pools.build(network, detector, embedder, seed, threads))
 
 
 def cues(*, manifests: Sequence[Path], seed: int, out: Path) -> None:
