@@ -7,12 +7,13 @@ import pytest
 
 from r2m import manifest
 from r2m.data.faces import Settings, build_domain
-from r2m.data.images import encode, read_crop
+from r2m.data.images import Image, encode, read_crop
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
-from r2m.forge import identify
+from r2m.forge import identify, registry
 from r2m.forge.generate import build_generator, donors_within, read_reals
 from r2m.forge.options import GeneratorOptions
+from r2m.forge.registry import Face, Forgery, NoFake
 from r2m.report.figures.contact_sheet import draw_contact_sheet
 from r2m.report.stages import contact_sheet
 from r2m.seeding import rng
@@ -103,6 +104,27 @@ def test_a_real_without_a_donor_is_listed(tmp_path: Path) -> None:
     assert rows.empty
     assert len(skipped) == 3
     assert skipped["reason"].str.contains("no donor").all()
+
+
+def test_photographs_of_which_no_fake_can_be_made_are_listed(
+    domains: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def now_and_then(face: Face, donor: Face | None, rng: np.random.Generator) -> Image:
+        if rng.random() < 0.3:
+            raise NoFake("no face in the generated image")
+        return 255 - face.image
+
+    known = {**registry._forgeries(), "odd": Forgery("odd", "FS", now_and_then)}
+    monkeypatch.setattr(registry, "_forgeries", lambda: known)
+    rows = forged("g", domains, tmp_path / "f", forge="odd")
+    skipped = pd.read_csv(tmp_path / "f/skipped.csv")
+    assert 0 < len(skipped) < 40
+    assert len(rows) + len(skipped) == 69
+    assert set(skipped["reason"]) == {"no face in the generated image"}
+    reals = read_reals(domains).set_index("image_id")["path"]
+    assert not set(skipped["path"]) & set(reals[rows["source_image"]])
+    written = {path.as_posix() for path in (tmp_path / "f/images").rglob("*.jpg")}
+    assert written == set(rows["path"])
 
 
 def test_reals_and_fakes_share_the_encoder(domains: list[Path]) -> None:
