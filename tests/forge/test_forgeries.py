@@ -144,3 +144,13 @@ def test_the_spectrum_of_a_photograph_is_taken_over_under_the_mask() -> None:
     before, after = (np.abs(spectrum_cues(i) - spectrum_cues(photograph)).max() for i in (smooth, matched))
     assert after < before / 2
     np.testing.assert_allclose(match_spectrum(photograph, photograph, everywhere), photograph, atol=1)
+
+
+@pytest.mark.parametrize("size", [32, 33, 144])
+def test_a_spectrum_can_be_taken_over_in_any_size(size: int) -> None:
+    image = cv2.resize(face(1), (size, size)).astype(np.uint8)
+    plain = np.full((size, size, 3), 90, np.uint8)
+    everywhere = np.ones((size, size), np.float32)
+    np.testing.assert_allclose(match_spectrum(image, image, everywhere), image, atol=1)
+    np.testing.assert_allclose(match_spectrum(plain, image, everywhere), plain, atol=1)
+    assert match_spectrum(image, plain, everywhere).std() < image.std()

@@ -13,6 +13,8 @@ from r2m.forge.registry import Face
 # Rings of frequencies in which power is matched, and by how much an amplitude may change there.
 RINGS = 24
 RING_GAIN = (0.4, 2.5)
+# What counts as no power, of a flat image or in a ring without frequencies.
+POWERLESS = 1e-3
 
 
 def given(donor: Face | None) -> Face:
@@ -58,7 +60,7 @@ def match_spectrum(image: Image, target: Image, mask: Mask) -> Image:
     size = image.shape[0]
     radius = _radius(size)
     power = [_ring_power(i, mask, radius) for i in (image, target)]
-    gain = np.sqrt(power[1] / np.maximum(power[0], 1e-3)).clip(*RING_GAIN)
+    gain = np.sqrt((power[1] + POWERLESS) / (power[0] + POWERLESS)).clip(*RING_GAIN)
     gain[0] = 1.0  # the colours are matched elsewhere
     border = size // 4
     padded = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REFLECT_101)
@@ -81,7 +83,7 @@ def _ring_power(image: Image, mask: Mask, radius: NDArray[np.float64]) -> NDArra
     centred = (grey - (mask * grey).sum() / max(float(mask.sum()), 1e-6)) * mask
     power = np.abs(np.fft.rfft2(centred)) ** 2
     ring = np.minimum((radius * RINGS).astype(np.int64), RINGS - 1).ravel()
-    return np.bincount(ring, power.ravel(), RINGS) / np.bincount(ring, minlength=RINGS)
+    return np.bincount(ring, power.ravel(), RINGS) / np.maximum(np.bincount(ring, minlength=RINGS), 1)
 
 
 def shown_whole(other: Face, face: Face) -> Image:

@@ -84,7 +84,7 @@ def build(folder: Path, detector: Path, embedder: Path, seed: int, threads: int)
     log.info("read-out of 128²: R² %.3f on %d further faces", explained, stylegan.TRIED_ON)
     network, reader = StyleGAN(folder, fitted), FaceReader(detector, embedder)
 
-    def one(number: int) -> tuple[Array, Array, float, float, float] | None:
+    def drawn(number: int) -> tuple[Array, Array, float, float, float] | None:
         latent = network.latent(rng(seed, "pool", str(number)))
         found = reader.find(network.image(latent))
         if found is None:
@@ -93,8 +93,8 @@ def build(folder: Path, detector: Path, embedder: Path, seed: int, threads: int)
         return latent, reader.describe(found), *measures
 
     with ThreadPoolExecutor(max(1, threads)) as executor:
-        faces = [made for made in executor.map(one, range(FACES)) if made is not None]
-    log.info("%d of %d faces of the pool have a face that is found", len(faces), FACES)
+        faces = [made for made in executor.map(drawn, range(FACES)) if made is not None]
+    log.info("%d of %d images of the pool show a face", len(faces), FACES)
     latents, descriptions, *measures = (np.array(column, np.float32) for column in zip(*faces, strict=True))
     return Pool(fitted.mean, fitted.kernel, fitted.bias, latents, descriptions, *measures)
 
