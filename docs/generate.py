@@ -243,8 +243,7 @@ def results() -> str:
 
     Where unseen generators are in groups, each group stands there in place of all of them.
     """
-    lines = (RESULTS / "tables/main.md").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    header, rows = main_table(RESULTS / "tables/main.md")
     groups = [name for name in header if name.startswith(f"{UNSEEN}, ") and name != f"{UNSEEN}, video"]
     shown = [one for name in SHOWN for one in (groups if name == UNSEEN and groups else [name])]
     columns = [header.index(name) for name in shown]
@@ -254,6 +253,32 @@ def results() -> str:
         if section != "*Specialists*":
             kept.append([row[column] for column in columns])
     return table(shown, kept, "l" + "r" * (len(shown) - 1))
+
+
+def main_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table of mean AUCs, those that name sections included."""
+    lines = path.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return header, rows
+
+
+def classical_and_neural() -> str:
+    """Return mean AUCs on classical forgeries (docs/classical/main.md) beside those of the default run."""
+    columns = ("In distribution", UNSEEN, "Cross-dataset")
+    old_header, old_rows = main_table(ROOT / "docs/classical/main.md")
+    new_header, new_rows = main_table(RESULTS / "tables/main.md")
+    classical = {row[0]: row for row in old_rows}
+    marks = str.maketrans("", "", "*")
+    rows = []
+    for row in new_rows:
+        if row[0] in classical and any(row[1:]):
+            pairs = [
+                (classical[row[0]][old_header.index(name)], row[new_header.index(name)]) for name in columns
+            ]
+            plain = [re.sub(r"</?ins>", "", value).translate(marks) for pair in pairs for value in pair]
+            rows.append([row[0], *plain])
+    header = ["Model", *(f"{name}, {kind}" for name in columns for kind in ("classical", "neural"))]
+    return table(header, rows, "lrrrrrr")
 
 
 def costs() -> str:
@@ -276,7 +301,7 @@ def costs() -> str:
 
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": results},
-    "docs/experiments.md": {"costs": costs},
+    "docs/experiments.md": {"classical and neural": classical_and_neural, "costs": costs},
     "docs/merging.md": {"methods": methods, "options of r2m": r2m_options},
     "docs/reference.md": {"params": params, "commands": commands},
 }
