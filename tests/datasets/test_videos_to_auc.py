@@ -184,7 +184,7 @@ class Run:
             seed=0,
             reference=None,
             video="mean",
-            classical=(),
+            built_in=(),
             out=self.folder / "tables",
         )
 
