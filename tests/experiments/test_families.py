@@ -138,7 +138,7 @@ def test_run_table_and_figure(bench_files, bench, tmp_path):
 
 
 def test_specialists_of_the_main_run_are_used_again(request):
-    config = read_yaml(request.config.rootpath / "params.yaml")
+    config = read_yaml(request.config.rootpath / "params/classical.yaml")
     experiment = {"enabled": True, "generators": ["poisson", "tps", "ae", "attr"]}
 
     def read(**changes):
