@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from r2m.errors import R2MError
 from r2m.params import load, parse
 from r2m.workflow import Workflow
 
@@ -195,3 +196,17 @@ def test_the_pool_depends_on_no_photograph(monkeypatch, tmp_path):
     other["faces"]["margin"] = 1.3
     other["generators"]["gan_swap"]["options"] = {"strength": 0.5}
     assert Workflow(parse(other)).stages["pool"].job().record == job.record
+
+
+def test_forgeries_that_find_faces_need_a_detector(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+    for forge, family in (("gan", "EFS"), ("gan_swap", "FS"), ("dcgan", "EFS")):
+        params["generators"]["swap"] = {"family": family, "forge": forge}
+        expected = (
+            rf"generators\.swap\.forge: '{forge}' needs a face detector, and `faces\.detector` is `none`"
+        )
+        with pytest.raises(R2MError, match=expected):
+            parse(params)
+    params["generators"]["swap"] = {"family": "FE", "forge": "esrgan"}
+    assert parse(params).generators["swap"].forge == "esrgan"
