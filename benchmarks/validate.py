@@ -33,6 +33,7 @@ def make(root: Path, index: Path, files: int) -> None:
     """Write a tree of empty files, some of which are left out, and its index."""
     import numpy as np
     import pyarrow as pa
+
     from r2m.index import table
 
     videos = list(folders(files // FRAMES))

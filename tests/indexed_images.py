@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+
 from r2m.index import table
 
 SIZE = 64
