@@ -1,26 +1,35 @@
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 
 from detector_samples import BACKBONES, load_detector, session_of
 from r2m.errors import R2MError
 from r2m.models import checkpoint
+from r2m.models.backbone import Detector
 from r2m.models.heads import initial_head
 from r2m.seeding import derive
 from r2m.train import finetune as module
 from r2m.train import state
-from r2m.train.finetune import finetune, learning_rate_factor, objective
+from r2m.train import step as step_module
+from r2m.train.finetune import finetune
+from r2m.train.optimizer import adamw, learning_rate_factor
 from r2m.train.options import FinetuneOptions
+from r2m.train.processes import ALONE, World
 from r2m.train.state import Progress
+from r2m.train.step import objective
 from r2m.train.validation import aucs
 from r2m.trunk.inputs import Inputs
 from r2m.trunk.options import AugmentOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+# Adam turns rounding into steps of the size of lr where a gradient is 0, as that of the keys' biases.
+SLOW = FinetuneOptions(steps=6, pairs=3, lr=1e-4, validate_every=3, checkpoint_every=100)
 OPTIONS = FinetuneOptions(steps=6, pairs=3, lr=1e-3, validate_every=3, checkpoint_every=2)
 
 
@@ -81,10 +90,10 @@ class Interrupted(Exception):
 def interrupt_at(monkeypatch, step):
     whole = module._step
 
-    def until(detector, optimizer, batch, targets, options, at, precision):
-        if at == step:
+    def until(detector, model, optimizer, batch, *others):
+        if batch.step == step:
             raise Interrupted
-        return whole(detector, optimizer, batch, targets, options, at, precision)
+        return whole(detector, model, optimizer, batch, *others)
 
     monkeypatch.setattr(module, "_step", until)
 
@@ -118,7 +127,7 @@ def test_an_image_that_cannot_be_read_ends_the_training_at_its_step(trainer, mon
         return fetch(self, rows, options, seed)
 
     monkeypatch.setattr(Recorder, "fetch", broken)
-    monkeypatch.setattr(module, "_step", lambda *args: (steps.append(args[5]), step_of(*args))[1])
+    monkeypatch.setattr(module, "_step", lambda *args: (steps.append(args[3].step), step_of(*args))[1])
     with pytest.raises(R2MError, match=r"a\.jpg: cannot be read"):
         trainer("convnet", threads=2)
     assert steps == [0, 1, 2, 3]
@@ -204,7 +213,7 @@ def test_classes_are_learnt_by_generator(trainer, monkeypatch):
         asked.append(targets.tolist())
         return objective(outputs, targets)
 
-    monkeypatch.setattr(module, "objective", recorded)
+    monkeypatch.setattr(step_module, "objective", recorded)
     _, detector, inputs = trainer(generators=("swap", "up"), classes=3)
     names = [list(rows["generator"]) for rows, *_ in inputs.asked if len(rows) == 2 * OPTIONS.pairs]
     classes = {"real": 0, "swap": 1, "up": 2}
@@ -243,8 +252,8 @@ def test_val_auc_is_the_mean_over_generators(image_sets, base_files, trunk_files
     names = ("drawn", "swap", "up")
     inputs = Inputs(image_sets.paths(*names), [trunk_files[name] for name in names], BACKBONES["vit"])
     session = session_of(load_detector(base_files["vit"], BACKBONES["vit"]), inputs)
-    monkeypatch.setattr(module, "generator_aucs", lambda *args: {"swap": 0.5, "up": 0.0})
-    assert module._validate(session, ["swap", "up"]) == 0.25
+    monkeypatch.setattr(module, "aucs", lambda *args: {"swap": 0.5, "up": 0.0})
+    assert module._validate(session, ["swap", "up"], ALONE) == 0.25
 
 
 def test_augmentation_in_training_only(trainer):
@@ -267,20 +276,18 @@ def test_loss_that_is_not_finite(trainer, monkeypatch):
 
 
 def test_learning_rate_schedule():
-    options = FinetuneOptions(steps=100, warmup=0.1)
-    factors = np.array([learning_rate_factor(step, options) for step in range(100)])
+    factors = np.array([learning_rate_factor(step, 100, 0.1) for step in range(100)])
     np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
     assert factors[10] == 1
     assert (np.diff(factors[10:]) < 0).all()
     assert 0 < factors[-1] < 0.001
     assert factors[55] == pytest.approx(0.5)
-    without = FinetuneOptions(steps=1, warmup=0)
-    assert learning_rate_factor(0, without) == 1
+    assert learning_rate_factor(0, 1, 0) == 1
 
 
 def test_optimizer_groups(base_files):
     detector = load_detector(base_files["vit"], BACKBONES["vit"])
-    optimizer = module._optimizer(detector, OPTIONS)
+    optimizer = adamw(detector, OPTIONS)
     names = {parameter: name for name, parameter in detector.named_parameters()}
     seen = {}
     for group in optimizer.param_groups:
@@ -312,3 +319,77 @@ def test_aucs_compare_within_the_domain():
     found = aucs(fakes, np.array([np.nan, 0.0, 3.0]), reals, np.array([1.0, 1.0]))
     assert np.isnan(found["a"])
     assert found["b"] == 1
+
+
+def close(first, second, atol):
+    """Whether two trainings have the same history, and the same tensors up to `atol`."""
+    (a, _, _), (b, _, _) = first, second
+    for one, other in zip(a.history, b.history, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    for name, tensor in a.best.items():
+        torch.testing.assert_close(b.best[name], tensor, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4, 6])
+def test_accumulated_gradients_are_those_of_the_batch(trainer, accumulate):
+    """Also of parts of uneven size, as 6 images in 4 are."""
+    whole = trainer(options=SLOW)
+    parts = trainer(options=SLOW.model_copy(update={"accumulate": accumulate}))
+    close(whole, parts, 1e-5)
+
+
+def test_batch_is_shared_out_without_loss():
+    rows = pd.DataFrame({"label": [1, 1, 1, 0, 0, 0], "number": range(6)})
+    for size, parts in [(1, 1), (2, 1), (1, 4), (2, 2), (3, 1), (4, 3)]:
+        shares = [share for rank in range(size) for share in World(rank, size).share(rows, parts)]
+        assert len(shares) == size * parts
+        assert sorted(pd.concat(shares)["number"]) == list(range(6))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_patience_ends_a_training_that_no_longer_gets_better(trainer, monkeypatch):
+    values = iter([0.5, 0.9, 0.8, 0.9, 0.95])
+    monkeypatch.setattr(module, "_validate", lambda *args: next(values))
+    options = FinetuneOptions(steps=9, pairs=2, validate_every=1, checkpoint_every=100, patience=2)
+    progress, _, _ = trainer(options=options)
+    assert (progress.step, progress.best_step) == (4, 2)
+
+
+def test_worker_processes_read_the_same(trainer):
+    whole = trainer("convnet", fingerprint="threads")
+    workers = trainer("convnet", OPTIONS.model_copy(update={"workers": 2}), fingerprint="workers")
+    assert same(whole, workers)
+
+
+def test_gradient_checkpointing_changes_nothing(trainer):
+    whole = trainer(options=SLOW)
+    again = trainer(options=SLOW.model_copy(update={"gradient_checkpointing": True}))
+    close(whole, again, 1e-6)
+
+
+def test_out_of_memory_tells_what_fits(trainer, monkeypatch):
+    """A detector for which more than four images are too many."""
+    whole = Detector.class_logits
+
+    def short(self, x):
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self, x)
+
+    monkeypatch.setattr(Detector, "class_logits", short)
+    options = OPTIONS.model_copy(update={"pairs": 8})
+    message = r"finetune\.pairs is 8, and 2 would fit; expected that, or `finetune\.accumulate: 4`"
+    with pytest.raises(R2MError, match=message):
+        trainer(options=options)
+    trainer(options=options.model_copy(update={"accumulate": 4}))
+
+
+def test_speed_and_waiting_are_told(trainer, caplog):
+    caplog.set_level("INFO")
+    trainer()
+    assert re.search(r"swap: [\d.]+ images a second; \d+ % of the time waiting for them", caplog.text)
+
+
+def test_more_parts_than_images_are_refused():
+    with pytest.raises(ValidationError, match="6 images a batch are too few for 8 parts"):
+        FinetuneOptions(pairs=3, accumulate=4, processes=2)

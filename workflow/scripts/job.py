@@ -2,4 +2,5 @@
 
 from r2m.cli.job import run_logged
 
-run_logged(snakemake.params.job, snakemake.threads, snakemake.log[0])  # noqa: F821
+if __name__ == "__main__":  # processes that a job starts import this file again
+    run_logged(snakemake.params.job, snakemake.threads, snakemake.log[0])  # noqa: F821

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from r2m.errors import R2MError
 from r2m.models.heads import HEAD, fake_logit, head_type
@@ -56,7 +57,8 @@ class Detector(nn.Module):
         vit = self._vit
         *lower, last = vit.blocks[self.first_trainable :]
         for block in lower:
-            x = block(x)
+            is_recomputed = vit.grad_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if is_recomputed else block(x)
         x = _class_token_block(cast(Block, last), x) if _reads_class_token_only(vit, last) else last(x)
         return vit.forward_head(vit.norm(x))
 
@@ -67,6 +69,19 @@ class Detector(nn.Module):
     def class_logits(self, x: Tensor) -> Tensor:
         """Return the head's outputs `(B, 1)`, or `(B, classes)`."""
         return self.head(self.features(x))
+
+    def set_gradient_checkpointing(self) -> None:
+        """Compute activations of blocks again for the gradients rather than keep them.
+
+        Raises:
+            R2MError: the backbone cannot.
+        """
+        try:
+            cast(VisionTransformer, self.backbone).set_grad_checkpointing(True)
+        except (AttributeError, AssertionError) as error:
+            raise R2MError(
+                f"finetune.gradient_checkpointing: {type(self.backbone).__name__} has none; expected false"
+            ) from error
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the backbone's tensors that training can change, and the head's as `head.*`."""

@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 from tqdm import tqdm
 
 from r2m.errors import R2MError
 from r2m.models.backbone import Detector
-from r2m.models.heads import HEAD
-from r2m.models.precision import autocast
-from r2m.models.read_ahead import read_ahead
-from r2m.seeding import derive
 from r2m.session import Session
 from r2m.train import state
+from r2m.train.optimizer import adamw, learning_rate_factor, set_learning_rate
 from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import PairSampler, rows_of
+from r2m.train.processes import ALONE, World
+from r2m.train.reading import Batch, BatchReader, Stopwatch, batches
 from r2m.train.state import Progress
-from r2m.train.validation import generator_aucs
+from r2m.train.step import Classifier, accumulate_gradients, out_of_memory
+from r2m.train.validation import aucs
 from r2m.trunk.options import AugmentOptions
 
 logger = logging.getLogger(__name__)
@@ -39,52 +38,104 @@ def finetune(
     seed: int,
     state_path: Path,
     fingerprint: str,
+    world: World = ALONE,
 ) -> Progress:
     """Train the session's detector and return the progress, with the tensors of the best val AUC in `best`.
 
     A head with one output learns Fake against Real; one with more learns the class of every image, which is 0
     for Real and then the place of its generator in `generators`.
 
-    Batches are read ahead of the model. Resumes from `state_path` if that holds a state with the same
-    `fingerprint`, bit-identical to an uninterrupted training on the same machine, since what is drawn for a
-    step depends on the seed and its number alone.
+    Batches are read ahead of the model, and shared out among the processes of `world`. Resumes from
+    `state_path` if that holds a state with the same `fingerprint`, bit-identical to an uninterrupted training
+    on the same machine, since what is drawn for a step depends on the seed and its number alone.
 
     Raises:
-        R2MError: no images in a split, or a loss that is not finite.
+        R2MError: no images in a split, a loss that is not finite, or a batch that does not fit into memory.
     """
     detector, inputs, device = session.detector, session.inputs, session.device
-    optimizer = _optimizer(detector, options)
-    fakes, reals = rows_of(inputs, generators, "train")
-    sampler = PairSampler(fakes, reals, options.pairs, seed, name)
+    _prepare(detector, options, device)
+    optimizer = adamw(detector, options)
+    model = world.wrapped(Classifier(detector))
+    if options.compile:
+        model.compile()
+    sampler = PairSampler(*rows_of(inputs, generators, "train"), options.pairs, seed, name)
     classes = {generator: number for number, generator in enumerate(generators, start=1)}
+    reader = BatchReader(inputs, augment, classes, world, accumulate=options.accumulate, name=name, seed=seed)
     progress = state.load(state_path, fingerprint, detector, optimizer) or Progress()
     if progress.step:
         logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)
     bar = tqdm(total=options.steps, initial=progress.step, desc=name, unit="step", disable=None)
-
-    def read(drawn: tuple[int, pd.DataFrame]) -> tuple[int, Tensor, Tensor]:
-        step, rows = drawn
-        batch = inputs.fetch(rows, augment, derive(seed, "augment", name, str(step)))
-        labels = zip(rows["generator"], rows["label"], strict=True)
-        return step, batch, torch.tensor([classes[generator] if label else 0 for generator, label in labels])
-
     drawn = sampler.batches(progress.step, options.steps)
-    for step, batch, targets in read_ahead(read, drawn, inputs.threads):
-        loss = _step(
-            detector, optimizer, batch.to(device), targets.to(device), options, step, session.precision
-        )
+    read = batches(reader, drawn, device, workers=options.workers, threads=inputs.threads)
+    watch, images = Stopwatch(), 0
+    for batch in watch.over(read):
+        loss = _step(detector, model, optimizer, batch, options, session, world)
+        loss = world.mean(loss, device)
         if not math.isfinite(loss):
-            raise R2MError(f"{name}: the loss is {loss} at step {step + 1}; try a smaller finetune.lr")
-        progress.step = step + 1
+            raise R2MError(f"{name}: the loss is {loss} at step {batch.step + 1}; try a smaller finetune.lr")
+        progress.step = batch.step + 1
         progress.losses.append(loss)
+        images += batch.total
         bar.update()
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
-            auc = _validate(session, generators)
-            _record(progress, detector, auc, name)
-        if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
+            _record(progress, detector, _validate(session, generators, world), name)
+            if _is_late(progress, options.patience):
+                logger.info("%s: no better val AUC since step %d", name, progress.best_step)
+                break
+        if world.is_first and progress.step % options.checkpoint_every == 0 < options.steps - progress.step:
             state.save(state_path, fingerprint, progress, detector, optimizer)
     bar.close()
+    _report(name, images, watch)
     return progress
+
+
+def _prepare(detector: Detector, options: FinetuneOptions, device: torch.device) -> None:
+    """Set up what makes training smaller or faster, and changes no result beyond rounding."""
+    if options.gradient_checkpointing:
+        detector.set_gradient_checkpointing()
+    if device.type == "cuda" and not isinstance(detector.backbone, VisionTransformer):
+        detector.to(memory_format=torch.channels_last)  # what cuDNN's convolutions read fastest
+
+
+def _step(
+    detector: Detector,
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    batch: Batch,
+    options: FinetuneOptions,
+    session: Session,
+    world: World,
+) -> float:
+    """Take one optimizer step and return the loss before it, that of this process's share."""
+    detector.train()
+    set_learning_rate(optimizer, learning_rate_factor(batch.step, options.steps, options.warmup))
+    optimizer.zero_grad()
+    try:
+        loss = accumulate_gradients(model, batch, session.device, session.precision, world)
+    except torch.OutOfMemoryError:
+        # What fits is tried outside, where the exception no longer holds on to the activations.
+        loss = None
+    if loss is None:
+        optimizer.zero_grad()
+        raise out_of_memory(
+            detector, batch.parts[0], options.pairs, options.accumulate, session.device, session.precision
+        )
+    nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], options.clip_norm)
+    optimizer.step()
+    return loss
+
+
+def _is_late(progress: Progress, patience: int | None) -> bool:
+    """Whether `patience` validations have passed since the best."""
+    later = sum(row["step"] > progress.best_step for row in progress.history)
+    return patience is not None and later >= patience
+
+
+def _report(name: str, images: int, watch: Stopwatch) -> None:
+    """Log how fast a training was, and which part of its time it waited for images."""
+    if images:
+        rate, share = images / watch.seconds, 100 * watch.waited / watch.seconds
+        logger.info("%s: %.1f images a second; %.0f %% of the time waiting for them", name, rate, share)
 
 
 def _record(progress: Progress, detector: Detector, auc: float, name: str) -> None:
@@ -103,64 +154,8 @@ def _record(progress: Progress, detector: Detector, auc: float, name: str) -> No
     logger.info("%s: step %d, loss %.4f, val AUC %.4f", name, progress.step, loss, auc)
 
 
-def learning_rate_factor(step: int, options: FinetuneOptions) -> float:
-    """Return the factor of step `step` (from 0): linear warm-up, then half a cosine down to 0."""
-    warmup = round(options.warmup * options.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
-
-
-def _optimizer(detector: Detector, options: FinetuneOptions) -> torch.optim.AdamW:
-    """Return AdamW with a faster head and without weight decay on norms and biases."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in detector.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith(HEAD), parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "base_lr": options.lr * (options.head_lr_factor if is_head else 1.0),
-                "weight_decay": options.weight_decay if is_matrix else 0.0,
-            }
-            for (is_head, is_matrix), parameters in groups.items()
-        ],
-        lr=options.lr,
-    )
-
-
-def _step(
-    detector: Detector,
-    optimizer: torch.optim.AdamW,
-    batch: Tensor,
-    targets: Tensor,
-    options: FinetuneOptions,
-    step: int,
-    precision: str,
-) -> float:
-    """Take one optimizer step and return the loss before it."""
-    detector.train()
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * learning_rate_factor(step, options)
-    with autocast(batch.device, precision):
-        outputs = detector.class_logits(batch)
-    loss = objective(outputs.float(), targets)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], options.clip_norm)
-    optimizer.step()
-    return loss.item()
-
-
-def objective(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of outputs `(B, 1)` or `(B, classes)`; `targets` `(B,)` are 0 for Real."""
-    if outputs.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(outputs.squeeze(1), (targets > 0).float())
-    return F.cross_entropy(outputs, targets)
-
-
-def _validate(session: Session, generators: Sequence[str]) -> float:
+def _validate(session: Session, generators: Sequence[str], world: World) -> float:
     """Return the mean over `generators` of val AUC."""
-    aucs = generator_aucs(session, *rows_of(session.inputs, generators, "val"))
-    return float(np.mean(list(aucs.values())))
+    fakes, reals = rows_of(session.inputs, generators, "val")
+    values = aucs(fakes, world.predict(session, fakes), reals, world.predict(session, reals))
+    return float(np.mean(list(values.values())))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from r2m.options import Positive, Section
 
@@ -19,6 +19,31 @@ class FinetuneOptions(Section):
     clip_norm: Positive = Field(default=1.0, description="greatest norm of the gradients")
     validate_every: PositiveInt = Field(default=40, description="steps between val AUCs")
     checkpoint_every: PositiveInt = Field(default=40, description="steps between resumable states")
+    patience: PositiveInt | None = Field(
+        default=None, description="val AUCs without a better one that end the training early"
+    )
+    accumulate: PositiveInt = Field(
+        default=1, description="parts that a batch is read in where it does not fit into memory"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="less memory: activations are computed again for the gradients"
+    )
+    compile: bool = Field(default=False, description="by torch.compile, which needs a C++ compiler on CPUs")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="processes that read and augment images; 0: threads of the training"
+    )
+    processes: PositiveInt = Field(
+        default=1, description="that share every batch, each with a GPU of its own where there are GPUs"
+    )
+
+    @model_validator(mode="after")
+    def _parts_hold_images(self) -> "FinetuneOptions":
+        if 2 * self.pairs < self.accumulate * self.processes:
+            raise ValueError(
+                f"{2 * self.pairs} images a batch are too few for {self.accumulate * self.processes} parts;"
+                " expected more `pairs`, or less of `accumulate` and `processes`"
+            )
+        return self
 
 
 class FinetuneOverrides(Section):

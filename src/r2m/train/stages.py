@@ -21,6 +21,7 @@ from r2m.train.finetune import finetune as train
 from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
+from r2m.train.processes import are_launched, launch, world
 from r2m.train.validation import val_threshold
 from r2m.trunk.inputs import images_digest
 from r2m.trunk.options import AugmentOptions
@@ -47,54 +48,62 @@ def finetune(
     With the objective `multiclass`, Real and each generator are classes and the head starts from the seed;
     with `binary` it starts from `initial_head`. Resumes from `state`, which is removed at the end. `model`
     holds the tensors that training can change, of the step with the best val AUC; crops are augmented, cached
-    activations are not.
+    activations are not. With `options.processes` above 1 it starts as many, unless torchrun has.
 
     Raises:
         R2MError: an unknown objective, no images in a split, a loss that is not finite, or files that do not
             fit together.
     """
+    arguments = dict(locals())
     if objective not in ("binary", "multiclass"):
         raise R2MError(f"objective {objective!r}: expected binary or multiclass")
-    session = open_session(files, compute, threads)
-    multiclass = objective == "multiclass"
-    if multiclass:
-        head = drawn_head(session.detector.width, seed, 1 + len(generators), compute.backbone.head)
-    else:
-        head = checkpoint.load(initial_head)[0]
-    session.detector.load_tensors(head, f"{initial_head}: tensors")
-    augmented = None if files.trunks else augment
-    classes = {"labels": ("real", *generators)} if multiclass else {}
-    provenance = {
-        "content": "specialist",
-        "name": name,
-        "generators": list(generators),
-        "objective": objective,
-        "base_hash": session.base_hash,
-        "backbone": compute.backbone.model_dump(),
-        "options": options.model_dump(),
-        "augment": None if augmented is None else augmented.model_dump(),
-        "seed": seed,
-        "precision": compute.precision,
-        "images": images_digest(session.inputs.rows),
-        "code": code_digest([f"{__name__}:finetune"]),
-    }
-    progress = train(
-        session,
-        generators,
-        options,
-        augmented,
-        name=name,
-        seed=seed,
-        state_path=state,
-        fingerprint=hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest(),
-    )
+    if options.processes > 1 and not are_launched():
+        launch(finetune, arguments, options.processes)
+        return
+    with world(compute.device) as processes:
+        session = open_session(files, compute, threads)
+        multiclass = objective == "multiclass"
+        if multiclass:
+            head = drawn_head(session.detector.width, seed, 1 + len(generators), compute.backbone.head)
+        else:
+            head = checkpoint.load(initial_head)[0]
+        session.detector.load_tensors(head, f"{initial_head}: tensors")
+        augmented = None if files.trunks else augment
+        provenance = {
+            "content": "specialist",
+            "name": name,
+            "generators": list(generators),
+            "objective": objective,
+            "base_hash": session.base_hash,
+            "backbone": compute.backbone.model_dump(),
+            "options": options.model_dump(),
+            "augment": None if augmented is None else augmented.model_dump(),
+            "seed": seed,
+            "precision": compute.precision,
+            "images": images_digest(session.inputs.rows),
+            "code": code_digest([f"{__name__}:finetune"]),
+        }
+        progress = train(
+            session,
+            generators,
+            options,
+            augmented,
+            name=name,
+            seed=seed,
+            state_path=state,
+            fingerprint=hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest(),
+            world=processes,
+        )
+        if not processes.is_first:
+            return
     with atomic_path(history) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["step", "loss", "val_auc"])
         writer.writeheader()
         writer.writerows(progress.history)
-    selected = {"step": progress.best_step, "val_auc": progress.best_auc}
+    selected = {"step": progress.best_step, "val_auc": progress.best_auc, "steps": progress.step}
     session.detector.load_tensors(progress.best)
     cut = val_threshold(session, generators)
+    classes = {"labels": ("real", *generators)} if multiclass else {}
     described = inherited(checkpoint.read_metadata(files.base), files.base, **classes, threshold=cut)
     checkpoint.save(model, progress.best, {**provenance, "selected": selected, **described})
     state.unlink(missing_ok=True)

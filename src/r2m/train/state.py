@@ -52,7 +52,7 @@ def load(path: Path, fingerprint: str, model: nn.Module, optimizer: Optimizer) -
         if parameter.requires_grad:
             parameter.data.copy_(tensors[f"model/{name}"])
             optimizer.state[parameter] = {
-                key: tensors[f"{key}/{name}"].to(parameter.device if key != "step" else "cpu")
+                key: tensors[f"{key}/{name}"].to(parameter.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}/{name}" in tensors  # a parameter that the logit does not depend on has none
             }
