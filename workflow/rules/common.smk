@@ -73,6 +73,11 @@ def flagged(stage, key, pattern):
     )
 
 
+def gpus(stage):
+    """Resource function: the GPUs that a job of a stage takes."""
+    return lambda wildcards: stage.job(**wildcards).gpus
+
+
 def call(stage):
     """Params of a rule: the job, and its arguments as plain values, which Snakemake compares."""
     return {

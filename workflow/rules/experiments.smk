@@ -18,6 +18,7 @@ for stage in RUN.experiments.values():
         threads: stage.threads
         resources:
             mem_mb=stage.memory,
+            gpu=gpus(stage),
         params:
             **call(stage),
             caption=stage.caption,

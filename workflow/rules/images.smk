@@ -124,6 +124,7 @@ rule trunk:
         S.trunk.benchmark
     resources:
         mem_mb=S.trunk.memory,
+        gpu=gpus(S.trunk),
     params:
         **call(S.trunk),
     script:

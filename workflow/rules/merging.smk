@@ -12,6 +12,7 @@ rule statistics:
         S.statistics.benchmark
     resources:
         mem_mb=S.statistics.memory,
+        gpu=gpus(S.statistics),
     params:
         **call(S.statistics),
     script:
@@ -29,6 +30,7 @@ rule tune:
         S.tune.benchmark
     resources:
         mem_mb=S.tune.memory,
+        gpu=gpus(S.tune),
     params:
         **call(S.tune),
     script:

@@ -12,6 +12,7 @@ rule score:
         S.score.benchmark
     resources:
         mem_mb=S.score.memory,
+        gpu=gpus(S.score),
     params:
         **call(S.score),
     script:
@@ -29,6 +30,7 @@ rule score_base:
         S.score_base.benchmark
     resources:
         mem_mb=S.score_base.memory,
+        gpu=gpus(S.score_base),
     params:
         **call(S.score_base),
     script:

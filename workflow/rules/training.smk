@@ -12,6 +12,7 @@ rule finetune:
         S.finetune.benchmark
     resources:
         mem_mb=S.finetune.memory,
+        gpu=gpus(S.finetune),
     params:
         **call(S.finetune),
     script:
@@ -30,6 +31,7 @@ rule joint:
     priority: S.joint.priority
     resources:
         mem_mb=S.joint.memory,
+        gpu=gpus(S.joint),
     params:
         **call(S.joint),
     script:
@@ -48,6 +50,7 @@ rule joint_multiclass:
     priority: S.joint_multiclass.priority
     resources:
         mem_mb=S.joint_multiclass.memory,
+        gpu=gpus(S.joint_multiclass),
     params:
         **call(S.joint_multiclass),
     script:
@@ -65,6 +68,7 @@ rule probe:
         S.probe.benchmark
     resources:
         mem_mb=S.probe.memory,
+        gpu=gpus(S.probe),
     params:
         **call(S.probe),
     script:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from r2m.cli.gpus import claim
 from r2m.cli.process import guarded, leave, set_up_logging
 from r2m.errors import R2MError
 from r2m.plan.stage import Job
@@ -69,8 +70,14 @@ def run_logged(job: Job, threads: int, log: str) -> None:
         stream.flush()
         os.dup2(file, stream.fileno())
     set_up_logging()
+
+    def run() -> None:
+        if job.gpus:
+            claim(job.gpus)
+        job.run(threads)
+
     try:
-        guarded(lambda: job.run(threads))
+        guarded(run)
     except Exception:
         traceback.print_exc()
         leave(1)

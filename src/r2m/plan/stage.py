@@ -44,6 +44,13 @@ class Job:
         arguments = _plain({**self.inputs, **self.values, **self.outputs})
         return {"function": self.function, "code": code_digest([self.function, *self.modules]), **arguments}
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it takes: with `device: cuda` one for each of its processes, else none."""
+        compute = self.values.get("compute")
+        device = self.values.get("device") if compute is None else compute.device
+        return getattr(self.values.get("options"), "processes", 1) if device == "cuda" else 0
+
     def run(self, threads: int = 1) -> None:
         """Call the function, with `threads` where it takes them."""
         module, name = self.function.split(":")
