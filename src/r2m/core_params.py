@@ -42,6 +42,9 @@ class CoreParams(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
+    deterministic: bool = Field(
+        default=True, description="the same bits again on CUDA, at some cost; on CPUs they are anyway"
+    )
     datasets: dict[Name, DatasetOptions] = Field(
         default={}, description="name → a data set with an index, which domains and generators may be of"
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.models.blocks import recorded_blocks
-from r2m.models.precision import outputs, resolve_device
+from r2m.models.precision import make_deterministic, outputs, resolve_device
 from r2m.session_files import Compute, SessionFiles
 from r2m.trunk.inputs import Inputs
 
@@ -92,6 +92,8 @@ def open_session(files: SessionFiles, compute: Compute, threads: int = 1) -> Ses
     detector = Detector(compute.backbone)
     detector.load_tensors(weights, f"{files.base}: tensors", complete=True)
     device = resolve_device(compute.device)
+    if compute.deterministic:
+        make_deterministic(device)
     base_hash = metadata.get("base_hash")
     return Session(
         detector=detector.to(device),

@@ -27,8 +27,9 @@ class MergeParts:
 
 @dataclass(frozen=True)
 class Compute:
-    """The backbone, and where and how precisely it computes."""
+    """The backbone, where and how precisely it computes, and whether to the same bits each time."""
 
     backbone: BackboneOptions
     device: str = "auto"
     precision: str = "auto"
+    deterministic: bool = True

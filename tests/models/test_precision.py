@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -37,3 +39,16 @@ def test_autocast(monkeypatch, name, bf16, expected):
     pretend(monkeypatch, bf16=bf16)
     with precision.autocast(torch.device("cpu"), name):
         assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == expected
+
+
+def test_only_cuda_needs_to_be_made_deterministic(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    precision.make_deterministic(torch.device("cpu"))
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        precision.make_deterministic(torch.device("cuda"))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

@@ -21,8 +21,8 @@ _held: list[TextIOWrapper] = []
 def claim(count: int, pause: float = 1.0) -> None:
     """Let this process see `count` GPUs that no other job of this user has, and keep them to its end.
 
-    Waits while there are too few on the machine. What a cluster's scheduler has given, exactly `count`, is taken as it is.
-    Call it before torch uses a GPU.
+    Waits while too few are free on the machine. What a cluster's scheduler has given, exactly `count`, is
+    taken as it is. Call it before torch uses a GPU.
 
     Raises:
         R2MError: there are fewer GPUs.

@@ -1,5 +1,6 @@
 """Where and how precisely a model runs: fp32, or bf16 autocast where the hardware has it."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 
@@ -22,6 +23,15 @@ def resolve_device(name: str, source: str = "params.yaml: device") -> torch.devi
         present = [device for device, is_present in available.items() if is_present]
         raise R2MError(f"{source}: {name!r} is not available here; expected auto or one of {present}")
     return torch.device(name)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Let CUDA compute the same bits each time; an operation that cannot raises RuntimeError from then on."""
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -47,7 +47,7 @@ class Plan:
         self.joint = {"joint": "Joint training"}
         if params.joint.multiclass:
             self.joint["joint_multiclass"] = "Joint training, multi-class"
-        self.compute = Compute(params.backbone, params.device, params.precision)
+        self.compute = Compute(params.backbone, params.device, params.precision, params.deterministic)
 
     @cached_property
     def models(self) -> dict[str, list[str]]:

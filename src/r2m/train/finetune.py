@@ -115,6 +115,10 @@ def _step(
     except torch.OutOfMemoryError:
         # What fits is tried outside, where the exception no longer holds on to the activations.
         loss = None
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise R2MError(f"expected `deterministic: false`, for this backbone: {error}") from error
     if loss is None:
         optimizer.zero_grad()
         raise out_of_memory(
