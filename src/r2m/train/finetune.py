@@ -23,6 +23,7 @@ from r2m.train import state
 from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import PairSampler, rows_of
 from r2m.train.state import Progress
+from r2m.train.tuning.tuned import Tuning, tuned
 from r2m.train.validation import generator_aucs
 from r2m.trunk.options import AugmentOptions
 
@@ -49,9 +50,27 @@ def finetune(
     `fingerprint`, bit-identical to an uninterrupted training on the same machine, since what is drawn for a
     step depends on the seed and its number alone.
 
+    The tuning method decides what is trained; afterwards the detector has the layers that it had.
+
     Raises:
-        R2MError: no images in a split, or a loss that is not finite.
+        R2MError: no images in a split, a loss that is not finite, or a tuning method that does not fit.
     """
+    with tuned(session.detector, options.tuning, seed) as tuning:
+        return _train(session, tuning, generators, options, augment, name, seed, state_path, fingerprint)
+
+
+def _train(
+    session: Session,
+    tuning: Tuning,
+    generators: Sequence[str],
+    options: FinetuneOptions,
+    augment: AugmentOptions | None,
+    name: str,
+    seed: int,
+    state_path: Path,
+    fingerprint: str,
+) -> Progress:
+    """Train the parameters that require gradients, from a resumable state where there is one."""
     detector, inputs, device = session.detector, session.inputs, session.device
     optimizer = _optimizer(detector, options)
     fakes, reals = rows_of(inputs, generators, "train")
@@ -71,7 +90,7 @@ def finetune(
     drawn = sampler.batches(progress.step, options.steps)
     for step, batch, targets in read_ahead(read, drawn, inputs.threads):
         loss = _step(
-            detector, optimizer, batch.to(device), targets.to(device), options, step, session.precision
+            tuning, optimizer, batch.to(device), targets.to(device), options, step, session.precision
         )
         if not math.isfinite(loss):
             raise R2MError(f"{name}: the loss is {loss} at step {step + 1}; try a smaller finetune.lr")
@@ -80,14 +99,14 @@ def finetune(
         bar.update()
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
             auc = _validate(session, generators)
-            _record(progress, detector, auc, name)
+            _record(progress, tuning, auc, name)
         if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
             state.save(state_path, fingerprint, progress, detector, optimizer)
     bar.close()
     return progress
 
 
-def _record(progress: Progress, detector: Detector, auc: float, name: str) -> None:
+def _record(progress: Progress, tuning: Tuning, auc: float, name: str) -> None:
     """Add a row to the history, and keep the tensors if no earlier val AUC is as good."""
     if math.isnan(auc):
         raise R2MError(
@@ -96,7 +115,7 @@ def _record(progress: Progress, detector: Detector, auc: float, name: str) -> No
         )
     if auc > progress.best_auc:
         progress.best_auc, progress.best_step = auc, progress.step
-        progress.best = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
+        progress.best = {key: tensor.clone() for key, tensor in tuning.state().items()}
     loss = sum(progress.losses) / len(progress.losses)
     progress.history.append({"step": progress.step, "loss": loss, "val_auc": auc})
     progress.losses.clear()
@@ -131,7 +150,7 @@ def _optimizer(detector: Detector, options: FinetuneOptions) -> torch.optim.Adam
 
 
 def _step(
-    detector: Detector,
+    tuning: Tuning,
     optimizer: torch.optim.AdamW,
     batch: Tensor,
     targets: Tensor,
@@ -139,13 +158,16 @@ def _step(
     step: int,
     precision: str,
 ) -> float:
-    """Take one optimizer step and return the loss before it."""
-    detector.train()
+    """Take one optimizer step and return the loss before it, the tuning's penalty included."""
+    detector = tuning.detector.train()
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(step, options)
     with autocast(batch.device, precision):
         outputs = detector.class_logits(batch)
     loss = objective(outputs.float(), targets)
+    penalty = tuning.penalty()
+    if penalty is not None:
+        loss = loss + penalty
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], options.clip_norm)

@@ -1,10 +1,11 @@
 """Options of fine-tuning: of specialists, of single generators', and of joint training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
 
 from r2m.options import Positive, Section
+from r2m.train.tuning.options import TuningOptions
 
 
 class FinetuneOptions(Section):
@@ -19,6 +20,18 @@ class FinetuneOptions(Section):
     clip_norm: Positive = Field(default=1.0, description="greatest norm of the gradients")
     validate_every: PositiveInt = Field(default=40, description="steps between val AUCs")
     checkpoint_every: PositiveInt = Field(default=40, description="steps between resumable states")
+    tuning: SerializeAsAny[TuningOptions] = Field(
+        default=TuningOptions.model_validate("full"),
+        description="what is trained of the blocks that are: a method, or a mapping with its options",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_full_tuning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the default, so that models say of themselves what they did before there were others."""
+        values: dict[str, Any] = handler(self)
+        if not self.is_changed("tuning"):
+            values.pop("tuning", None)
+        return values
 
 
 class FinetuneOverrides(Section):
@@ -35,6 +48,13 @@ class FinetuneOverrides(Section):
         default=None, description="in place of finetune.warmup"
     )
     clip_norm: Positive | None = Field(default=None, description="in place of finetune.clip_norm")
+    tuning: SerializeAsAny[TuningOptions] | None = Field(
+        default=None, description="in place of finetune.tuning"
+    )
+
+    def applied(self, options: FinetuneOptions) -> FinetuneOptions:
+        """Return `options` with what is given here in their place."""
+        return options.model_copy(update={key: value for key, value in self if value is not None})
 
 
 class SpecialistsOptions(Section):

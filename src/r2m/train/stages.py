@@ -21,6 +21,7 @@ from r2m.train.finetune import finetune as train
 from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
+from r2m.train.tuning import registry as tunings
 from r2m.train.validation import val_threshold
 from r2m.trunk.inputs import images_digest
 from r2m.trunk.options import AugmentOptions
@@ -76,7 +77,7 @@ def finetune(
         "seed": seed,
         "precision": compute.precision,
         "images": images_digest(session.inputs.rows),
-        "code": code_digest([f"{__name__}:finetune"]),
+        "code": code_digest([f"{__name__}:finetune", tunings.module_of(options.tuning.method)]),
     }
     progress = train(
         session,
