@@ -208,9 +208,32 @@ def r2m_options() -> str:
     return table(("Option", "Default", "Meaning"), rows)
 
 
+# Tuning methods
+
+
+def tunings() -> str:
+    """Return the table of tuning methods, and that of their options."""
+    from r2m.train.tuning import registry
+
+    rows, options = [], []
+    for name in registry.names():
+        method = registry.get(name)
+        first = (importlib.import_module(registry.module_of(name)).__doc__ or "").splitlines()[0]
+        rows.append([f"`{name}`", _sentence(first.partition(": ")[2]), _cited(method.citation)])
+        for key, value, text in _options(method.options):
+            options.append([f"`{name}`", f"`{key}`", f"`{value}`", text])
+    tables = (
+        (("Method", "What is trained", "Source"), rows),
+        (("Method", "Option", "Default", "Meaning"), options),
+    )
+    return "\n\n".join(table(header, lines) for header, lines in tables)
+
+
 def _options(section: Any, prefix: str = "", value: Any = None) -> Iterator[tuple[str, str, str]]:
     """Yield the dotted name, the default and the description of every option of a method."""
     for name, field in section.model_fields.items():
+        if field.is_required():
+            continue
         default = field.get_default(call_default_factory=True) if value is None else getattr(value, name)
         if hasattr(default, "model_fields_set"):
             yield from _options(type(default), f"{prefix}{name}.", default)
@@ -303,7 +326,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": results},
     "docs/experiments.md": {"classical and neural": classical_and_neural, "costs": costs},
     "docs/merging.md": {"methods": methods, "options of r2m": r2m_options},
-    "docs/reference.md": {"params": params, "commands": commands},
+    "docs/reference.md": {"params": params, "tunings": tunings, "commands": commands},
 }
 
 

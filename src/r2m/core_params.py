@@ -1,7 +1,7 @@
 """All of `params.yaml` but its experiments, and what follows from it."""
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -144,10 +144,9 @@ class CoreParams(Section):
 
     def finetune_options(self, specialist: str) -> FinetuneOptions:
         """Return the fine-tuning options of one specialist, its generator's overrides applied."""
-        changed: dict[str, Any] = {}
         if self.specialists.per == "generator":
-            changed = self.generators[specialist].finetune.model_dump(exclude_none=True)
-        return self.finetune.model_copy(update=changed)
+            return self.generators[specialist].finetune.applied(self.finetune)
+        return self.finetune
 
     def joint_options(self, count: int | None = None) -> FinetuneOptions:
         """Return the options of joint training on what `count` specialists (None: all) are trained on.

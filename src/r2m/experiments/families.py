@@ -107,10 +107,9 @@ def family_members(params: CoreParams, options: FamiliesOptions) -> dict[str, li
 def finetune_options(params: CoreParams, options: FamiliesOptions, specialist: str) -> FinetuneOptions:
     """Return the fine-tuning options of one specialist."""
     if specialist in params.generators:
-        changed = params.generators[specialist].finetune.model_dump(exclude_none=True)
-    else:
-        changed = {"steps": max(1, round(params.finetune.steps * options.steps_factor))}
-    return params.finetune.model_copy(update=changed)
+        return params.generators[specialist].finetune.applied(params.finetune)
+    steps = max(1, round(params.finetune.steps * options.steps_factor))
+    return params.finetune.model_copy(update={"steps": steps})
 
 
 def reused(params: CoreParams, options: FamiliesOptions) -> dict[str, str]:

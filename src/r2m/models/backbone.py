@@ -230,10 +230,14 @@ def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """Return the class token `(B, 1, D)` of `block(x)`, at about a sixth of the whole block's cost."""
     attention = cast(Attention, block.attn)
     normed = block.norm1(x)
-    weight, bias = attention.qkv.weight, attention.qkv.bias
     width = attention.num_heads * attention.head_dim
-    q = F.linear(normed[:, :1], weight[:width], None if bias is None else bias[:width])
-    kv = F.linear(normed, weight[width:], None if bias is None else bias[width:])
+    if type(attention.qkv) is nn.Linear:
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        q = F.linear(normed[:, :1], weight[:width], None if bias is None else bias[:width])
+        kv = F.linear(normed, weight[width:], None if bias is None else bias[width:])
+    else:  # what else stands there, as while it is tuned, may compute more than its weight and bias say
+        whole = attention.qkv(normed)
+        q, kv = whole[:, :1, :width], whole[..., width:]
     batch, tokens, _ = x.shape
     q = q.reshape(batch, 1, attention.num_heads, attention.head_dim).transpose(1, 2)
     k, v = (

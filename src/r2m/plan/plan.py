@@ -17,6 +17,7 @@ from r2m.options import FolderSource, PackageSource
 from r2m.plan.stage import Job
 from r2m.session_files import Compute, MergeParts, SessionFiles
 from r2m.train.options import FinetuneOptions
+from r2m.train.tuning import registry as tunings
 
 RESULTS = Path("results")
 RAW = Path("data/raw")
@@ -306,6 +307,7 @@ class Plan:
                 "compute": self.compute,
                 "state": RESULTS / f".state/{state or name}/seed{seed}.safetensors",
             },
+            modules=[tunings.module_of(options.tuning.method)],
         )
 
     def task_vector_job(self, specialist: Path, outputs: Mapping[str, Path]) -> Job:

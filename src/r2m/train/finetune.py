@@ -22,6 +22,7 @@ from r2m.train.processes import ALONE, World
 from r2m.train.reading import Batch, BatchReader, Stopwatch, batches
 from r2m.train.state import Progress
 from r2m.train.step import Classifier, accumulate_gradients, out_of_memory
+from r2m.train.tuning.tuned import Tuning, tuned
 from r2m.train.validation import aucs
 from r2m.trunk.options import AugmentOptions
 
@@ -49,9 +50,31 @@ def finetune(
     `state_path` if that holds a state with the same `fingerprint`, bit-identical to an uninterrupted training
     on the same machine, since what is drawn for a step depends on the seed and its number alone.
 
+    The tuning method decides what is trained; afterwards the detector has the layers that it had.
+
     Raises:
-        R2MError: no images in a split, a loss that is not finite, or a batch that does not fit into memory.
+        R2MError: no images in a split, a loss that is not finite, a batch that does not fit into memory, or a
+            tuning method that does not fit the backbone.
     """
+    with tuned(session.detector, options.tuning, seed) as tuning:
+        return _train(
+            session, tuning, generators, options, augment, name, seed, state_path, fingerprint, world
+        )
+
+
+def _train(
+    session: Session,
+    tuning: Tuning,
+    generators: Sequence[str],
+    options: FinetuneOptions,
+    augment: AugmentOptions | None,
+    name: str,
+    seed: int,
+    state_path: Path,
+    fingerprint: str,
+    world: World,
+) -> Progress:
+    """Train the parameters that require gradients, from a resumable state where there is one."""
     detector, inputs, device = session.detector, session.inputs, session.device
     _prepare(detector, options, device)
     optimizer = adamw(detector, options)
@@ -69,7 +92,7 @@ def finetune(
     read = batches(reader, drawn, device, workers=options.workers, threads=inputs.threads)
     watch, images = Stopwatch(), 0
     for batch in watch.over(read):
-        loss = _step(detector, model, optimizer, batch, options, session, world)
+        loss = _step(tuning, model, optimizer, batch, options, session, world)
         loss = world.mean(loss, device)
         if not math.isfinite(loss):
             raise R2MError(f"{name}: the loss is {loss} at step {batch.step + 1}; try a smaller finetune.lr")
@@ -78,7 +101,7 @@ def finetune(
         images += batch.total
         bar.update()
         if progress.step % options.validate_every == 0 or progress.step == options.steps:
-            _record(progress, detector, _validate(session, generators, world), name)
+            _record(progress, tuning, _validate(session, generators, world), name)
             if _is_late(progress, options.patience):
                 logger.info("%s: no better val AUC since step %d", name, progress.best_step)
                 break
@@ -98,7 +121,7 @@ def _prepare(detector: Detector, options: FinetuneOptions, device: torch.device)
 
 
 def _step(
-    detector: Detector,
+    tuning: Tuning,
     model: nn.Module,
     optimizer: torch.optim.AdamW,
     batch: Batch,
@@ -106,12 +129,12 @@ def _step(
     session: Session,
     world: World,
 ) -> float:
-    """Take one optimizer step and return the loss before it, that of this process's share."""
-    detector.train()
+    """Take one optimizer step and return the loss before it on this process's share, the penalty included."""
+    detector = tuning.detector.train()
     set_learning_rate(optimizer, learning_rate_factor(batch.step, options.steps, options.warmup))
     optimizer.zero_grad()
     try:
-        loss = accumulate_gradients(model, batch, session.device, session.precision, world)
+        loss = accumulate_gradients(model, batch, tuning.penalty, session.device, session.precision, world)
     except torch.OutOfMemoryError:
         # What fits is tried outside, where the exception no longer holds on to the activations.
         loss = None
@@ -142,7 +165,7 @@ def _report(name: str, images: int, watch: Stopwatch) -> None:
         logger.info("%s: %.1f images a second; %.0f %% of the time waiting for them", name, rate, share)
 
 
-def _record(progress: Progress, detector: Detector, auc: float, name: str) -> None:
+def _record(progress: Progress, tuning: Tuning, auc: float, name: str) -> None:
     """Add a row to the history, and keep the tensors if no earlier val AUC is as good."""
     if math.isnan(auc):
         raise R2MError(
@@ -151,7 +174,7 @@ def _record(progress: Progress, detector: Detector, auc: float, name: str) -> No
         )
     if auc > progress.best_auc:
         progress.best_auc, progress.best_step = auc, progress.step
-        progress.best = {key: tensor.clone() for key, tensor in detector.trainable_state().items()}
+        progress.best = {key: tensor.clone() for key, tensor in tuning.state().items()}
     loss = sum(progress.losses) / len(progress.losses)
     progress.history.append({"step": progress.step, "loss": loss, "val_auc": auc})
     progress.losses.clear()

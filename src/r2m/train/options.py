@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializeAsAny, model_validator
 
 from r2m.options import Positive, Section
+from r2m.train.tuning.options import TuningOptions
 
 
 class FinetuneOptions(Section):
@@ -19,6 +20,10 @@ class FinetuneOptions(Section):
     clip_norm: Positive = Field(default=1.0, description="greatest norm of the gradients")
     validate_every: PositiveInt = Field(default=40, description="steps between val AUCs")
     checkpoint_every: PositiveInt = Field(default=40, description="steps between resumable states")
+    tuning: SerializeAsAny[TuningOptions] = Field(
+        default=TuningOptions.model_validate("full"),
+        description="what is trained of the blocks that are: a method, or a mapping with its options",
+    )
     patience: PositiveInt | None = Field(
         default=None, description="val AUCs without a better one that end the training early"
     )
@@ -60,6 +65,13 @@ class FinetuneOverrides(Section):
         default=None, description="in place of finetune.warmup"
     )
     clip_norm: Positive | None = Field(default=None, description="in place of finetune.clip_norm")
+    tuning: SerializeAsAny[TuningOptions] | None = Field(
+        default=None, description="in place of finetune.tuning"
+    )
+
+    def applied(self, options: FinetuneOptions) -> FinetuneOptions:
+        """Return `options` with what is given here in their place."""
+        return options.model_copy(update={key: value for key, value in self if value is not None})
 
 
 class SpecialistsOptions(Section):

@@ -22,6 +22,7 @@ from r2m.train.options import FinetuneOptions
 from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
 from r2m.train.processes import are_launched, launch, world
+from r2m.train.tuning import registry as tunings
 from r2m.train.validation import val_threshold
 from r2m.trunk.inputs import images_digest
 from r2m.trunk.options import AugmentOptions
@@ -81,7 +82,7 @@ def finetune(
             "seed": seed,
             "precision": compute.precision,
             "images": images_digest(session.inputs.rows),
-            "code": code_digest([f"{__name__}:finetune"]),
+            "code": code_digest([f"{__name__}:finetune", tunings.module_of(options.tuning.method)]),
         }
         progress = train(
             session,

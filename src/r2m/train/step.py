@@ -1,6 +1,6 @@
 """One step of a training: gradients of a batch, in parts where it is large, and the optimizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -36,12 +36,17 @@ def objective(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def accumulate_gradients(
-    model: nn.Module, batch: Batch, device: torch.device, precision: str, world: World
+    model: nn.Module,
+    batch: Batch,
+    penalty: Callable[[], Tensor | None],
+    device: torch.device,
+    precision: str,
+    world: World,
 ) -> float:
     """Add the gradients of this process's share of a batch to the parameters; return the loss of the share.
 
     The loss of the whole batch is the mean over its images, however it is shared out: a micro-batch counts by
-    its size, and DistributedDataParallel averages over processes.
+    its size, and DistributedDataParallel averages over processes. `penalty` is added to it once.
     """
     total = 0.0
     for number, part in enumerate(batch.parts):
@@ -52,6 +57,9 @@ def accumulate_gradients(
                 outputs = model(part.images)
             share = len(part.targets) * world.size / batch.total
             loss = objective(outputs.float(), part.targets) * share
+            added = penalty() if is_last else None
+            if added is not None:
+                loss = loss + added
             loss.backward()
         total += loss.item()
     return total

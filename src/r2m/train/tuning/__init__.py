@@ -1,0 +1,1 @@
+"""Tuning methods: which parameters of a detector are trained, and in what form."""

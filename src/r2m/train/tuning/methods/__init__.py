@@ -1,0 +1,1 @@
+"""Tuning methods, one module each, declared as `METHOD`."""
