@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +16,9 @@ from r2m.models import checkpoint
 from r2m.models.backbone import Detector
 from r2m.train import finetune as training
 from r2m.train.options import FinetuneOptions
+from r2m.train.processes import ALONE
+from r2m.train.reading import Batch, MicroBatch
+from r2m.train.step import Classifier, accumulate_gradients
 from r2m.train.tuning import registry
 from r2m.train.tuning.options import TuningOptions
 from r2m.train.tuning.subspace import SubspaceLinear
@@ -308,7 +310,7 @@ def test_an_interrupted_training_ends_bit_identically(train, monkeypatch, tmp_pa
     whole, path = training._step, tmp_path / "state.safetensors"
 
     def until(*args):
-        if args[5] == 5:
+        if args[3].step == 5:
             raise Interrupted
         return whole(*args)
 
@@ -335,15 +337,17 @@ def test_training_learns(train, method):
     assert progress.best_auc > 0.7
 
 
-def test_the_penalty_is_part_of_the_loss(base_files, monkeypatch):
+def test_the_penalty_is_part_of_the_loss(base_files):
+    """Once a batch, in however many parts it goes through the model."""
     detector = detector_of(base_files)
-    optimizer = training._optimizer(detector, FinetuneOptions())
-    arguments = (inputs_of(detector), torch.tensor([0, 1, 0, 1]), FinetuneOptions(), 0, "fp32")
+    images, targets = inputs_of(detector), torch.tensor([0, 1, 0, 1])
+    parts = tuple(MicroBatch(images[i : i + 2], targets[i : i + 2]) for i in (0, 2))
+    batch, cpu = Batch(0, 4, parts), torch.device("cpu")
     losses = [
-        training._step(SimpleNamespace(detector=detector, penalty=lambda p=p: p), optimizer, *arguments)
+        accumulate_gradients(Classifier(detector), batch, lambda p=p: p, cpu, "fp32", ALONE)
         for p in (None, torch.tensor(2.0))
     ]
-    assert losses[1] - losses[0] == pytest.approx(2, abs=0.1)
+    assert losses[1] - losses[0] == pytest.approx(2, abs=1e-5)
 
 
 # Errors
