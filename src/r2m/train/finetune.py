@@ -21,7 +21,8 @@ from r2m.seeding import derive
 from r2m.session import Session
 from r2m.train import state
 from r2m.train.options import FinetuneOptions
-from r2m.train.pairs import PairSampler, rows_of
+from r2m.train.rows import rows_of
+from r2m.train.sampling.epochs import sampler_of, total_steps
 from r2m.train.state import Progress
 from r2m.train.validation import generator_aucs
 from r2m.trunk.options import AugmentOptions
@@ -55,12 +56,13 @@ def finetune(
     detector, inputs, device = session.detector, session.inputs, session.device
     optimizer = _optimizer(detector, options)
     fakes, reals = rows_of(inputs, generators, "train")
-    sampler = PairSampler(fakes, reals, options.pairs, seed, name)
+    sampler = sampler_of(options, fakes, reals, name=name, seed=seed)
+    steps = total_steps(options, sampler.epoch)
     classes = {generator: number for number, generator in enumerate(generators, start=1)}
     progress = state.load(state_path, fingerprint, detector, optimizer) or Progress()
     if progress.step:
-        logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)
-    bar = tqdm(total=options.steps, initial=progress.step, desc=name, unit="step", disable=None)
+        logger.info("%s: resumed after step %d of %d", name, progress.step, steps)
+    bar = tqdm(total=steps, initial=progress.step, desc=name, unit="step", disable=None)
 
     def read(drawn: tuple[int, pd.DataFrame]) -> tuple[int, Tensor, Tensor]:
         step, rows = drawn
@@ -68,8 +70,9 @@ def finetune(
         labels = zip(rows["generator"], rows["label"], strict=True)
         return step, batch, torch.tensor([classes[generator] if label else 0 for generator, label in labels])
 
-    drawn = sampler.batches(progress.step, options.steps)
+    drawn = sampler.batches(progress.step, steps)
     for step, batch, targets in read_ahead(read, drawn, inputs.threads):
+        set_learning_rate(optimizer, learning_rate_factor(step, steps, options.warmup))
         loss = _step(
             detector, optimizer, batch.to(device), targets.to(device), options, step, session.precision
         )
@@ -78,10 +81,10 @@ def finetune(
         progress.step = step + 1
         progress.losses.append(loss)
         bar.update()
-        if progress.step % options.validate_every == 0 or progress.step == options.steps:
+        if progress.step % options.validate_every == 0 or progress.step == steps:
             auc = _validate(session, generators)
             _record(progress, detector, auc, name)
-        if progress.step % options.checkpoint_every == 0 and progress.step < options.steps:
+        if progress.step % options.checkpoint_every == 0 and progress.step < steps:
             state.save(state_path, fingerprint, progress, detector, optimizer)
     bar.close()
     return progress
@@ -103,12 +106,18 @@ def _record(progress: Progress, detector: Detector, auc: float, name: str) -> No
     logger.info("%s: step %d, loss %.4f, val AUC %.4f", name, progress.step, loss, auc)
 
 
-def learning_rate_factor(step: int, options: FinetuneOptions) -> float:
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     """Return the factor of step `step` (from 0): linear warm-up, then half a cosine down to 0."""
-    warmup = round(options.warmup * options.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def set_learning_rate(optimizer: torch.optim.AdamW, factor: float) -> None:
+    """Set the learning rates of all groups to `factor` times their peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
 
 
 def _optimizer(detector: Detector, options: FinetuneOptions) -> torch.optim.AdamW:
@@ -141,8 +150,6 @@ def _step(
 ) -> float:
     """Take one optimizer step and return the loss before it."""
     detector.train()
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * learning_rate_factor(step, options)
     with autocast(batch.device, precision):
         outputs = detector.class_logits(batch)
     loss = objective(outputs.float(), targets)

@@ -19,8 +19,8 @@ from r2m.session_files import Compute, SessionFiles
 from r2m.train import second_moments
 from r2m.train.finetune import finetune as train
 from r2m.train.options import FinetuneOptions
-from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
+from r2m.train.rows import rows_of
 from r2m.train.validation import val_threshold
 from r2m.trunk.inputs import images_digest
 from r2m.trunk.options import AugmentOptions
@@ -92,7 +92,7 @@ def finetune(
         writer = csv.DictWriter(file, ["step", "loss", "val_auc"])
         writer.writeheader()
         writer.writerows(progress.history)
-    selected = {"step": progress.best_step, "val_auc": progress.best_auc}
+    selected = {"step": progress.best_step, "val_auc": progress.best_auc, "steps": progress.step}
     session.detector.load_tensors(progress.best)
     cut = val_threshold(session, generators)
     described = inherited(checkpoint.read_metadata(files.base), files.base, **classes, threshold=cut)
