@@ -165,6 +165,11 @@ def test_defaults_stand_where_nothing_is_said():
         ({"finetune__lr": 0}, "finetune.lr: Input should be greater than 0 (got 0)"),
         ({"finetune__warmup": 1}, "finetune.warmup: Input should be less than 1 (got 1)"),
         ({"finetune__steps": 0}, "finetune.steps: Input should be greater than 0 (got 0)"),
+        ({"finetune__epochs": 2}, "finetune: `steps` and `epochs` are both given; expected one of them"),
+        (
+            {"generators__swap__finetune": {"steps": 2, "epochs": 2}},
+            "generators.swap.finetune: `steps` and `epochs` are both given; expected one of them",
+        ),
         (
             {"faces__jpeg_quality": [70, 101]},
             "faces.jpeg_quality.1: Input should be less than or equal to 100",

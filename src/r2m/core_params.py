@@ -17,6 +17,7 @@ from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
 from r2m.options import FAMILIES, RESERVED, Name, Section, each_once, nearest
 from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
+from r2m.train.sampling.epochs import lengthened
 from r2m.trunk.options import AugmentOptions
 
 # What torch and numpy both take.
@@ -153,10 +154,11 @@ class CoreParams(Section):
 
         Steps grow evenly from a specialist's to `joint.steps_factor` times as many.
         """
-        others = len(self.specialist_members) - 1
-        share = 1.0 if count is None or not others else (count - 1) / others
+        specialists = len(self.specialist_members)
+        count = specialists if count is None else count
+        share = (count - 1) / (specialists - 1) if specialists > 1 else 1.0
         factor = share * self.joint.steps_factor + (1 - share)
-        return self.finetune.model_copy(update={"steps": max(1, round(self.finetune.steps * factor))})
+        return lengthened(self.finetune, factor, count)
 
 
 def _inconsistencies(params: CoreParams) -> Iterator[str]:

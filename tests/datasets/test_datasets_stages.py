@@ -22,7 +22,7 @@ from r2m.forge.options import GeneratorOptions
 from r2m.params import parse
 from r2m.report.figures.contact_sheet import draw_contact_sheet
 from r2m.seeding import rng
-from r2m.train.pairs import PairSampler
+from r2m.train.sampling.samplers import PairSampler
 from r2m.video.extract import VideoFaces
 
 VIDEOS = [*reals(), *swapped("simswap"), *synthesized("ddim"), *alone("heygen")]

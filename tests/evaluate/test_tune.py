@@ -12,7 +12,7 @@ from r2m.merge.tensors import apply, merged_shapes
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.options import combinations, with_dotted
-from r2m.train.pairs import rows_of
+from r2m.train.rows import rows_of
 from r2m.train.validation import generator_aucs
 from r2m.trunk.inputs import Inputs
 

@@ -24,6 +24,7 @@ def trained_models(bench_files, folder, orders):
         about = {
             "base_hash": metadata["base_hash"],
             "options": options.model_dump(),
+            "selected": {"steps": options.steps},
             "generators": sorted({GENERATORS[one] for one in names}),
         }
         checkpoint.save(files[name], tensors | head, about)

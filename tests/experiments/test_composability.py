@@ -19,7 +19,7 @@ from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.report.figures.style import KIND_COLOURS, METHOD_COLOURS
-from r2m.train.pairs import rows_of
+from r2m.train.rows import rows_of
 from r2m.train.validation import generator_aucs
 
 ORDERS = [["up", "swap", "third"], ["up", "third", "swap"]]

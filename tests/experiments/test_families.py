@@ -27,7 +27,9 @@ PAIR = FamiliesPlan.model_validate(
     {
         "families": {"FS": ["swap", "up"]},
         "specialists": {"FS": "third"},
-        "steps": {"swap": 6, "up": 6, "third": 9, "joint": 12},
+        "trainings": {
+            name: {"steps": n} for name, n in {"swap": 6, "up": 6, "third": 9, "joint": 12}.items()
+        },
         "variants": VARIANTS,
     }
 )

@@ -7,8 +7,8 @@ from reported import chosen_file, compute, report
 
 from r2m.errors import R2MError
 from r2m.experiments import heads
-from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_lda_head
+from r2m.train.rows import rows_of
 
 
 def test_heads_are_fitted_to_training_images_alone(bench, chosen):

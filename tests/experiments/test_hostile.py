@@ -22,7 +22,8 @@ from r2m.experiments import hostile
 from r2m.experiments.hostile import HostileOptions
 from r2m.merge import registry
 from r2m.merge.stages import Chosen
-from r2m.train.pairs import PairSampler, rows_of
+from r2m.train.rows import rows_of
+from r2m.train.sampling.samplers import PairSampler
 from r2m.train.threshold import best_threshold
 from r2m.trunk.inputs import Inputs
 

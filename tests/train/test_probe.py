@@ -4,8 +4,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from detector_samples import VIT, load_detector, session_of
-from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
+from r2m.train.rows import rows_of
 from r2m.trunk.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -84,9 +84,10 @@ def _uint8(values: Any) -> Image:
 def jpeg(image: Image, quality: int) -> Image:
     """Return `image` compressed by JPEG of a quality from 1 to 100, and decoded again."""
     import cv2
+    import numpy as np
 
     _, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return _uint8(cv2.imdecode(buffer, cv2.IMREAD_COLOR))
+    return cv2.imdecode(buffer, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
 
 
 @perturbation(

@@ -11,7 +11,7 @@ from r2m.merge import registry
 from r2m.merge.merging import sweep
 from r2m.merge.tensors import TaskVectors, Tensors
 from r2m.options import Section, with_dotted
-from r2m.train.pairs import rows_of
+from r2m.train.rows import rows_of
 from r2m.train.validation import aucs, threshold
 
 logger = logging.getLogger(__name__)

@@ -186,12 +186,13 @@ class Trained:
     path: Path
     generators: list[str]
     options: FinetuneOptions
+    steps: int
     seconds: float = math.nan
 
     def images(self, bench: Bench) -> int:
         """Return how many images its training has read: those of all batches and of all validations."""
-        validations = math.ceil(self.options.steps / self.options.validate_every)
-        return 2 * self.options.pairs * self.options.steps + validations * val_images(bench, self.generators)
+        validations = math.ceil(self.steps / self.options.validate_every)
+        return 2 * self.options.pairs * self.steps + validations * val_images(bench, self.generators)
 
 
 def read_trained(path: Path, seconds: float = math.nan) -> Trained:
@@ -205,14 +206,15 @@ def read_trained(path: Path, seconds: float = math.nan) -> Trained:
     metadata = checkpoint.read_metadata(path)
     try:
         options = FinetuneOptions.model_validate_json(metadata["options"])
-        return Trained(path, json.loads(metadata["generators"]), options, seconds)
+        steps = json.loads(metadata["selected"])["steps"]
+        return Trained(path, json.loads(metadata["generators"]), options, steps, seconds)
     except (KeyError, ValueError) as error:
         raise R2MError(f"{path}: expected a model of `r2m finetune` ({error})") from error
 
 
 def val_images(bench: Bench, generators: Sequence[str]) -> int:
     """Return how many images the val split of `generators` has, their reals included."""
-    from r2m.train.pairs import rows_of
+    from r2m.train.rows import rows_of
 
     return sum(len(rows) for rows in rows_of(bench.inputs, list(generators), "val"))
 

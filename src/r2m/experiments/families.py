@@ -26,6 +26,8 @@ from r2m.merge import registry
 from r2m.merge.variants import MergeVariant
 from r2m.options import Positive, Section, nearest
 from r2m.plan.stage import Job, Stage
+from r2m.train.options import FinetuneOptions
+from r2m.train.sampling.epochs import lengthened, sampler_of, total_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from r2m.plan.plan import Plan
     from r2m.report.table import Table
     from r2m.session_files import MergeParts, SessionFiles
-    from r2m.train.options import FinetuneOptions
 
 GENERATORS, FAMILIES, BOTH, JOINT = "generators", "families", "both", "joint"
 STRATEGIES = {
@@ -61,7 +62,9 @@ class FamiliesOptions(ExperimentOptions):
         default=[], description="unseen generators that are trained on here, so that families have several"
     )
     steps_factor: Positive = Field(
-        default=1.0, description="times the steps of a generator's specialist, for one of a family"
+        default=1.0,
+        description="times the steps of a generator's specialist, for one of a family; with finetune.epochs,"
+        " times their mean",
     )
     joint: bool = Field(default=True, description="joint training on the same generators beside the merges")
 
@@ -108,8 +111,8 @@ def finetune_options(params: CoreParams, options: FamiliesOptions, specialist: s
     """Return the fine-tuning options of one specialist."""
     if specialist in params.generators:
         return params.generators[specialist].finetune.applied(params.finetune)
-    steps = max(1, round(params.finetune.steps * options.steps_factor))
-    return params.finetune.model_copy(update={"steps": steps})
+    members = family_generators(params, options)[specialist]
+    return lengthened(params.finetune, options.steps_factor, len(members))
 
 
 def reused(params: CoreParams, options: FamiliesOptions) -> dict[str, str]:
@@ -127,19 +130,25 @@ class FamiliesPlan(Section):
 
     families: family → its generators, each of which has a specialist by its name.
     specialists: family → the specialist trained on all of its generators.
-    steps: specialist → its training steps; `joint` for joint training, where there is any.
+    trainings: specialist → the options of its training; `joint` for joint training, where there is any.
     variants: merge variants with their grids.
     """
 
     families: dict[str, list[str]]
     specialists: dict[str, str]
-    steps: dict[str, int]
+    trainings: dict[str, FinetuneOptions]
     variants: dict[str, MergeVariant]
 
     @property
     def generators(self) -> list[str]:
         """All generators that are trained on."""
         return [name for names in self.families.values() for name in names]
+
+    def trained_on(self, name: str) -> list[str]:
+        """Return the generators of a specialist, or of `joint`."""
+        if name == JOINT:
+            return self.generators
+        return [name] if name in self.generators else self.families[name]
 
     def used(self, strategy: str) -> list[str]:
         """Return the specialists (or `joint`) that a strategy needs."""
@@ -211,11 +220,11 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
         priority=10,
         place="experiments/families/joint",
     )
-    steps = {name: finetune_options(params, options, name).steps for name in members}
+    trainings = {name: finetune_options(params, options, name) for name in members}
     merged_plan = FamiliesPlan(
         families=families,
         specialists={family: names[0] if len(names) == 1 else family for family, names in families.items()},
-        steps={**steps, JOINT: params.joint_options().steps},
+        trainings={**trainings, JOINT: params.joint_options()},
         variants={name: plan.tuned(name) for name in options.variants},
     )
     scored = merge_stage(
@@ -243,8 +252,16 @@ def run(
     import pandas as pd
 
     from r2m.models import checkpoint
+    from r2m.train.rows import rows_of
 
     parts = []
+
+    def steps_of(name: str) -> int:
+        options = plan.trainings[name]
+        if options.steps is not None:
+            return options.steps
+        fakes, reals = rows_of(bench.inputs, plan.trained_on(name), "train")
+        return total_steps(options, sampler_of(options, fakes, reals, name=name, seed=0).epoch)
 
     def scored(variant: str, strategy: str, tensors: Tensors, head: Tensors, tuned: str) -> None:
         used = plan.used(strategy)
@@ -253,7 +270,7 @@ def run(
                 variant=variant,
                 strategy=strategy,
                 specialists=len(used),
-                steps=sum(plan.steps[name] for name in used),
+                steps=sum(map(steps_of, used)),
                 tuned=tuned,
             )
         )

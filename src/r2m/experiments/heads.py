@@ -53,7 +53,7 @@ def run(bench: Bench, variants: Sequence[Chosen], generators: Sequence[str]) -> 
     """
     import pandas as pd
 
-    from r2m.train.pairs import rows_of
+    from r2m.train.rows import rows_of
 
     fakes, reals = rows_of(bench.inputs, list(generators), "train")
     train = pd.concat([fakes, reals], ignore_index=True)

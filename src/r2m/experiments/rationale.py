@@ -84,7 +84,7 @@ def run(bench: Bench, variants: Sequence[Chosen], domain: str, generators: Seque
 
     from r2m.evaluate.shifts import BASE, BOTH, CORE, MEASURED, OF, RESIDUAL, measure, separation
     from r2m.merge.passes import parts as parts_of
-    from r2m.train.pairs import rows_of
+    from r2m.train.rows import rows_of
 
     rows = bench.inputs.select(split="test", domain=domain)
     if rows.empty:

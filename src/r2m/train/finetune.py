@@ -17,9 +17,10 @@ from r2m.session import Session
 from r2m.train import state
 from r2m.train.optimizer import adamw, learning_rate_factor, set_learning_rate
 from r2m.train.options import FinetuneOptions
-from r2m.train.pairs import PairSampler, rows_of
 from r2m.train.processes import ALONE, World
 from r2m.train.reading import Batch, BatchReader, Stopwatch, batches
+from r2m.train.rows import rows_of
+from r2m.train.sampling.epochs import sampler_of, total_steps
 from r2m.train.state import Progress
 from r2m.train.step import Classifier, accumulate_gradients, out_of_memory
 from r2m.train.tuning.tuned import Tuning, tuned
@@ -81,17 +82,19 @@ def _train(
     model = world.wrapped(Classifier(detector))
     if options.compile:
         model.compile()
-    sampler = PairSampler(*rows_of(inputs, generators, "train"), options.pairs, seed, name)
+    sampler = sampler_of(options, *rows_of(inputs, generators, "train"), name=name, seed=seed)
+    steps = total_steps(options, sampler.epoch)
     classes = {generator: number for number, generator in enumerate(generators, start=1)}
     reader = BatchReader(inputs, augment, classes, world, accumulate=options.accumulate, name=name, seed=seed)
     progress = state.load(state_path, fingerprint, detector, optimizer) or Progress()
     if progress.step:
-        logger.info("%s: resumed after step %d of %d", name, progress.step, options.steps)
-    bar = tqdm(total=options.steps, initial=progress.step, desc=name, unit="step", disable=None)
-    drawn = sampler.batches(progress.step, options.steps)
+        logger.info("%s: resumed after step %d of %d", name, progress.step, steps)
+    bar = tqdm(total=steps, initial=progress.step, desc=name, unit="step", disable=None)
+    drawn = sampler.batches(progress.step, steps)
     read = batches(reader, drawn, device, workers=options.workers, threads=inputs.threads)
     watch, images = Stopwatch(), 0
     for batch in watch.over(read):
+        set_learning_rate(optimizer, learning_rate_factor(batch.step, steps, options.warmup))
         loss = _step(tuning, model, optimizer, batch, options, session, world)
         loss = world.mean(loss, device)
         if not math.isfinite(loss):
@@ -100,12 +103,12 @@ def _train(
         progress.losses.append(loss)
         images += batch.total
         bar.update()
-        if progress.step % options.validate_every == 0 or progress.step == options.steps:
+        if progress.step % options.validate_every == 0 or progress.step == steps:
             _record(progress, tuning, _validate(session, generators, world), name)
             if _is_late(progress, options.patience):
                 logger.info("%s: no better val AUC since step %d", name, progress.best_step)
                 break
-        if world.is_first and progress.step % options.checkpoint_every == 0 < options.steps - progress.step:
+        if world.is_first and progress.step % options.checkpoint_every == 0 < steps - progress.step:
             state.save(state_path, fingerprint, progress, detector, optimizer)
     bar.close()
     _report(name, images, watch)
@@ -131,7 +134,6 @@ def _step(
 ) -> float:
     """Take one optimizer step and return the loss before it on this process's share, the penalty included."""
     detector = tuning.detector.train()
-    set_learning_rate(optimizer, learning_rate_factor(batch.step, options.steps, options.warmup))
     optimizer.zero_grad()
     try:
         loss = accumulate_gradients(model, batch, tuning.penalty, session.device, session.precision, world)

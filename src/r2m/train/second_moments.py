@@ -15,7 +15,7 @@ from r2m.models.backbone import Detector
 from r2m.models.precision import autocast, outputs
 from r2m.seeding import rng
 from r2m.session import Session
-from r2m.train.pairs import rows_of
+from r2m.train.rows import rows_of
 from r2m.trunk.inputs import Inputs
 
 logger = logging.getLogger(__name__)

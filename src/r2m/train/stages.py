@@ -19,9 +19,9 @@ from r2m.session_files import Compute, SessionFiles
 from r2m.train import second_moments
 from r2m.train.finetune import finetune as train
 from r2m.train.options import FinetuneOptions
-from r2m.train.pairs import rows_of
 from r2m.train.probe import fit_head
 from r2m.train.processes import are_launched, launch, world
+from r2m.train.rows import rows_of
 from r2m.train.tuning import registry as tunings
 from r2m.train.validation import val_threshold
 from r2m.trunk.inputs import images_digest

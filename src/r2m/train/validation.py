@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from r2m.session import Session
-from r2m.train.pairs import rows_of
+from r2m.train.rows import rows_of
 from r2m.train.threshold import best_threshold
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from r2m.models.precision import outputs
 from r2m.models.preprocess import load_images, normalization, stacked
 from r2m.models.read_ahead import read_ahead
 from r2m.models.weights import open_weights
+from r2m.trunk.augment import augmented
 from r2m.trunk.options import AugmentOptions
 
 # Rows whose text is made at a time.
@@ -91,6 +91,8 @@ class Inputs:
     def fetch(self, rows: pd.DataFrame, options: AugmentOptions | None = None, seed: int = 0) -> Tensor:
         """Return the input `(B, …)` of `rows` in fp32; crops are augmented where `options` are given.
 
+        What is drawn for an image depends on the seed and its id, not on the other rows.
+
         Raises:
             R2MError: an image that cannot be read, or a trunk that was truncated meanwhile.
         """
@@ -98,7 +100,8 @@ class Inputs:
             return self._activations(rows)
         images = load_images(list(rows["path"]), self.size)
         if options is not None:
-            images = augment(images, options, seed)
+            named = zip(images, rows["image_id"], strict=True)
+            images = torch.stack([augmented(image, options, seed, image_id) for image, image_id in named])
         return (images - self._mean) / self._std
 
     def batches(self, rows: pd.DataFrame, size: int) -> Iterator[Tensor]:
@@ -137,29 +140,6 @@ def _check_trunk(trunk: Path, expected: Mapping[str, str | None]) -> None:
 def _positions(frame: pd.DataFrame) -> NDArray[np.int32]:
     """Return the place (n,) of every row of a manifest in its group of `groups`."""
     return np.asarray(frame.groupby(["domain", "split"]).cumcount(), dtype=np.int32)
-
-
-def augment(images: Tensor, options: AugmentOptions, seed: int) -> Tensor:
-    """Return `images` `(B, 3, H, W)` in [0, 1], each flipped, rotated and toned at random.
-
-    Every draw comes from `seed` alone, so that a resumed training sees the same images.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    count = len(images)
-
-    def uniform(bound: float) -> Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * bound
-
-    flip = torch.where(torch.rand(count, generator=generator) < options.flip, -1.0, 1.0)
-    angle = torch.deg2rad(uniform(options.rotate))
-    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros(count)
-    affine = torch.stack([flip * cos, -sin, zero, flip * sin, cos, zero], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    contrast, brightness = 1 + uniform(options.contrast), uniform(options.brightness)
-    mean = warped.mean(dim=(1, 2, 3), keepdim=True)
-    toned = (warped - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)
-    return toned.clamp(0, 1)
 
 
 def groups(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
