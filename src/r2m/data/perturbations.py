@@ -87,7 +87,7 @@ def jpeg(image: Image, quality: int) -> Image:
     import numpy as np
 
     _, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(buffer, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+    return np.asarray(cv2.imdecode(buffer, cv2.IMREAD_COLOR), np.uint8)
 
 
 @perturbation(
