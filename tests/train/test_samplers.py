@@ -247,10 +247,10 @@ def test_options_of_epochs_are_read_again():
 
 def test_overrides_replace_steps_by_epochs_and_back():
     common = FinetuneOptions(epochs=2)
-    assert common.model_copy(update=FinetuneOverrides(steps=7).changes).steps == 7
-    assert common.model_copy(update=FinetuneOverrides(steps=7).changes).epochs is None
-    assert FinetuneOptions().model_copy(update=FinetuneOverrides(epochs=3).changes).steps is None
-    assert FinetuneOverrides(lr=1e-4).changes == {"lr": 1e-4}
+    changed = FinetuneOverrides(steps=7).applied(common)
+    assert (changed.steps, changed.epochs) == (7, None)
+    assert FinetuneOverrides(epochs=3).applied(FinetuneOptions()).steps is None
+    assert FinetuneOverrides(lr=1e-4).applied(common) == FinetuneOptions(epochs=2, lr=1e-4)
     with pytest.raises(ValidationError, match="`steps` and `epochs` are both given"):
         FinetuneOverrides(steps=1, epochs=2)
 
