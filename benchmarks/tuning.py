@@ -30,7 +30,7 @@ from r2m.plan.plan import BASE, INITIAL_HEAD, Plan
 from r2m.session_files import MergeParts
 from r2m.train import stages as training
 from r2m.train.options import FinetuneOptions, FinetuneOverrides
-from r2m.train.pairs import rows_of
+from r2m.train.rows import rows_of
 from r2m.train.tuning.tuned import tuned
 from r2m.train.validation import generator_aucs
 
