@@ -13,14 +13,22 @@ from r2m.params import load, parse
 from r2m.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATIONS = ("params.yaml", "params/classical.yaml", "tests/workflow/tiny.yaml", "a data set")
-EXTERNAL = ("data/sources.txt", "weights.safetensors", "data/df40.parquet")
+CONFIGURATIONS = (
+    "params.yaml",
+    "params/classical.yaml",
+    "params/df40.yaml",
+    "tests/workflow/tiny.yaml",
+    "a data set",
+)
+EXTERNAL = ("data/sources.txt", "weights.safetensors", "data/df40.parquet", "data/clip-vit-l14.safetensors")
 
 
 @pytest.fixture(params=CONFIGURATIONS)
 def run(request, tmp_path, monkeypatch):
     """The workflow of a configuration, in a folder with the files that it names and nothing else."""
-    (tmp_path / "weights.safetensors").touch()
+    for name in ("weights.safetensors", "data/clip-vit-l14.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     return Workflow(parse(of_a_data_set()) if request.param == "a data set" else load(ROOT / request.param))
 

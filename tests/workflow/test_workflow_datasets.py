@@ -1,6 +1,7 @@
 """A miniature of DF40 with an index: read in place, validated first, made again only where slices change."""
 
 import re
+import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from workflow_project import UP_TO_DATE, Project
+from workflow_project import REPOSITORY, UP_TO_DATE, Project
 
 from dataset_samples import Video, alone, draw, reals, rows_of, swapped, synthesized, write_rows
 from r2m import manifest
+from r2m.index.methods import DF40
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("datasets")]
 
@@ -216,3 +218,30 @@ def test_dvc_sees_what_an_index_changes(changed: Project) -> None:
     output = changed.dvc("repro", "forge@mobileswap", "forge@simswap")
     ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
     assert ran == ["validate@df40", "slices", "forge@mobileswap"]
+
+
+@pytest.mark.parametrize(("per", "specialists"), [("family", 3), ("generator", 31)])
+def test_dry_run_of_df40(bare: Project, tmp_path: Path, per: str, specialists: int) -> None:
+    """The configuration for DF40 over a miniature with all of its generators."""
+    project = bare.copy(tmp_path / "project")
+    videos = reals()
+    for method in DF40:
+        if method.is_test_only:
+            videos += alone(method.name, method.family)
+        else:
+            videos += (
+                synthesized(method.name) if method.family == "EFS" else swapped(method.name, method.family)
+            )
+    index(project, videos)
+    shutil.copy(project / "weights.safetensors", project / "data/clip-vit-l14.safetensors")  # no job reads it
+    shutil.copy(REPOSITORY / "params/df40.yaml", project / "params.yaml")
+    project.edit("datasets.df40.root", "df40")
+    project.edit("specialists.per", per)
+    jobs = Counter(job.split()[0] for job in project.jobs().elements())
+    assert jobs["validate"] == jobs["joint"] == 1
+    assert jobs["faces"] == 2
+    assert jobs["forge"] == len(DF40)
+    assert jobs["finetune"] == jobs["task_vector"] == specialists
+    assert jobs["tune"] == jobs["merge"] == 7
+    assert jobs["score"] == specialists + 8
+    assert jobs["trunk"] == jobs["source"] == 0
