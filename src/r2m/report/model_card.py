@@ -14,6 +14,7 @@ import timm
 
 from r2m import manifest
 from r2m.data.options import FacesOptions
+from r2m.data.sources import read_receipt
 from r2m.errors import R2MError
 from r2m.evaluate.metrics import METRICS
 from r2m.evaluate.protocols import PROTOCOLS, read_table
@@ -23,7 +24,7 @@ from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
-from r2m.report.data_card import not_encoded, read_receipt
+from r2m.report.data_card import not_encoded
 from r2m.report.origins import CardContext, built_in
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import MISSING, markdown_table
