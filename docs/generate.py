@@ -344,7 +344,7 @@ def renewed(page: str) -> str:
                 raise ValueError(f"{page}: {marker} stands there {text.count(marker)} times; expected once")
         before, _, rest = text.partition(start)
         if end not in rest:
-            raise ValueError(f"{page}: {end} stands before its beginning")
+            raise ValueError(f"{page}: {end} stands there before its beginning")
         after = rest.partition(end)[2]
         text = f"{before}{start}\n\n{make()}\n\n{end}{after}"
     return text
