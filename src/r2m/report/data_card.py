@@ -14,6 +14,7 @@ from r2m.evaluate.protocols import (
     EVERY_FRAME,
     SAMPLING,
 )
+from r2m.report.numbers import number
 from r2m.report.origins import CardContext, DomainCard, GeneratorCard, built_in, origins
 from r2m.report.table import markdown_table
 
@@ -292,7 +293,7 @@ def _cues(cues: pd.DataFrame, images: pd.DataFrame, context: CardContext) -> lis
 
 
 def _auc(value: float) -> str:
-    return f"**{value:.3f}**" if value > GIVEN_AWAY else f"{value:.3f}"
+    return f"**{number(value)}**" if value > GIVEN_AWAY else number(value)
 
 
 def _sources(receipts: Sequence[dict[str, Any]], context: CardContext) -> list[str]:

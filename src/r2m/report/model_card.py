@@ -25,6 +25,7 @@ from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
 from r2m.report.data_card import not_encoded
+from r2m.report.numbers import number
 from r2m.report.origins import CardContext, built_in
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import MISSING, markdown_table
@@ -189,8 +190,8 @@ def _parts(
         selected = json.loads(specialist.metadata["selected"])["val_auc"]
         origin = context.generators.get(name)
         title = f"specialist {context.generator_label(name)}{f' ({origin.family})' if origin else ''}"
-        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{specialist.digest}`"))
-    rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.digest}`"))
+        rows.append((title, ", ".join(counted), number(selected), f"`{specialist.digest}`"))
+    rows.append(("**merged model**", "–", number(chosen["val_auc"]), f"`{merged.digest}`"))
     with open(sources.model, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [
@@ -245,11 +246,11 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
             where = f"{context.generator_label(least['generator'])}, {context.domain_label(least['domain'])}"
             auc, low, high = (float(averages[column][protocol]) for column in ("auc", "low", "high"))
             other_metrics = [
-                f"{on_protocol[name].mean():.{metric.digits}f}" for name, metric in averaged.items()
+                number(on_protocol[name].mean(), metric.digits) for name, metric in averaged.items()
             ]
-            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            lowest = f"{least['auc']:.3f} ({where})"
-            video = [] if of_videos.empty else [f"{of_videos[protocol]:.3f}".replace("nan", MISSING)]
+            interval = f"{number(auc)} [{number(low)}, {number(high)}]"
+            lowest = f"{number(least['auc'])} ({where})"
+            video = [] if of_videos.empty else [number(of_videos[protocol]).replace("nan", MISSING)]
             rows.append((title, lowest, interval, *video, len(on_protocol), *other_metrics))
     titles = [metric.title for metric in averaged.values()]
     video_title = [] if of_videos.empty else ["mean AUC of videos"]
@@ -261,7 +262,7 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
         " of the same domain. In brackets: 95 % intervals, from a bootstrap of people. Every model on every"
         " set, and what the metrics are: `results/tables/auc.csv` and its caption. Accuracy is at one"
         f" threshold for all sets, the logit {row['threshold']:.4f}, which has the greatest balanced accuracy"
-        f" on the val split ({row['val_balanced_accuracy']:.3f}).",
+        f" on the val split ({number(row['val_balanced_accuracy'])}).",
     ]
 
 
