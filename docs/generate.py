@@ -331,12 +331,21 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def renewed(page: str) -> str:
-    """Return the text of a page with its generated parts as they should be."""
+    """Return the text of a page with its generated parts as they should be.
+
+    Raises:
+        ValueError: a marker does not stand there once, or its end before it.
+    """
     text = (ROOT / page).read_text(encoding="utf-8")
     for name, make in GENERATED[page].items():
         start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+        for marker in (start, end):
+            if text.count(marker) != 1:
+                raise ValueError(f"{page}: {marker} stands there {text.count(marker)} times; expected once")
         before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
+        if end not in rest:
+            raise ValueError(f"{page}: {end} stands there before its beginning")
+        after = rest.partition(end)[2]
         text = f"{before}{start}\n\n{make()}\n\n{end}{after}"
     return text
 

@@ -66,6 +66,23 @@ def test_generated_parts_are_current(page):
     assert PAGES[page] == generator().renewed(page)
 
 
+@pytest.mark.parametrize("text", ["S\nE\nS\nE\n", "S\n", "E\nS\n", "no marker"])
+def test_markers_stand_once_and_in_order(tmp_path, monkeypatch, text):
+    module = generator()
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "GENERATED", {"page.md": {"x": lambda: "new"}})
+    marked = text.replace("S", "<!-- generated: x -->").replace("E", "<!-- end: x -->")
+    (tmp_path / "page.md").write_text(marked)
+    with pytest.raises(ValueError, match=r"page\.md: <!-- \w+: x --> stands there"):
+        module.renewed("page.md")
+
+
+def test_generated_parts_of_results_stand_once():
+    for page in ("README.md", "docs/experiments.md"):
+        for name in generator().GENERATED[page]:
+            assert PAGES[page].count(f"<!-- generated: {name} -->") == 1
+
+
 def test_every_section_of_params_is_in_the_reference():
     from r2m.params import Params
 

@@ -1,8 +1,13 @@
 import errno
 import os
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
+from r2m import files
 from r2m.files import atomic_path, publish_together, temporary_path, write_text
 
 
@@ -53,6 +58,53 @@ def test_nothing_written(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
         pass
     assert names(tmp_path) == []
+
+
+@pytest.fixture
+def dead_pid():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_processes_left_is_removed(tmp_path, dead_pid):
+    host = socket.gethostname()
+    (tmp_path / f".x.{host}-{dead_pid}.tmp").mkdir()
+    (tmp_path / f".x.{host}-{dead_pid}.tmp/half").write_text("half")
+    kept = [
+        f".x.{host}-{os.getppid()}.tmp",  # runs
+        f".x.{host}-{dead_pid}.tmp.csv",  # of x.csv
+        f".y.{host}-{dead_pid}.tmp",
+        f".x.elsewhere-{dead_pid}.tmp",
+        f".x.{dead_pid}.tmp",
+    ]
+    for name in kept:
+        (tmp_path / name).write_text("half")
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.mkdir()
+    assert names(tmp_path) == sorted([*kept, "x"])
+    for name in kept[3:]:
+        os.utime(tmp_path / name, times=(0, time.time() - files.OLD - 60))
+    write_text(tmp_path / "x.csv", "a")
+    (tmp_path / "x").rmdir()
+    write_text(tmp_path / "x", "a")
+    assert names(tmp_path) == sorted([kept[0], kept[2], "x", "x.csv"])
+
+
+def test_errors_name_what_was_asked_for(tmp_path, monkeypatch):
+    def refuse_to_open(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with pytest.raises(PermissionError) as error, atomic_path(tmp_path / "x.csv") as temporary:
+        refuse_to_open(temporary)
+    assert error.value.filename == str(tmp_path / "x.csv")
+    with pytest.raises(PermissionError) as error, atomic_path(tmp_path / "x") as temporary:
+        refuse_to_open(temporary / "images/a.png")
+    assert error.value.filename == str(tmp_path / "x/images/a.png")
+    with pytest.raises(PermissionError) as error, files.atomic_paths(tmp_path / "a", tmp_path / "b") as both:
+        refuse_to_open(both[1])
+    assert error.value.filename == str(tmp_path / "b")
 
 
 def test_text_is_utf8(tmp_path):

@@ -165,23 +165,6 @@ def test_one_package_is_one_domain(config):
     assert "domains.other.images: celeba: the same images as domains.mine.images" in message(config)
 
 
-@pytest.mark.parametrize(
-    ("section", "change", "text"),
-    [
-        (
-            "domains",
-            {"other": {"images": {"package": "clip"}, "role": "test", "identity": "file"}},
-            "domains.other.images.package",
-        ),
-        ("faces", {"detector": {"package": "orl"}}, "faces.detector.package: 'orl' holds something else"),
-        ("backbone", {"weights": {"package": "celeba"}}, "backbone.weights.package: 'celeba' holds"),
-    ],
-)
-def test_packages_of_another_kind(config, section, change, text):
-    config[section] |= change
-    assert text in message(config)
-
-
 def test_listing(tmp_path):
     for name in ("b.jpg", "a/z.PGM", "a.txt", ".hidden/c.jpg", "a/.d.png", "B.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

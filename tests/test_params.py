@@ -82,6 +82,12 @@ def test_roles():
     assert params.train_generators == ["swap", "lip", "up", "inp"]
 
 
+def test_names_and_limits_that_are_fine():
+    parse(changed(domains__celeba__limit=54, domains__orl__limit=8))
+    parse(changed(generators__up__options={"strength": 1.4}, generators__swap__options={"strength": 1}))
+    parse(changed(merge__methods__mine={"method": "ties", "enabled": False, "label": "ties"}))
+
+
 def test_reference_of_the_tests():
     assert parse(CONFIG).reference == "r2m"
     assert parse(changed(evaluate={"reference": "ties"})).reference == "ties"
@@ -117,14 +123,14 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         ({"specialists__xyzzy": 1}, "specialists: unknown key 'xyzzy'; expected one of per"),
         # videos
-        ({"evaluate": {"video": "mode"}}, "evaluate.video: Input should be 'mean', 'median' or 'max'"),
+        ({"evaluate": {"video": "mode"}}, "evaluate.video: expected 'mean', 'median' or 'max'"),
         (
             {"domains__orl__frames_per_video": 0},
-            "domains.orl.frames_per_video: Input should be greater than 0",
+            "domains.orl.frames_per_video: expected a number greater than 0",
         ),
         (
             {"generators__swap__frames_per_video": 4},
-            "generators.swap: `frames_per_video` belongs to `images`: expected both or neither",
+            "generators.swap: `frames_per_video` belongs to `images`, which is not there",
         ),
         # inside unions
         (
@@ -141,11 +147,11 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         (
             {"domains__orl__images": {"package": "celebb"}},
-            "domains.orl.images.package: Input should be 'celeba', 'orl', 'faces' or 'clip' (got 'celebb')",
+            "domains.orl.images.package: expected 'celeba' or 'orl' (got 'celebb')",
         ),
         (
             {"domains__orl__images": {"folder": 3}},
-            "domains.orl.images.folder: Input should be a valid string (got 3)",
+            "domains.orl.images.folder: expected text (got 3)",
         ),
         (
             {"domains__orl__images": "orl"},
@@ -153,18 +159,18 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         (
             {"faces__detector": "non"},
-            "faces.detector: expected `{package: NAME}` or `{folder: PATH}` or 'none', got 'non'",
+            "faces.detector: expected `{package: faces}` or `{folder: PATH}` or 'none', got 'non'",
         ),
         (
             {"backbone__trainable_blocks": 0},
-            "backbone.trainable_blocks: expected greater than 0 or 'all', got 0",
+            "backbone.trainable_blocks: expected a number greater than 0 or 'all', got 0",
         ),
         # single values
-        ({"seed": -1}, "seed: Input should be greater than or equal to 0 (got -1)"),
-        ({"device": "gpu"}, "device: Input should be 'auto', 'cpu', 'cuda' or 'mps' (got 'gpu')"),
-        ({"finetune__lr": 0}, "finetune.lr: Input should be greater than 0 (got 0)"),
-        ({"finetune__warmup": 1}, "finetune.warmup: Input should be less than 1 (got 1)"),
-        ({"finetune__steps": 0}, "finetune.steps: Input should be greater than 0 (got 0)"),
+        ({"seed": -1}, "seed: expected a number of at least 0 (got -1)"),
+        ({"device": "gpu"}, "device: expected 'auto', 'cpu', 'cuda' or 'mps' (got 'gpu')"),
+        ({"finetune__lr": 0}, "finetune.lr: expected a number greater than 0 (got 0)"),
+        ({"finetune__warmup": 1}, "finetune.warmup: expected a number less than 1 (got 1)"),
+        ({"finetune__steps": 0}, "finetune.steps: expected a number greater than 0 (got 0)"),
         ({"finetune__epochs": 2}, "finetune: `steps` and `epochs` are both given; expected one of them"),
         (
             {"generators__swap__finetune": {"steps": 2, "epochs": 2}},
@@ -172,14 +178,14 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         (
             {"faces__jpeg_quality": [70, 101]},
-            "faces.jpeg_quality.1: Input should be less than or equal to 100",
+            "faces.jpeg_quality.1: expected a number of at most 100",
         ),
-        ({"domains__orl__limit": 0}, "domains.orl.limit: Input should be greater than 0 (got 0)"),
+        ({"domains__orl__limit": 0}, "domains.orl.limit: expected a number greater than 0 (got 0)"),
         ({"domains__orl__role": None}, "domains.orl.role: is missing"),
         ({"merge": None}, "merge: is missing"),
-        ({"domains": {}}, "domains: Dictionary should have at least 1 item"),
-        ({"generators__Swap": SWAP}, "generators.Swap: String should match pattern"),
-        ({"generators__swap__family": "GAN"}, "generators.swap.family: Input should be 'FS', 'FR', 'EFS' or"),
+        ({"domains": {}}, "domains: expected at least 1 entry"),
+        ({"generators__Swap": SWAP}, "generators.Swap: expected lower-case letters, digits and underscores"),
+        ({"generators__swap__family": "GAN"}, "generators.swap.family: expected 'FS', 'FR', 'EFS' or"),
         # a generator's origin
         (
             {"generators__swap__forge": None},
@@ -199,10 +205,63 @@ def test_defaults_stand_where_nothing_is_said():
             {"generators__swap__forge": "swpa"},
             "generators.swap.forge: unknown forgery 'swpa'; did you mean 'swap'?",
         ),
+        # the options of a forgery
+        *(
+            (
+                {"generators__swap__options": {"strength": value}},
+                f"generators.swap.options.strength: expected a number {wanted} (got {value})",
+            )
+            for value, wanted in ((-0.8, "greater than 0"), (0.0, "greater than 0"), (1.8, "of at most 1"))
+        ),
+        (
+            {"generators__up__options": {"strength": 9.0}},
+            "generators.up.options.strength: expected a number of at most 5 (got 9.0)",
+        ),
+        (
+            {"generators__swap__family": "FE"},
+            "generators.swap.family: forgery 'swap' is of the family FS; expected that, got FE",
+        ),
+        # labels that readers could not tell apart
+        (
+            {"generators__swap__label": "Mouth", "generators__lip__label": "Mouth"},
+            "generators.lip.label: 'Mouth' stands for generators.swap already; expected another",
+        ),
+        (
+            {"generators__swap__label": "lip"},
+            "generators.lip.label: 'lip' stands for generators.swap already",
+        ),
+        ({"domains__orl__label": "celeba"}, "domains.orl.label: 'celeba' stands for domains.celeba already"),
+        (
+            {"merge__methods__ties__label": "A", "merge__methods__r2m__label": "A"},
+            "merge.methods.r2m.label: 'A' stands for merge.methods.ties already",
+        ),
+        # too few images to be split or tested on
+        (
+            {"domains__celeba__limit": 53},
+            "domains.celeba.limit: expected at least 54, got 53: each split needs `faces.min_images` (8)",
+        ),
+        ({"domains__orl__limit": 7}, "domains.orl.limit: expected at least 8, got 7"),
+        # packages that hold something else
+        (
+            {"domains__orl__images": {"package": "clip"}},
+            "domains.orl.images.package: expected 'celeba' or 'orl' (got 'clip')",
+        ),
+        (
+            {"faces__detector": {"package": "celeba"}},
+            "faces.detector.package: expected 'faces' (got 'celeba')",
+        ),
+        (
+            {"backbone__weights": {"package": "orl"}},
+            "backbone.weights.package: expected 'clip' (got 'orl')",
+        ),
+        # pairs
+        ({"faces__jpeg_quality": [70]}, "faces.jpeg_quality: expected 2 values (got [70])"),
+        ({"faces__jpeg_quality": []}, "faces.jpeg_quality: expected 2 values (got [])"),
+        ({"faces__jpeg_quality": [7, 8, 9]}, "faces.jpeg_quality: expected at most 2 values (got [7, 8, 9])"),
         # groups of unseen generators
         (
             {"generators__swap__group": "new"},
-            "generators.swap: `group` belongs to `role: unseen`: expected both or neither",
+            "generators.swap: `group` is for `role: unseen` only, and the role is `train`",
         ),
         *(
             ({"generators__sbi__group": name}, "generators.sbi.group: the name is taken; expected none of (")
@@ -259,11 +318,11 @@ def test_defaults_stand_where_nothing_is_said():
         ),
         (
             {"merge__methods__ties__tune": {"keep": []}},
-            "merge.methods.ties.tune.keep: List should have at least 1",
+            "merge.methods.ties.tune.keep: expected at least 1 value",
         ),
         (
             {"merge__methods__ties__tune": {"keep": [*(i / 10 for i in range(1, 9)), 1.5]}},
-            "merge.methods.ties.keep: Input should be less than or equal to 1 (got 1.5)",
+            "merge.methods.ties.keep: expected a number of at most 1 (got 1.5)",
         ),
         (
             {"merge__methods__r2m__tune": {"real.spce": list("abcdefghi")}},
@@ -294,8 +353,11 @@ def test_defaults_stand_where_nothing_is_said():
             {"merge__methods__fisher": {"tune": {"images": list(range(1, 10))}}},
             "merge.methods.fisher.tune: `images` is that of the statistics, made once; expected beside",
         ),
-        ({"merge__methods__fisher": {"images": 0}}, "merge.methods.fisher.images: Input should be greater"),
-        ({"merge__methods__ties__head": "mean"}, "merge.methods.ties.head: String should match pattern"),
+        ({"merge__methods__fisher": {"images": 0}}, "merge.methods.fisher.images: expected a number greater"),
+        (
+            {"merge__methods__ties__head": "mean"},
+            "merge.methods.ties.head: expected average, base or specialist:NAME",
+        ),
         (
             {"merge__methods__ties__head": "specialist:sbi"},
             "merge.methods.ties.head: unknown specialist 'sbi'; expected one of inp, lip, swap, up",
@@ -451,8 +513,8 @@ def test_a_key_given_twice(tmp_path):
         (b"a: \x01", "not valid YAML: unacceptable character"),
         (b"a: 1\n---\nb: 2", "not valid YAML: expected a single document"),
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
-        (b"- 1", "expected a mapping of sections, got list"),
-        (b"", "expected a mapping of sections, got NoneType"),
+        (b"- 1", "expected a mapping of sections, got a list"),
+        (b"", "is empty; expected a mapping of sections"),
     ],
 )
 def test_files_that_are_not_params(tmp_path, content, expected):
@@ -495,13 +557,19 @@ def test_the_smallest_params_of_the_tests_are_valid():
             {"robustness": {"blur": [[3, 0.5], [3, 0.5]]}},
             "experiments.robustness.blur: (3, 0.5) stands there twice",
         ),
-        ({"ablation": {"factors": {"scale": []}}}, "experiments.ablation.factors.scale: List should have at"),
+        (
+            {"ablation": {"factors": {"scale": []}}},
+            "experiments.ablation.factors.scale: expected at least 1 value",
+        ),
         (
             {"ablation": {"factors": {"norm_match": [True, True]}}},
             "experiments.ablation.factors.norm_match: True stands there twice",
         ),
-        ({"sources": {"cores": {}}}, "experiments.sources.cores: Dictionary should have at least 1 item"),
-        ({"sources": {"cores": {"r2m": {"real.rank": []}}}}, "experiments.sources.cores.r2m.real.rank: List"),
+        ({"sources": {"cores": {}}}, "experiments.sources.cores: expected at least 1 entry"),
+        (
+            {"sources": {"cores": {"r2m": {"real.rank": []}}}},
+            "experiments.sources.cores.r2m.real.rank: expected at least 1 value",
+        ),
     ],
 )
 def test_names_of_experiments(experiments, message):

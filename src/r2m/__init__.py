@@ -6,8 +6,9 @@ A detector is a file. It knows its backbone, its input and its labels:
 
     detector = r2m.load("results/merged/r2m/seed0/model.safetensors")
     detector.probabilities("face.png")                  # of being fake, of aligned face crops
-    table = r2m.score("crops/", detector)               # path, logit, probability, label
-    merged = r2m.merge_models("ties", base, {"swap": swap, "edit": edit})   # on mappings of tensors
+    detector.is_fake("face.png")                        # whether at least detector.config.threshold
+    table = r2m.score("crops/", detector)               # path, logit, probability, label, error
+    merged = r2m.merge_models("ties", base, {"gan": gan, "edit": edit})   # on mappings of tensors
 
 What there is:
 

@@ -15,7 +15,7 @@ from r2m.forge.options import GeneratorOptions
 from r2m.merge import variants as merges
 from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
-from r2m.options import FAMILIES, RESERVED, Name, Section, each_once, nearest
+from r2m.options import FAMILIES, RESERVED, Name, Section, each_once, nearest, same_label
 from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
 from r2m.train.sampling.epochs import lengthened
 from r2m.trunk.options import AugmentOptions
@@ -165,6 +165,8 @@ def _inconsistencies(params: CoreParams) -> Iterator[str]:
     """Yield what single sections cannot show; each text begins with its key in params.yaml."""
     yield from _wrong_datasets(params)
     yield from data_options.inconsistencies(params.domains, params.faces, params.backbone.image_size)
+    labels = {name: generator.label or name for name, generator in params.generators.items()}
+    yield from same_label("generators", labels)
     if not params.train_generators:
         yield "generators: expected at least one with `role: train`"
     for name, generator in params.generators.items():

@@ -2,27 +2,37 @@
 
 import errno
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+# What another machine left is not written any more after so many seconds: nobody there can be asked.
+OLD = 7 * 86400
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on error.
 
-    The caller writes a file there, or makes a folder. An existing `path` is replaced.
+    The caller writes a file there, or makes a folder. An existing `path` is replaced. What a process that was
+    killed left of it before is removed.
 
     Raises:
         FileNotFoundError: the body wrote nothing.
+        OSError: it cannot be written; `path` is named, not the temporary one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    discard_left(path)
     temporary = temporary_path(path)
     try:
-        yield temporary
-        publish(temporary, path)
+        with _named({temporary: path}):
+            yield temporary
+            publish(temporary, path)
     finally:
         discard(temporary)
 
@@ -33,9 +43,11 @@ def atomic_paths(*paths: Path) -> Iterator[list[Path]]:
     temporaries = {path: temporary_path(path) for path in paths}
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
+        discard_left(path)
     try:
-        yield list(temporaries.values())
-        publish_together(temporaries, paths)
+        with _named({temporary: path for path, temporary in temporaries.items()}):
+            yield list(temporaries.values())
+            publish_together(temporaries, paths)
     finally:
         for temporary in temporaries.values():
             discard(temporary)
@@ -50,7 +62,21 @@ def write_text(path: str | Path, text: str) -> None:
 def temporary_path(path: Path) -> Path:
     """Return the name that this process writes `path` under until it is complete."""
     # The suffix is kept, since writers such as matplotlib choose the format by it.
-    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    return path.with_name(f".{path.stem}.{socket.gethostname()}-{os.getpid()}.tmp{path.suffix}")
+
+
+def discard_left(path: Path) -> None:
+    """Remove what processes left half-made of `path`: of this machine and gone, or older than a week."""
+    pattern = re.compile(
+        rf"\.{re.escape(path.stem)}\.(?:(?P<host>.+)-)?(?P<pid>\d+)\.tmp{re.escape(path.suffix)}"
+    )
+    with suppress(OSError):  # what cannot be looked at is in nobody's way
+        for name in os.listdir(path.parent):
+            if left := pattern.fullmatch(name):
+                temporary = path.with_name(name)
+                is_ours = left["host"] == socket.gethostname()
+                if not _runs(int(left["pid"])) if is_ours else _is_old(temporary):
+                    discard(temporary)
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -94,6 +120,34 @@ def publish_together(files: Mapping[Path, Path], replaced: Collection[Path | Non
         discard(old)
         with suppress(OSError):
             _sync(path.parent)
+
+
+@contextmanager
+def _named(targets: Mapping[Path, Path]) -> Iterator[None]:
+    """Let the system's errors name what is to be written, given by its temporary path, and not that."""
+    try:
+        yield
+    except OSError as error:
+        for temporary, path in targets.items():
+            if error.errno is not None and Path(str(error.filename)).is_relative_to(temporary):
+                place = path / Path(error.filename).relative_to(temporary)
+                raise type(error)(error.errno, error.strerror, str(place)) from error
+        raise
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether a process of this machine is there; another one of its number counts as well."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > OLD
 
 
 def _replace(temporary: Path, path: Path, old: Path) -> Callable[[], None]:

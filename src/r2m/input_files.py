@@ -1,11 +1,11 @@
 """What can be known of the user's files before any stage runs."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 from r2m.core_params import CoreParams
 from r2m.data.listing import find_media, is_video
+from r2m.data.options import least_images
 from r2m.datasets.check import check_dataset, check_domain, check_generator
 from r2m.datasets.slices import Index, read_index
 from r2m.errors import R2MError
@@ -30,22 +30,16 @@ def check_inputs(
     `count` counts the images below a folder, of which a video gives so many; `read` reads the index of a
     data set.
     """
-    for name, domain in params.domains.items():
-        _check_package(f"domains.{name}.images", domain.images, ("celeba", "orl"))
-    _check_package("faces.detector", params.faces.detector, ("faces",))
-    _check_package("backbone.weights", params.backbone.weights, ("clip",))
     _check_folders_apart(params)
-    shares, least = params.faces.split, params.faces.min_images
-    trained_on = math.ceil(least / min(shares.train, shares.val, shares.test))
     for name, domain in params.domains.items():
         if isinstance(domain.images, FolderSource):
             key = f"domains.{name}.images.folder"
-            wanted = trained_on if domain.role == "train" else least
+            wanted = least_images(domain.role, params.faces)
             _check_folder(key, domain.images.folder, wanted, count, domain.frames_per_video)
     for name, generator in params.generators.items():
         for key, folder in (("images", generator.images), ("reals", generator.reals)):
             if folder is not None:
-                wanted = trained_on if generator.role == "train" else least
+                wanted = least_images(generator.role, params.faces)
                 _check_folder(f"generators.{name}.{key}", folder, wanted, count, generator.frames_per_video)
     _check_datasets(params, read)
     if isinstance(params.faces.detector, FolderSource):
@@ -134,12 +128,4 @@ def _check_folder(
         raise R2MError(
             f"params.yaml: {key}: {folder}: {images} images; expected at least {least}"
             " (each split needs faces.min_images)"
-        )
-
-
-def _check_package(key: str, source: object, fitting: tuple[str, ...]) -> None:
-    if isinstance(source, PackageSource) and source.package not in fitting:
-        raise R2MError(
-            f"params.yaml: {key}.package: {source.package!r} holds something else; expected"
-            f" {' or '.join(fitting)}"
         )

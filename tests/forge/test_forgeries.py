@@ -111,7 +111,7 @@ def test_unknown_forgery_and_option_are_named() -> None:
     with pytest.raises(R2MError, match="unknown forgery 'nope'"):
         registry.get("nope")
     with pytest.raises(R2MError, match=r"generators\.x\.options\.size: .* expected strength"):
-        registry.get("ae").check_options(["size"], "generators.x.options")
+        registry.get("ae").check_options({"size": 1.0}, "generators.x.options")
 
 
 def test_nearest_donor_is_another_person() -> None:

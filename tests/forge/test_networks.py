@@ -146,11 +146,11 @@ def test_files_that_are_no_networks_are_refused(networks, tmp_path) -> None:
     (tmp_path / "weights.tar").write_bytes(b"no weights")
     with pytest.raises(R2MError, match=r"weights\.tar: not the weights of the DCGAN"):
         DCGAN(tmp_path)
-    with pytest.raises(R2MError, match="not the weights of Real-ESRGAN"):
+    with pytest.raises(R2MError, match=r"x4\.param: not the weights of Real-ESRGAN"):
         Upscaler(tmp_path)
     shutil.copy(networks.packages["esrgan"] / f"{NAME}.param", tmp_path)
     (tmp_path / f"{NAME}.bin").write_bytes((networks.packages["esrgan"] / f"{NAME}.bin").read_bytes()[:5000])
-    with pytest.raises(R2MError, match="not the weights of Real-ESRGAN"):
+    with pytest.raises(R2MError, match=r"x4\.bin: not the weights of Real-ESRGAN"):
         Upscaler(tmp_path)
     with pytest.raises(R2MError, match=r"pool\.safetensors: not a pool"):
         pools.read(tmp_path / "pool.safetensors")

@@ -321,7 +321,7 @@ def test_swapped_residual_files(workspace):
         ('{"variant": "v", "method": "tees", "head": "average", "options": {}}', "did you mean 'ties'"),
         (
             '{"variant": "v", "method": "ties", "head": "average", "options": {"keep": 2}}',
-            r"tune.json: options.keep: Input should be less",
+            r"tune.json: options.keep: expected a number of at most",
         ),
     ],
 )

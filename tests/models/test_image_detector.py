@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -123,13 +124,15 @@ def test_score_of_a_folder_and_of_files(whole, tmp_path):
         cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
     detector = r2m.load(whole, device="cpu")
     table = r2m.score(tmp_path, detector)
-    assert list(table) == ["path", "logit", "probability", "label"]
+    assert list(table) == ["path", "logit", "probability", "label", "error"]
     assert table["path"].tolist() == [str(tmp_path / "b.png"), str(tmp_path / "sub/a.png")]
     np.testing.assert_allclose(table["probability"], detector.probabilities(list(table["path"])))
     assert table["label"].tolist() == ["fake" if p >= 0.5 else "real" for p in table["probability"]]
     listed = r2m.score([tmp_path / "sub/a.png", str(tmp_path / "b.png")], detector)
     pd.testing.assert_frame_equal(listed.iloc[::-1].reset_index(drop=True), table, check_exact=False)
     assert len(r2m.score(tmp_path / "b.png", detector)) == 1
+    both = r2m.score([tmp_path / "sub", tmp_path / "b.png"], detector)
+    assert both["path"].tolist() == [str(tmp_path / "sub/a.png"), str(tmp_path / "b.png")]
     with pytest.raises(R2MError, match="no such folder of images"):
         r2m.score(tmp_path / "absent", detector)
 
@@ -151,7 +154,7 @@ def mixed(paths, tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_images_that_cannot_be_scored_are_told_beside_the_others(whole, mixed, batch_size):
     detector = r2m.load(whole, device="cpu")
-    table = r2m.score(mixed, detector, batch_size, errors="column")
+    table = r2m.score(mixed, detector, batch_size)
     assert table["path"].map(lambda path: Path(path).stem).tolist() == list("abcde")
     good = table["error"] == ""
     assert good.tolist() == [False, True, False, True, False]
@@ -163,12 +166,20 @@ def test_images_that_cannot_be_scored_are_told_beside_the_others(whole, mixed, b
     expected = detector.logits(list(table.loc[good, "path"]))
     np.testing.assert_allclose(table.loc[good, "logit"], expected, atol=1e-5)
     assert table.loc[~good, ["logit", "probability", "label"]].isna().all(axis=None)
-    with pytest.raises(R2MError, match=r"a\.jpg: "):
-        r2m.score(mixed, detector)
-    with pytest.raises(R2MError, match=r"e\.png: no aligned crop: 128×32 pixels"):
+    with pytest.raises(R2MError, match=r"1 of 1 images .*e\.png: no aligned crop: 128×32 pixels"):
         r2m.score(mixed / "e.png", detector)
-    with pytest.raises(R2MError, match="errors: 'skip'; expected 'raise' or 'column'"):
-        r2m.score(mixed, detector, errors="skip")
+    lost = r2m.score([mixed / "b.png", mixed / "gone.png"], detector)
+    assert lost["error"].str.partition(":")[0].tolist() == ["", "cannot be read"]
+
+
+def test_fake_is_what_reaches_the_own_threshold(whole, paths):
+    detector = r2m.load(whole, device="cpu")
+    probabilities = detector.probabilities(paths)
+    for threshold in (0.0016, float(np.median(probabilities)), 0.9999):
+        own = replace(detector, config=detector.config.model_copy(update={"threshold": threshold}))
+        assert own.is_fake(paths).tolist() == (probabilities >= threshold).tolist()
+        labels = r2m.score(paths, own)["label"]
+        assert (labels == "fake").tolist() == own.is_fake(paths).tolist()
 
 
 def test_the_command_scores_what_it_can(whole, mixed, tmp_path):

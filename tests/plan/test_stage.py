@@ -1,5 +1,7 @@
 """Jobs and stages: what they read, record and run, and how people pick them."""
 
+import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -26,7 +28,25 @@ def job(**changes):
 
 
 def test_what_is_read_is_found_in_all_inputs_once():
-    assert job(also=[Path("receipt"), Path("a")]).reads == ["a", "b", "base", "head", "receipt"]
+    read = job(also=[Path("list"), Path("a")], receipts=[Path("receipt")]).reads
+    assert read == ["a", "b", "base", "head", "list", "receipt"]
+
+
+def test_nothing_runs_with_a_damaged_package(tmp_path):
+    (tmp_path / "net").mkdir()
+    network, receipt, out = tmp_path / "net/net.onnx", tmp_path / "net.json", tmp_path / "out.txt"
+    network.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    record = {"package": "p", "version": "1", "sha256": "", "licence": "", "files": {"net.onnx": digest}}
+    receipt.write_text(json.dumps(record))
+    made = Job("r2m.files:write_text", {}, {"path": out}, {"text": "made"}, receipts=[receipt])
+    network.write_bytes(b"wEights")
+    with pytest.raises(R2MError, match=r"net\.onnx: is damaged .*`r2m job source net` fetches it again"):
+        made.run()
+    assert not out.exists()
+    network.write_bytes(b"weights")
+    made.run()
+    assert out.read_text() == "made"
 
 
 def test_the_record_is_plain_and_holds_everything():

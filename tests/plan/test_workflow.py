@@ -10,6 +10,7 @@ import yaml
 
 from r2m.errors import R2MError
 from r2m.params import load, parse
+from r2m.plan.stage import _paths
 from r2m.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +193,20 @@ def test_packages_are_fetched_and_a_pool_is_made_for_the_forgeries_that_need_the
     assert "data/raw/stylegan.json" in forge.job(generator="gan_swap").reads
     assert made[0] not in forge.job(generator="relight").reads
     assert "data/raw/styletransfer.json" in forge.job(generator="relight").reads
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params/classical.yaml"])
+def test_who_opens_a_package_compares_it_with_its_receipt(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    run = Workflow(load(ROOT / name))
+    opening = set()
+    for key, stage in run.stages.items():
+        for job in [] if key == "source" else [stage.job(**one) for one in stage.instances]:
+            named = [path for path in _paths({**job.inputs, **job.values}) if path.is_relative_to("data/raw")]
+            opened = {path.parts[2] for path in named if path.suffix != ".json"}
+            assert opened == {path.stem for path in job.receipts}, f"{key}: {job.function}"
+            opening |= {key} if opened else set()
+    assert {"base", "faces", "forge"} <= opening
 
 
 def test_the_pool_depends_on_no_photograph(monkeypatch, tmp_path):

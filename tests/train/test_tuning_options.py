@@ -51,11 +51,11 @@ def test_methods_by_name_alone_or_with_options():
         ({"method": "norms", "rank": 2}, "unknown key 'rank'; expected one of method"),
         ({"method": "lora", "rnk": 2}, "unknown key 'rnk'; did you mean 'rank'?"),
         ({"method": "effort", "orthogonal": 2}, "unknown key 'orthogonal'; did you mean 'orthogonality'?"),
-        ({"method": "lora", "rank": 0}, ".rank: Input should be greater than 0 (got 0)"),
+        ({"method": "lora", "rank": 0}, ".rank: expected a number greater than 0 (got 0)"),
         ({"method": "lora", "rank": "8"}, ".rank: expected an integer, not text (got '8')"),
-        ({"method": "lora", "targets": []}, ".targets: List should have at least 1 item"),
+        ({"method": "lora", "targets": []}, ".targets: expected at least 1 value"),
         ({"method": "lora", "targets": ["a", "a"]}, ".targets: 'a' stands there twice"),
-        ({"method": "effort", "orthogonality": -1.0}, ".orthogonality: Input should be greater than or"),
+        ({"method": "effort", "orthogonality": -1.0}, ".orthogonality: expected a number of at least"),
     ],
 )
 @pytest.mark.parametrize("key", ["finetune.tuning", "generators.swap.finetune.tuning"])

@@ -1,7 +1,5 @@
 """`r2m merge`: merge checkpoints."""
 
-import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -88,21 +86,11 @@ def command(
         allow_other_base=allow_other_base,
         progress=Bar(len(asked.specialists) + 1),
     )
-    # A job that a cluster or a closed terminal ends must not leave its temporary file behind.
-    before = {one: signal.signal(one, _leave) for one in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        report = merge_files(asked, how)
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    report = merge_files(asked, how)
     with suppress(OSError):  # the outputs are there, whoever hears of them
         click.echo(
             f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
         )
-
-
-def _leave(number: int, frame: object) -> None:
-    sys.exit(128 + number)
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, Any]:

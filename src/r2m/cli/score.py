@@ -33,30 +33,25 @@ def command(
 ) -> None:
     """Score aligned face crops, files or whole folders, with one detector.
 
-    An image that cannot be scored has the reason in the column `error`, which is empty for all others; a
-    warning counts them. The exit code is 0 if at least one image is scored, and 1, without a table, if none
-    is.
+    A fake is what has at least the probability that the detector itself says, its threshold, which can be far
+    from 0.5: the column `label` tells. An image that cannot be scored has the reason in the column `error`,
+    which is empty for all others; a warning counts them. The exit code is 0 if at least one image is scored,
+    and 1, without a table, if none is.
     """
+    for path in paths:
+        if not path.exists():
+            raise R2MError(f"{path}: no such file or folder")
     if out is not None:
         _check_output(out, [*paths, model, *([base] if base is not None else [])], force)
 
-    import pandas as pd
-
     from r2m.files import atomic_path
-    from r2m.models.image_detector import load, score
+    from r2m.models.image_detector import failures, load, score
     from r2m.models.precision import resolve_device
 
     resolve_device(device, "--device")
     detector = load(model, base, device=device)
-    table = pd.concat(
-        [score(path, detector, batch_size, errors="column") for path in paths], ignore_index=True
-    )
-    failed = table[table["error"] != ""]
-    if len(failed):
-        first = failed.iloc[0]
-        told = f"{len(failed)} of {len(table)} images cannot be scored, such as {first.path}: {first.error}"
-        if len(failed) == len(table):
-            raise R2MError(told)
+    table = score(paths, detector, batch_size)
+    if told := failures(table):
         click.echo(f"r2m: warning: {told}", err=True)
     if out is None:
         table.to_csv(sys.stdout, index=False, lineterminator="\n")

@@ -208,11 +208,14 @@ class Aligner:
 def thread_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield `function(item)` in the order of `items`; OpenCV itself stays at one thread.
 
-    OpenCV releases the interpreter's lock, so threads are enough.
+    OpenCV releases the interpreter's lock, so threads are enough. After an error nothing more is begun.
     """
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        yield from pool.map(function, items)
+        try:
+            yield from pool.map(function, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def extract(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, Strict, model_validator
 
-from r2m.options import RESERVED, FolderSource, Fraction, Name, PackageSource, Section
+from r2m.options import RESERVED, FaceModels, FolderSource, Fraction, Name, Photographs, Section, same_label
 
 PER_VIDEO = "at most so many frames of a video file, evenly over all of it"
 FRAMES = "whether a sub-folder holds the frames of one video; default: told by the names of its images"
@@ -15,7 +15,7 @@ FRAMES = "whether a sub-folder holds the frames of one video; default: told by t
 class DomainOptions(Section):
     """A collection of real photographs, split by identity (`train`) or used for tests only (`test`)."""
 
-    images: PackageSource | FolderSource | None = Field(
+    images: Photographs | FolderSource | None = Field(
         default=None, description="`{package: NAME}` or `{folder: PATH}`"
     )
     dataset: Name | None = Field(
@@ -43,7 +43,7 @@ class DomainOptions(Section):
         if (self.images is None) == (self.dataset is None):
             raise ValueError("expected exactly one of `images` and `dataset: NAME`")
         if self.domain is not None and self.dataset is None:
-            raise ValueError("`domain` belongs to `dataset`: expected both or neither")
+            raise ValueError("`domain` belongs to `dataset`, which is not there")
         for key in ("identity", "limit", "frames", "frames_per_video"):
             if self.dataset is not None and self.is_changed(key):
                 raise ValueError(f"`{key}` belongs to `images`: the index of a data set says it")
@@ -77,8 +77,8 @@ Qualities = Annotated[tuple[Quality, Quality], Strict(False), AfterValidator(_lo
 class FacesOptions(Section):
     """Detection, alignment, identity groups and the common last encode step."""
 
-    detector: PackageSource | FolderSource | Literal["none"] = Field(
-        default=PackageSource(package="faces"),
+    detector: FaceModels | FolderSource | Literal["none"] = Field(
+        default=FaceModels(package="faces"),
         description="`{package: faces}`, `{folder: PATH}` with the two ONNX files, or none",
     )
     crop_size: Annotated[int, Field(ge=32)] = Field(
@@ -98,6 +98,14 @@ class FacesOptions(Section):
     min_images: PositiveInt = Field(default=8, description="fewest images that a split may have")
 
 
+def least_images(role: str, faces: FacesOptions) -> int:
+    """Return how many images a domain or generator of a role needs so that no split has to have too few."""
+    shares = faces.split
+    if role != "train":
+        return faces.min_images
+    return math.ceil(faces.min_images / min(shares.train, shares.val, shares.test))
+
+
 def inconsistencies(
     domains: Mapping[str, DomainOptions], faces: FacesOptions, image_size: int
 ) -> Iterator[str]:
@@ -105,7 +113,14 @@ def inconsistencies(
     training = [name for name, domain in domains.items() if domain.role == "train"]
     if len(training) != 1:
         yield f"domains: expected exactly one with `role: train`, got {training or 'none'}"
+    yield from same_label("domains", {name: domain.label or name for name, domain in domains.items()})
     for name, domain in domains.items():
+        wanted = least_images(domain.role, faces)
+        if domain.limit is not None and domain.limit < wanted:
+            yield (
+                f"domains.{name}.limit: expected at least {wanted}, got {domain.limit}: each split needs"
+                f" `faces.min_images` ({faces.min_images})"
+            )
         if name in RESERVED:
             yield f"domains.{name}: the name is reserved; expected none of {RESERVED}"
         if faces.detector == "none" and domain.identity == "cluster" and domain.images is not None:

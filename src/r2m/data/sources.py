@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from r2m.errors import R2MError
 from r2m.files import atomic_path, write_text
@@ -126,6 +127,35 @@ def fetch(name: str, requirements: Path, out: Path, receipt: Path) -> None:
         }
     write_text(receipt, json.dumps(record, indent=2) + "\n")
     log.info("%s: %d files from %s %s", name, len(files), record["package"], record["version"])
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """Read the receipt of a fetched package; raises R2MError where it is damaged or a key is missing."""
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise R2MError(f"{path}: cannot read the receipt: {error}") from error
+    missing = {"package", "version", "sha256", "licence", "files"} - set(receipt)
+    if missing:
+        raise R2MError(f"{path}: the receipt lacks {', '.join(sorted(missing))}")
+    return receipt
+
+
+def verify(receipt: Path) -> None:
+    """Compare the files of a fetched package with its receipt.
+
+    Raises:
+        R2MError: a file is missing or has other content, or the receipt cannot be read.
+    """
+    for name, digest in read_receipt(receipt)["files"].items():
+        file = receipt.with_suffix("") / name
+        if not file.is_file():
+            problem = f"is missing, and {receipt} lists it"
+        elif sha256(file) != digest:
+            problem = f"is damaged (other content than {receipt} says)"
+        else:
+            continue
+        raise R2MError(f"{file}: {problem}; `r2m job source {receipt.stem}` fetches it again")
 
 
 def requirement_line(requirements: Path, distribution: str) -> str:

@@ -478,6 +478,7 @@ def _verdicts(axes: Axes, table: pd.DataFrame, kinds: list[str], panel: float) -
     import pandas as pd
 
     from r2m.report.figures.style import INK
+    from r2m.report.numbers import number
 
     rows = table[table["variant"] == ALONE].set_index("kind")
     # Columns that are empty for the merges come as text from the CSV.
@@ -493,7 +494,7 @@ def _verdicts(axes: Axes, table: pd.DataFrame, kinds: list[str], panel: float) -
             axes.text(
                 place,
                 y,
-                "–" if pd.isna(value) else f"{round(value, 1) + 0.0:.1f}".replace("-", "−"),
+                "–" if pd.isna(value) else number(value, 1).replace("-", "−"),
                 transform=transform,
                 ha="right",
                 va="center",

@@ -356,6 +356,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     The other source's AUC has its interval.
     """
     from r2m.report.figures.dots import PROTOCOL_COLOURS, PROTOCOL_MARKS, Series, dot_rows
+    from r2m.report.numbers import number
 
     one = table["reals"].iloc[0]
     second = table["reals"].iloc[-1].removeprefix(f"{one} and ")
@@ -379,7 +380,8 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     )
     measures = table.drop_duplicates("training")
     shares = "; ".join(
-        f"{row.reals}: {row.first_share:.2f} and {row.second_share:.2f}" for row in measures.itertuples()
+        f"{row.reals}: {number(row.first_share, 2)} and {number(row.second_share, 2)}"
+        for row in measures.itertuples()
     )
     return dot_rows(
         list(table["merge"]),

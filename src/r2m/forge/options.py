@@ -45,14 +45,14 @@ class GeneratorOptions(Section):
         if sum(origin is not None for origin in (self.forge, self.images, self.dataset)) != 1:
             raise ValueError("expected exactly one of `forge: NAME`, `images: FOLDER` and `dataset: NAME`")
         if self.method is not None and self.dataset is None:
-            raise ValueError("`method` belongs to `dataset`: expected both or neither")
+            raise ValueError("`method` belongs to `dataset`, which is not there")
         if self.reals is not None and self.images is None:
-            raise ValueError("`reals` belongs to `images`: expected both or neither")
+            raise ValueError("`reals` belongs to `images`, which is not there")
         for key in ("frames", "frames_per_video"):
             if self.images is None and self.is_changed(key):
-                raise ValueError(f"`{key}` belongs to `images`: expected both or neither")
+                raise ValueError(f"`{key}` belongs to `images`, which is not there")
         if self.options and self.forge is None:
-            raise ValueError("`options` belongs to `forge`")
+            raise ValueError("`options` belongs to `forge`, which is not there")
         if self.group is not None and self.role != "unseen":
-            raise ValueError("`group` belongs to `role: unseen`: expected both or neither")
+            raise ValueError("`group` is for `role: unseen` only, and the role is `train`")
         return self

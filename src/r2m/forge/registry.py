@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from r2m.data.align import Landmarks
 from r2m.data.detect import Embedding
@@ -17,9 +18,13 @@ from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge import forgeries
 from r2m.forge.options import GeneratorOptions
-from r2m.options import nearest
+from r2m.options import complaint, nearest
 
 Function = Callable[..., Image]
+
+# Options of forgeries: the share of what is made, a factor on what is drawn. With 0 nothing is forged.
+Opacity = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(gt=0, le=5)]
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,25 @@ class Forgery:
         """The module that holds the forgery."""
         return self.function.__module__
 
-    def check_options(self, options: Iterable[str], where: str) -> None:
-        """Raise R2MError at an option that the forgery does not have."""
+    def check_options(self, options: Mapping[str, float], where: str) -> None:
+        """Raise R2MError at an option that the forgery has not, or a value that its annotation refuses."""
         parameters = inspect.signature(self.function).parameters.values()
-        accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "state"]
-        for option in options:
+        accepted = {
+            p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "state"
+        }
+        for option, value in options.items():
             if option not in accepted:
+                known = ", ".join(accepted) or "none"
                 raise R2MError(
-                    f"{where}.{option}: forgery {self.name!r} has no such option;"
-                    f" expected {', '.join(accepted)}"
+                    f"{where}.{option}: forgery {self.name!r} has no such option; expected {known}"
                 )
+            if accepted[option] is inspect.Parameter.empty or isinstance(accepted[option], str):
+                continue
+            try:
+                TypeAdapter(accepted[option]).validate_python(value)
+            except ValidationError as error:
+                told = complaint(error, f"{where}.{option}")
+                raise R2MError(f"{told}" if "(got" in told else f"{told} (got {value!r})") from error
 
 
 _registered: dict[str, Forgery] = {}
@@ -161,6 +175,11 @@ def inconsistencies(name: str, generator: GeneratorOptions, *, has_detector: boo
         yield f"{key}.forge: unknown forgery {generator.forge!r}{nearest(generator.forge, names())}"
         return
     forgery = get(generator.forge)
+    if generator.family != forgery.family:
+        yield (
+            f"{key}.family: forgery {generator.forge!r} is of the family {forgery.family}; expected that, got"
+            f" {generator.family}"
+        )
     try:
         forgery.check_options(generator.options, f"{key}.options")
     except R2MError as error:

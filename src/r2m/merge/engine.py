@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.files import discard, publish_together, temporary_path
+from r2m.files import discard, discard_left, publish_together, temporary_path
 from r2m.merge.diagnostics import THRESHOLD
 from r2m.merge.files import FileSource, Inputs, open_inputs, output_dtype, through_cache, written_gram_cache
 from r2m.merge.gram import GramCache
@@ -227,6 +227,7 @@ class _Merge:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file that is to become `path`; raises R2MError where it cannot be made."""
+    discard_left(path)
     temporary = temporary_path(path)
     try:
         with _errors_named(path):

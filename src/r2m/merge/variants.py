@@ -7,7 +7,17 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 
 from r2m.errors import R2MError
 from r2m.merge import registry
-from r2m.options import RESERVED, Name, Section, combinations, complaint, each_once, nearest, with_dotted
+from r2m.options import (
+    RESERVED,
+    Name,
+    Section,
+    combinations,
+    complaint,
+    each_once,
+    nearest,
+    same_label,
+    with_dotted,
+)
 
 Grid = dict[str, Annotated[list[Any], Field(min_length=1), AfterValidator(each_once)]]
 
@@ -54,6 +64,9 @@ class MergeOptions(Section):
 
 def inconsistencies(merge: MergeOptions, specialists: Collection[str]) -> Iterator[str]:
     """Yield what is wrong with merges of these specialists; each text begins with its key in params.yaml."""
+    yield from same_label(
+        "merge.methods", {name: merge.methods[name].label or name for name in merge.enabled}
+    )
     if not merge.enabled:
         yield "merge.methods: expected at least one that is enabled"
     for name, variant in merge.methods.items():

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -77,8 +77,16 @@ class ImageDetector:
     def probabilities(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH
     ) -> NDArray[np.float64]:
-        """Return the probabilities (n,) of being fake; raises like `logits`."""
+        """Return the probabilities (n,) of being fake; raises like `logits`.
+
+        What the detector calls fake is at least `config.threshold`, which was chosen on val and can be far
+        from 0.5.
+        """
         return expit(self.logits(images, batch_size).astype(np.float64))
+
+    def is_fake(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH) -> NDArray[np.bool_]:
+        """Return whether images are fake (n,): by the detector's own threshold; raises like `logits`."""
+        return self.probabilities(images, batch_size) >= self.config.threshold
 
     def _outputs(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
         logits = outputs(self.model, batches, self.device, self.precision)
@@ -155,42 +163,45 @@ def load(
 
 
 def score(
-    images: str | Path | Sequence[str | Path],
-    detector: ImageDetector,
-    batch_size: int = BATCH,
-    *,
-    errors: Literal["raise", "column"] = "raise",
+    images: str | Path | Sequence[str | Path], detector: ImageDetector, batch_size: int = BATCH
 ) -> pd.DataFrame:
-    """Return path, logit, probability of being fake and label of images: all in a folder, or a list of files.
+    """Return path, logit, probability of being fake, label and error of images: files, and those in folders.
 
     The label is the detector's for a probability beside its threshold. Images of a folder are those in its
-    sub-folders too, by path. With `errors="column"` an image that cannot be scored does not stop the others:
-    a further column `error` says why not, and is empty where an image is scored.
+    sub-folders too, by path. An image that cannot be scored, since it cannot be read, shows nothing or is far
+    from square, does not stop the others: `error` says why not, and is empty where an image is scored.
 
     Raises:
-        R2MError: a folder without images, or, unless `errors` is "column", an image that cannot be scored:
-            one that cannot be read, shows nothing, or is far from square.
+        R2MError: a folder without images, or no image can be scored.
     """
     if isinstance(images, str | Path):
-        folder = Path(images)
-        names = [Path()] if folder.is_file() else list_images(folder)
-        paths = [str(folder / name) for name in names]
+        paths = _files(Path(images))
     else:
-        paths = [str(path) for path in images]
-    if errors == "column":
-        logits, reasons = detector.logits_of_files(paths, batch_size)
-    elif errors == "raise":
-        logits, reasons = detector.logits(paths, batch_size), [""] * len(paths)
-    else:
-        raise R2MError(f"errors: {errors!r}; expected 'raise' or 'column'")
+        paths = [path for one in images for path in (_files(Path(one)) if Path(one).is_dir() else [str(one)])]
+    logits, reasons = detector.logits_of_files(paths, batch_size)
     probability = expit(logits.astype(np.float64))
     real, fake = detector.config.labels[0], _fake_label(detector.config.labels)
     label = np.where(probability >= detector.config.threshold, fake, real)
     table = pd.DataFrame({"path": paths, "logit": logits, "probability": probability, "label": label})
-    if errors == "column":
-        table["error"] = reasons
-        table["label"] = table["label"].where(table["error"] == "", None)
+    table["error"] = reasons
+    table["label"] = table["label"].where(table["error"] == "", None)
+    if paths and all(reasons):
+        raise R2MError(failures(table))
     return table
+
+
+def failures(table: pd.DataFrame) -> str:
+    """Return how many images of a table of `score` cannot be scored, such as which; empty if all are."""
+    failed = table[table["error"] != ""]
+    if failed.empty:
+        return ""
+    first = failed.iloc[0]
+    return f"{len(failed)} of {len(table)} images cannot be scored, such as {first.path}: {first.error}"
+
+
+def _files(path: Path) -> list[str]:
+    """Return the file itself, or the images in a folder; raises R2MError if there are none."""
+    return [str(path)] if path.is_file() else [str(path / name) for name in list_images(path)]
 
 
 def _fake_label(labels: Sequence[str]) -> str:

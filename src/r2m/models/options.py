@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from r2m.options import FileSource, PackageSource, Section
+from r2m.options import FileSource, PretrainedWeights, Section
 
 
 class BackboneOptions(Section):
@@ -12,8 +12,8 @@ class BackboneOptions(Section):
 
     name: str = Field(default="vit_base_patch16_clip_quickgelu_224", description="timm model")
     image_size: Annotated[int, Field(ge=16)] = Field(default=112, description="side of its input, in pixels")
-    weights: PackageSource | FileSource = Field(
-        default=PackageSource(package="clip"), description="`{package: clip}` or `{file: PATH}`"
+    weights: PretrainedWeights | FileSource = Field(
+        default=PretrainedWeights(package="clip"), description="`{package: clip}` or `{file: PATH}`"
     )
     trainable_blocks: PositiveInt | Literal["all"] = Field(
         default=4, description="upper blocks that are fine-tuned; what is below runs once an image; or all"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.files import discard, publish, temporary_path
+from r2m.files import discard, discard_left, publish, temporary_path
 from r2m.models.entries import DTYPES, Entry, raw_bytes
 from r2m.models.names import check_name
 from r2m.version import __version__
@@ -65,6 +65,7 @@ class WeightsWriter:
     def __enter__(self) -> Self:
         with self._errors_named(), ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            discard_left(self.path)
             self._temporary = temporary_path(self.path)
             stack.callback(discard, self._temporary)
             self._file = stack.enter_context(open(self._temporary, "wb", buffering=0))

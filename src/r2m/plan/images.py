@@ -34,7 +34,7 @@ def base(plan: Plan) -> Stage:
 
     def job() -> Job:
         if isinstance(weights, PackageSource):
-            path, there = CLIP, plan.receipts(weights)
+            path, there = CLIP, []
         else:
             path, there = Path(weights.file), [locate(Path(weights.file))[0]]
         return Job(
@@ -49,6 +49,7 @@ def base(plan: Plan) -> Stage:
                 "seed": plan.params.seed,
             },
             also=there,
+            receipts=plan.receipts(weights),
         )
 
     return Stage("base", {"base": str(BASE), "head": str(INITIAL_HEAD)}, job, memory=4000)
@@ -124,7 +125,7 @@ def faces(plan: Plan) -> Stage:
                 "seed": params.seed,
                 **plan.detector_files(),
             },
-            also=plan.receipts(options.images, params.faces.detector),
+            receipts=plan.receipts(options.images, params.faces.detector),
         )
 
     domains = [{"domain": name} for name in plan.domains]
@@ -143,7 +144,7 @@ def pool(plan: Plan) -> Stage:
             {},
             {"out": POOL},
             {"network": RAW / "stylegan", "seed": plan.params.seed, **plan.detector_files()},
-            also=[receipt("stylegan"), *plan.receipts(plan.params.faces.detector)],
+            receipts=[receipt("stylegan"), *plan.receipts(plan.params.faces.detector)],
         )
 
     instances: list[dict[str, str]] = [{}] if plan.has_pool else []

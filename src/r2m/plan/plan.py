@@ -179,7 +179,8 @@ class Plan:
                 **values,
                 **self.detector_files(),
             },
-            also=[self.slice_digest(image_set), *also, *self.receipts(self.params.faces.detector)],
+            also=[self.slice_digest(image_set), *also],
+            receipts=self.receipts(self.params.faces.detector),
             settled=[Path(options.index)],
         )
 
@@ -214,7 +215,8 @@ class Plan:
                 "packages": {name: RAW / name for name in packages},
                 **self.detector_files(),
             },
-            also=[*there, *self.receipts(self.params.faces.detector), *map(receipt, packages)],
+            also=there,
+            receipts=[*self.receipts(self.params.faces.detector), *map(receipt, packages)],
             modules=[forgery.module] if forgery else [],
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from r2m.data.sources import verify
 from r2m.digest import code_digest
 from r2m.errors import R2MError
 from r2m.options import nearest
@@ -21,8 +22,9 @@ class Job:
     """A call of the function `module:name` by keyword: files it reads, values, and files it writes.
 
     `inputs` and `outputs` hold paths, alone or in lists, mappings and dataclasses. `also` are files that only
-    have to be there before; of those in `settled` not even a later time runs the job again. `modules` hold
-    code that the function finds at run time, as a merging method.
+    have to be there before; of those in `settled` not even a later time runs the job again. `receipts` are
+    those of the pinned packages whose files the function opens. `modules` hold code that the function finds
+    at run time, as a merging method.
     """
 
     function: str
@@ -30,13 +32,14 @@ class Job:
     outputs: Mapping[str, Any]
     values: Mapping[str, Any]
     also: Sequence[Path] = ()
+    receipts: Sequence[Path] = ()
     modules: Sequence[str] = ()
     settled: Sequence[Path] = ()
 
     @property
     def reads(self) -> list[str]:
         """The files that have to be there."""
-        return list(dict.fromkeys(str(path) for path in [*_paths(self.inputs), *self.also]))
+        return list(dict.fromkeys(str(path) for path in [*_paths(self.inputs), *self.also, *self.receipts]))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -52,7 +55,9 @@ class Job:
         return getattr(self.values.get("options"), "processes", 1) if device == "cuda" else 0
 
     def run(self, threads: int = 1) -> None:
-        """Call the function, with `threads` where it takes them."""
+        """Call the function, with `threads` where it takes them; raises R2MError at damaged packages."""
+        for receipt in self.receipts:
+            verify(receipt)
         module, name = self.function.split(":")
         function = getattr(importlib.import_module(module), name)
         arguments = {**self.inputs, **self.values, **self.outputs}

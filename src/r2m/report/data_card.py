@@ -1,6 +1,5 @@
 """The data card: what the images are, where they come from and what they are not."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from r2m.evaluate.protocols import (
     EVERY_FRAME,
     SAMPLING,
 )
+from r2m.report.numbers import number
 from r2m.report.origins import CardContext, DomainCard, GeneratorCard, built_in, origins
 from r2m.report.table import markdown_table
 
@@ -52,18 +52,6 @@ def read_skipped(path: Path) -> pd.DataFrame:
     if not {"path", "reason"} <= set(frame.columns):
         raise R2MError(f"{path}: expected the columns path and reason, got {', '.join(frame.columns)}")
     return frame
-
-
-def read_receipt(path: Path) -> dict[str, Any]:
-    """Read the receipt of a fetched package; raises R2MError where a key is missing."""
-    try:
-        receipt = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise R2MError(f"{path}: cannot read the receipt: {error}") from error
-    missing = {"package", "version", "sha256", "licence", "files"} - receipt.keys()
-    if missing:
-        raise R2MError(f"{path}: the receipt lacks {', '.join(sorted(missing))}")
-    return receipt
 
 
 def compose_data_card(
@@ -305,7 +293,7 @@ def _cues(cues: pd.DataFrame, images: pd.DataFrame, context: CardContext) -> lis
 
 
 def _auc(value: float) -> str:
-    return f"**{value:.3f}**" if value > GIVEN_AWAY else f"{value:.3f}"
+    return f"**{number(value)}**" if value > GIVEN_AWAY else number(value)
 
 
 def _sources(receipts: Sequence[dict[str, Any]], context: CardContext) -> list[str]:

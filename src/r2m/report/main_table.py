@@ -19,6 +19,7 @@ from r2m.evaluate.protocols import (
     mean_columns,
     order_test_sets,
 )
+from r2m.report.numbers import number
 from r2m.report.table import Heading, Table
 
 OWN = "†"
@@ -165,7 +166,7 @@ def own_families(models: pd.DataFrame, context: EvaluationContext) -> list[str]:
 def _limits(low: pd.Series, high: pd.Series) -> list[str]:
     """Return the limits of intervals as they stand behind their estimates."""
     limits = zip(low.astype(float), high.astype(float), strict=True)
-    return [f" [{lower:.3f}, {upper:.3f}]" for lower, upper in limits]
+    return [f" [{number(lower)}, {number(upper)}]" for lower, upper in limits]
 
 
 def _heading(protocol: str, part: str) -> Heading:

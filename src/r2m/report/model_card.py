@@ -14,6 +14,7 @@ import timm
 
 from r2m import manifest
 from r2m.data.options import FacesOptions
+from r2m.data.sources import read_receipt
 from r2m.errors import R2MError
 from r2m.evaluate.metrics import METRICS
 from r2m.evaluate.protocols import PROTOCOLS, read_table
@@ -23,7 +24,8 @@ from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
-from r2m.report.data_card import not_encoded, read_receipt
+from r2m.report.data_card import not_encoded
+from r2m.report.numbers import number
 from r2m.report.origins import CardContext, built_in
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import MISSING, markdown_table
@@ -188,8 +190,8 @@ def _parts(
         selected = json.loads(specialist.metadata["selected"])["val_auc"]
         origin = context.generators.get(name)
         title = f"specialist {context.generator_label(name)}{f' ({origin.family})' if origin else ''}"
-        rows.append((title, ", ".join(counted), f"{selected:.3f}", f"`{specialist.digest}`"))
-    rows.append(("**merged model**", "–", f"{chosen['val_auc']:.3f}", f"`{merged.digest}`"))
+        rows.append((title, ", ".join(counted), number(selected), f"`{specialist.digest}`"))
+    rows.append(("**merged model**", "–", number(chosen["val_auc"]), f"`{merged.digest}`"))
     with open(sources.model, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [
@@ -244,11 +246,11 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
             where = f"{context.generator_label(least['generator'])}, {context.domain_label(least['domain'])}"
             auc, low, high = (float(averages[column][protocol]) for column in ("auc", "low", "high"))
             other_metrics = [
-                f"{on_protocol[name].mean():.{metric.digits}f}" for name, metric in averaged.items()
+                number(on_protocol[name].mean(), metric.digits) for name, metric in averaged.items()
             ]
-            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            lowest = f"{least['auc']:.3f} ({where})"
-            video = [] if of_videos.empty else [f"{of_videos[protocol]:.3f}".replace("nan", MISSING)]
+            interval = f"{number(auc)} [{number(low)}, {number(high)}]"
+            lowest = f"{number(least['auc'])} ({where})"
+            video = [] if of_videos.empty else [number(of_videos[protocol]).replace("nan", MISSING)]
             rows.append((title, lowest, interval, *video, len(on_protocol), *other_metrics))
     titles = [metric.title for metric in averaged.values()]
     video_title = [] if of_videos.empty else ["mean AUC of videos"]
@@ -260,7 +262,7 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
         " of the same domain. In brackets: 95 % intervals, from a bootstrap of people. Every model on every"
         " set, and what the metrics are: `results/tables/auc.csv` and its caption. Accuracy is at one"
         f" threshold for all sets, the logit {row['threshold']:.4f}, which has the greatest balanced accuracy"
-        f" on the val split ({row['val_balanced_accuracy']:.3f}).",
+        f" on the val split ({number(row['val_balanced_accuracy'])}).",
     ]
 
 

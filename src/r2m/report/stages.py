@@ -192,7 +192,8 @@ def data_card(
 
     Every manifest has its skipped.csv beside it.
     """
-    from r2m.report.data_card import compose_data_card, read_receipt, read_skipped
+    from r2m.data.sources import read_receipt
+    from r2m.report.data_card import compose_data_card, read_skipped
 
     images = manifest.concat(manifest.read(path) for path in manifests)
     skipped = {path.parent.name: read_skipped(path.parent / "skipped.csv") for path in manifests}

@@ -12,6 +12,7 @@ import pandas as pd
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import SPREAD
 from r2m.files import atomic_path, write_text
+from r2m.report.numbers import number, rounded
 
 MISSING = "–"
 _LATEX_ESCAPES = str.maketrans(
@@ -168,7 +169,7 @@ class Table:
         if name not in (*self.best, *self.lowest):
             return pd.Series(0, index=values.index)
         sections = pd.Series("", index=values.index) if self.section is None else self._rows[self.section]
-        ranked = values.round(3)
+        ranked = values.map(rounded)
         if self.compared is not None:
             within = sections == self.compared
             ranked = ranked.where(within & (within.sum() > 1))
@@ -224,8 +225,8 @@ class Table:
             if pd.isna(value):
                 cells.append(markup.quote(MISSING))
                 continue
-            text = f"{value:.{digits}f}" if self._is_number(name) else markup.quote(str(value))
-            behind = ("" if pd.isna(deviation) else f" ± {deviation:.{max(digits, 1)}f}") + note
+            text = number(value, digits) if self._is_number(name) else markup.quote(str(value))
+            behind = ("" if pd.isna(deviation) else f" ± {number(deviation, max(digits, 1))}") + note
             cells.append(marks.get(place, "{}").format(text) + markup.quote(behind))
         return cells
 

@@ -7,11 +7,11 @@ from numpy.random import Generator
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
 from r2m.forge.geometry import axes, blend, face_mask, resample, spot_mask, to_uint8
-from r2m.forge.registry import Face, forgery
+from r2m.forge.registry import Face, Strength, forgery
 
 
 @forgery("attr", "FE")
-def attr(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def attr(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Recolour the skin or the hair after a pass at ¾ resolution; `strength` scales the change of colour."""
     image, landmarks = face.image, face.landmarks
     size = image.shape[0]
@@ -33,7 +33,7 @@ def hair_mask(landmarks: Landmarks, size: int, rng: Generator) -> np.ndarray:
 
 
 @forgery("inp", "FE")
-def inp(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def inp(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Fill eyes, nose or mouth in from around them (Telea, 2004); `strength` scales the size of the hole."""
     image, landmarks = face.image, face.landmarks
     size = image.shape[0]

@@ -8,7 +8,7 @@ from r2m.data.images import Image
 from r2m.forge.geometry import blend, face_mask
 from r2m.forge.networks.esrgan import Upscaler
 from r2m.forge.paste import match_spectrum
-from r2m.forge.registry import Face, Materials, forgery
+from r2m.forge.registry import Face, Materials, Opacity, forgery
 
 PACKAGE = "esrgan"
 
@@ -25,7 +25,7 @@ def esrgan(
     rng: Generator,
     *,
     state: Upscaler,
-    strength: float = 1.0,
+    strength: Opacity = 1.0,
 ) -> Image:
     """Restore the face from about half its size by Real-ESRGAN; `strength` is its opacity at most."""
     image, landmarks = face.image, face.landmarks

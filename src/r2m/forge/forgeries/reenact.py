@@ -6,11 +6,11 @@ from numpy.random import Generator
 from r2m.data.align import Landmarks
 from r2m.data.images import Image
 from r2m.forge.geometry import axes, blend, resample, ring, soften, thin_plate_spline, warp
-from r2m.forge.registry import Face, forgery
+from r2m.forge.registry import Face, Strength, forgery
 
 
 @forgery("tps", "FR")
-def tps(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def tps(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Move the five landmarks by a thin-plate spline, the outline pinned; `strength` scales the movement."""
     image, landmarks = face.image, face.landmarks
     size = image.shape[0]
@@ -24,7 +24,7 @@ def tps(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0
 
 
 @forgery("lip", "FR")
-def lip(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def lip(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Move the mouth and paste the lower face back at half resolution; `strength` scales the movement."""
     image, landmarks = face.image, face.landmarks
     size = image.shape[0]

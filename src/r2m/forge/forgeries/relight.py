@@ -6,7 +6,7 @@ from r2m.data.images import Image
 from r2m.forge.geometry import blend, face_mask
 from r2m.forge.networks.styletransfer import StyleTransfer
 from r2m.forge.paste import given, match_spectrum
-from r2m.forge.registry import Face, Materials, forgery
+from r2m.forge.registry import Face, Materials, Strength, forgery
 
 PACKAGE = "styletransfer"
 
@@ -23,7 +23,7 @@ def relight(
     rng: Generator,
     *,
     state: StyleTransfer,
-    strength: float = 1.0,
+    strength: Strength = 1.0,
 ) -> Image:
     """Draw the face in the style of the donor's photograph; `strength` is the drawn share at most."""
     image = face.image

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from r2m.data.images import Image
 from r2m.forge.geometry import axes, spot_mask
 from r2m.forge.paste import covers, given, inner_face, pasted, shown_whole
-from r2m.forge.registry import Face, Materials, NoFake, forgery
+from r2m.forge.registry import Face, Materials, NoFake, Opacity, Strength, forgery
 
 if TYPE_CHECKING:
     from r2m.forge.networks.faces import FaceReader
@@ -75,7 +75,7 @@ def gan(face: Face, donor: Face | None, rng: Generator, *, state: Studio) -> Ima
 
 @forgery("gan_swap", "FS", needs_donor=True, prepare=studio, packages=(PACKAGE,), needs_pool=True)
 def gan_swap(
-    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: Opacity = 1.0
 ) -> Image:
     """Paste the inverted face of the donor; `strength` is its opacity at most."""
     other = state.face(state.inverted(given(donor)), face)
@@ -85,7 +85,7 @@ def gan_swap(
 
 @forgery("gan_smile", "FR", prepare=studio, packages=(PACKAGE,), needs_pool=True)
 def gan_smile(
-    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: Strength = 1.0
 ) -> Image:
     """Paste the mouth of the inverted face, wider or narrower; `strength` is how far, of the pool's range."""
     moved = moved_along("smiles", strength, face, rng, state)
@@ -96,7 +96,7 @@ def gan_smile(
 
 @forgery("gan_yaw", "FR", prepare=studio, packages=(PACKAGE,), needs_pool=True)
 def gan_yaw(
-    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 0.25
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: Strength = 0.25
 ) -> Image:
     """Paste the inverted face turned to the side; `strength` is how far, of the pool's range."""
     return pasted(moved_along("yaws", strength, face, rng, state), face, inner_face(face, rng))
@@ -110,7 +110,7 @@ def moved_along(measure: str, most: float, face: Face, rng: Generator, state: St
 
 @forgery("gan_edit", "FE", prepare=studio, packages=(PACKAGE,), needs_pool=True)
 def gan_edit(
-    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: float = 1.0
+    face: Face, donor: Face | None, rng: Generator, *, state: Studio, strength: Strength = 1.0
 ) -> Image:
     """Show the inverted face smiling or with other hair: in half of the cases whole, else face and hair."""
     size = face.image.shape[0]

@@ -7,11 +7,11 @@ from numpy.random import Generator
 from r2m.data.images import Image
 from r2m.forge.geometry import blend, face_mask, resample, to_uint8
 from r2m.forge.paste import given, match_colour, moved_onto
-from r2m.forge.registry import Face, forgery
+from r2m.forge.registry import Face, Opacity, Strength, forgery
 
 
 @forgery("swap", "FS", needs_donor=True)
-def swap(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def swap(face: Face, donor: Face | None, rng: Generator, *, strength: Opacity = 1.0) -> Image:
     """Paste the donor's face, aligned, colour-matched and feathered; `strength` is its opacity at most."""
     image, landmarks = face.image, face.landmarks
     size = image.shape[0]
@@ -21,7 +21,7 @@ def swap(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.
 
 
 @forgery("poisson", "FS", needs_donor=True)
-def poisson(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def poisson(face: Face, donor: Face | None, rng: Generator, *, strength: Opacity = 1.0) -> Image:
     """Clone the donor's face by its gradients (Pérez et al., 2003); `strength` is its opacity at most."""
     image, landmarks = face.image, face.landmarks
     size = image.shape[0]
@@ -37,7 +37,7 @@ def poisson(face: Face, donor: Face | None, rng: Generator, *, strength: float =
 
 
 @forgery("sbi", "FS")
-def sbi(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def sbi(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Blend the face with an altered copy of itself (self-blended images, arXiv 2204.08376).
 
     `strength` scales the copy's colour shift and its opacity.

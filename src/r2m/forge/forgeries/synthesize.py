@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from r2m.data.images import Image
 from r2m.errors import R2MError
 from r2m.forge.geometry import blend, to_uint8
-from r2m.forge.registry import Face, Materials, forgery
+from r2m.forge.registry import Face, Materials, Strength, forgery
 
 PATCH, CODE = 8, 14
 
@@ -53,7 +53,7 @@ def ae(
     rng: Generator,
     *,
     state: PatchAutoencoder,
-    strength: float = 1.0,
+    strength: Strength = 1.0,
 ) -> Image:
     """Decode the image on two grids, half a patch apart; `strength` is the decoded share at most."""
     image = face.image
@@ -87,7 +87,7 @@ def from_patches(patches: NDArray[np.float32], size: int) -> NDArray[np.float32]
 
 
 @forgery("up", "EFS")
-def up(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def up(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Rebuild the image from a third of its size by zero-insertion; `strength` is the rebuilt share.
 
     The uneven kernel leaves peaks at the sampling frequencies (Odena et al., Distill 2016). A factor of
@@ -110,7 +110,7 @@ def up(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0)
 
 
 @forgery("dif", "EFS")
-def dif(face: Face, donor: Face | None, rng: Generator, *, strength: float = 1.0) -> Image:
+def dif(face: Face, donor: Face | None, rng: Generator, *, strength: Strength = 1.0) -> Image:
     """Remove the sensor's noise and add correlated grain; `strength` scales both."""
     image = face.image
     smooth = cv2.bilateralFilter(image, 5, strength * rng.uniform(14, 28), 2.0)

@@ -33,19 +33,19 @@ class Upscaler:
         """
         from torch import nn
 
+        path = folder / f"{NAME}.param"
         try:
-            lines = (folder / f"{NAME}.param").read_text(encoding="utf-8").splitlines()[2:]
-            weights = _Weights((folder / f"{NAME}.bin").read_bytes())
+            listed = [_layer(line) for line in path.read_text(encoding="utf-8").splitlines()[2:]]
+            path = folder / f"{NAME}.bin"
+            weights = _Weights(path.read_bytes())
             layers: list[nn.Module] = []
-            for line in lines:
-                layer, _, inputs, outputs, *rest = line.split()
-                options = dict(pair.split("=") for pair in rest[int(inputs) + int(outputs) :])
+            for layer, channels, count in listed:
                 if layer == "Convolution":
-                    layers.append(_convolution(int(options["0"]), int(options["6"]), weights))
+                    layers.append(_convolution(channels, count, weights))
                 elif layer == "PReLU":
-                    layers.append(_prelu(int(options["0"]), weights))
-        except (OSError, ValueError, KeyError) as error:
-            raise R2MError(f"{folder / NAME}: not the weights of Real-ESRGAN: {error}") from error
+                    layers.append(_prelu(channels, weights))
+        except (OSError, ValueError, ZeroDivisionError) as error:
+            raise R2MError(f"{path}: not the weights of Real-ESRGAN: {error}") from error
         self._network = nn.Sequential(*layers, nn.PixelShuffle(FACTOR)).eval()
 
     def __call__(self, image: Image) -> Image:
@@ -62,6 +62,13 @@ class Upscaler:
         bgr = 255 * large[0].numpy()[::-1].transpose(1, 2, 0)
         edge = FACTOR * BORDER
         return to_uint8(bgr[edge : edge + FACTOR * height, edge : edge + FACTOR * width])
+
+
+def _layer(line: str) -> tuple[str, int, int]:
+    """Return kind, channels and number of weights of a layer, from a line `KIND NAME INPUTS OUTPUTS …`."""
+    kind, _, inputs, outputs, *rest = line.split()
+    options = dict(pair.split("=") for pair in rest[int(inputs) + int(outputs) :])
+    return kind, int(options.get("0", 0)), int(options.get("6", 0))
 
 
 class _Weights:

@@ -26,7 +26,7 @@ class Network:
             R2MError: the file is missing or cannot be read.
         """
         if not path.is_file():
-            raise R2MError(f"{path}: no such network; remove {path.parent}.json and run the workflow again")
+            raise R2MError(f"{path}: no such network; `r2m job source {path.parent.name}` fetches it again")
         import openvino
         from openvino import properties
         from openvino.properties import hint

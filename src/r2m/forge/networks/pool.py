@@ -2,7 +2,6 @@
 
 import functools
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from r2m.data.faces import thread_map
 from r2m.errors import R2MError
 from r2m.files import atomic_path
 from r2m.forge.geometry import axes
@@ -79,7 +79,6 @@ class Pool:
 
 def build(folder: Path, detector: Path, embedder: Path, seed: int, threads: int) -> Pool:
     """Fit the network's read-out and make the pool; no photograph is needed."""
-    cv2.setNumThreads(1)
     fitted, explained = stylegan.fit(folder, seed)
     log.info("read-out of 128²: R² %.3f on %d further faces", explained, stylegan.TRIED_ON)
     network, reader = StyleGAN(folder, fitted), FaceReader(detector, embedder)
@@ -92,8 +91,7 @@ def build(folder: Path, detector: Path, embedder: Path, seed: int, threads: int)
         measures = smile(found.landmarks), yaw(found.landmarks), brightness_of_hair(found)
         return latent, reader.describe(found), *measures
 
-    with ThreadPoolExecutor(max(1, threads)) as executor:
-        faces = [made for made in executor.map(drawn, range(FACES)) if made is not None]
+    faces = [made for made in thread_map(drawn, range(FACES), threads) if made is not None]
     log.info("%d of %d images of the pool show a face", len(faces), FACES)
     latents, descriptions, *measures = (np.array(column, np.float32) for column in zip(*faces, strict=True))
     return Pool(fitted.mean, fitted.kernel, fitted.bias, latents, descriptions, *measures)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from r2m.report.figures.style import FAINT, INK, add_axes, new_figure, styled, text_width, wrap
+from r2m.report.numbers import number
 
 ROW, HEADING, MARGIN, PANEL, NUMBER = 0.19, 0.26, 0.12, 3.0, 0.36
 LABEL_SIZE, NUMBER_SIZE = 7.5, 6.5
@@ -75,8 +76,8 @@ def dot_rows(
             axes.text(-0.1 / PANEL, y, label, transform=axes.get_yaxis_transform(), **_text("right"))
             axes.axhline(y, color="#eeeeee", lw=0.6, zorder=0)
             if np.isfinite(values[0, row]):
-                number = f"{values[0, row]:.3f}"
-                axes.text(1 + 0.06 / PANEL, y, number, transform=axes.get_yaxis_transform(), **_text("left"))
+                text = number(values[0, row])
+                axes.text(1 + 0.06 / PANEL, y, text, transform=axes.get_yaxis_transform(), **_text("left"))
         for mark in reversed(series):
             if mark.low is not None and mark.high is not None:
                 axes.hlines(places, mark.low, mark.high, color=mark.colour, lw=0.9)

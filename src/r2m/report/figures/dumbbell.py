@@ -23,6 +23,7 @@ from r2m.report.figures.style import (
     text_width,
     wrap,
 )
+from r2m.report.numbers import number
 
 ROW = 0.24
 PANEL, NUMBERS, GAP, MARGIN = 1.75, 0.82, 0.22, 0.12
@@ -113,7 +114,7 @@ def _panel(
             "va": "center",
             "clip_on": False,
         }
-        axes.text(1 + 0.08 / PANEL, y, f"{value:.3f}", ha="left", **text_style)
+        axes.text(1 + 0.08 / PANEL, y, number(value), ha="left", **text_style)
         if not math.isnan(start) and name != reference:
             axes.plot(
                 [start, value], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="butt", zorder=2
@@ -121,7 +122,7 @@ def _panel(
             axes.plot(
                 start, y, "o", ms=3.5, mfc="white", mec=method_colour("weight_averaging"), mew=0.9, zorder=3
             )
-            gain = f"{value - start:+.3f}".replace("-", "−")
+            gain = number(value - start, signed=True).replace("-", "−")
             axes.text(1 + NUMBERS / PANEL, y, gain, ha="right", **text_style)
         axes.plot(
             value, y, "s" if kind == "joint" else "o", ms=5.5, color=colour, mec="white", mew=0.5, zorder=4

@@ -20,6 +20,7 @@ from r2m.report.figures.style import (
     styled,
     text_width,
 )
+from r2m.report.numbers import number
 
 ROW = 0.21
 PANEL, NUMBERS, GAP, MARGIN = 1.75, 1.2, 0.22, 0.12
@@ -108,8 +109,8 @@ def _panel(
             row["auc"], y, KIND_MARKERS[row["kind"]], ms=5, color=colour, mec="white", mew=0.5, zorder=3
         )
         for offset, text, side in (
-            (0.08, f"{row['auc']:.3f}", "left"),
-            (NUMBERS, f"{row['low']:.3f}–{row['high']:.3f}", "right"),
+            (0.08, number(row["auc"]), "left"),
+            (NUMBERS, f"{number(row['low'])}–{number(row['high'])}", "right"),
         ):
             axes.text(
                 1 + offset / PANEL,

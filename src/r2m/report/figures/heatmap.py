@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
 from r2m.evaluate.protocols import KINDS, EvaluationContext, TestSet, describe, group_title, order_test_sets
+from r2m.report import numbers
 from r2m.report.figures.style import FAINT, FAMILY_COLOURS, INK, canvas, new_figure, styled, text_width, wrap
 
 CELL_WIDTH, CELL_HEIGHT = 0.36, 0.23
@@ -157,7 +158,7 @@ def _cell(axes: Axes, x: float, y: float, value: float, is_own: bool) -> None:
 
 def number(value: float) -> str:
     """Return three digits without the leading zero, as in .931; 1.00 for what rounds to one."""
-    text = f"{value:.3f}"
+    text = numbers.number(value)
     return text[1:] if text.startswith("0") else "1.00"
 
 

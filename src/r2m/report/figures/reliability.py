@@ -18,6 +18,7 @@ from r2m.report.figures.style import (
     text_width,
     wrap,
 )
+from r2m.report.numbers import number
 
 COLUMNS = 5
 PANEL, GAP_X, LEFT, MARGIN = 1.25, 0.22, 0.5, 0.12
@@ -54,7 +55,7 @@ def draw_reliability(curves: pd.DataFrame, models: pd.DataFrame, context: Evalua
             curves_of_model = curves[curves["model"] == model["model"]]
             by_protocol = {name: curves_of_model[curves_of_model["protocol"] == name] for name in protocols}
             errors = " · ".join(
-                f"{expected_calibration_error(curve):.2f}".lstrip("0") for curve in by_protocol.values()
+                number(expected_calibration_error(curve), 2).lstrip("0") for curve in by_protocol.values()
             )
             page.text(x, y - 0.2, title, size=TITLE_SIZE, va="bottom", linespacing=1.1)
             page.text(x, y - 0.05, f"ECE {errors}", size=NUMBER_SIZE, va="bottom", color=INK)
