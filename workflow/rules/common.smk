@@ -73,6 +73,11 @@ def flagged(stage, key, pattern):
     )
 
 
+def memory(stage):
+    """Resource of a rule: what its jobs need; a job that failed, perhaps for want of it, gets more when tried again."""
+    return lambda wildcards, attempt: stage.memory * attempt
+
+
 def call(stage):
     """Params of a rule: the job, and its arguments as plain values, which Snakemake compares."""
     return {

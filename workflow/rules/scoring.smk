@@ -11,7 +11,7 @@ rule score:
     benchmark:
         S.score.benchmark
     resources:
-        mem_mb=S.score.memory,
+        mem_mb=memory(S.score),
     params:
         **call(S.score),
     script:
@@ -28,7 +28,7 @@ rule score_base:
     benchmark:
         S.score_base.benchmark
     resources:
-        mem_mb=S.score_base.memory,
+        mem_mb=memory(S.score_base),
     params:
         **call(S.score_base),
     script:
