@@ -1,56 +1,51 @@
 #!/usr/bin/env bash
-# Tests workflow/profiles/slurm on a Slurm of its own, one node on loopback: sudo tests/cluster/slurm.sh
+# Tests workflow/profiles/slurm on a Slurm of its own, one node on loopback: sudo tests/cluster/slurm.sh [TARGET...]
 #
 # For Debian and Ubuntu. What is missing of munge, Slurm and the Python packages is installed; everything else lies in
-# a temporary folder, and a configuration in /etc/slurm is neither read nor changed. PYTHON names another interpreter
-# than that of .venv; KEEP=1 keeps the folder. Arguments are the targets, by default all.
+# a temporary folder. A Slurm that is there already is not touched: this one has a network of its own, and its
+# /etc/slurm is another, which only its own processes see. PYTHON names another interpreter than that of .venv;
+# KEEP=1 keeps the folder.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-$repository/.venv/bin/python}
-targets=("${@:-all}")
-cpus=4 # as many as the profile gives to a job; the node may have fewer
-controller_port=26817
-node_port=26818
 
 fail() {
     echo "slurm.sh: $*" >&2
     exit 1
 }
 
-[ "$(id -u)" -eq 0 ] || fail "run it as root: sudo $0"
-command -v apt-get >/dev/null || fail "there is no apt-get: it installs Slurm from Debian's or Ubuntu's packages"
-[ -x "$python" ] || fail "$python: no such interpreter; install r2m first (README.md), or set PYTHON"
-
-# Slurm's and munge's own services are not used, and not to be started by the installation.
+# Services that come with the packages are not started.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d made=
-    if [ ! -e $policy ]; then
-        made=$policy
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod +x $policy
-    fi
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; } >&2 ||
-        { rm -f "$made" && fail "apt-get could not install $*"; }
-    rm -f "$made"
+    local policy=/usr/sbin/policy-rc.d status=0
+    [ ! -e $policy ] || policy=$(mktemp)
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    { apt-get update -q && apt-get install -q -y --no-install-recommends "$@"; } >&2 || status=$?
+    rm "$policy"
+    [ $status -eq 0 ] || fail "apt-get could not install $*"
 }
 
-for program in munged slurmctld slurmd; do
-    command -v $program >/dev/null || { install_packages munge slurm-wlm && break; }
-done
-"$python" -c "import snakemake_executor_plugin_slurm, yaml, cv2" 2>/dev/null ||
-    "$python" -m pip install -q -c "$repository/constraints.txt" -e "${repository}[slurm,test]"
+if [ "${1:-}" != --inside ]; then
+    [ "$(id -u)" -eq 0 ] || fail "run it as root: sudo $0"
+    [ -x "$python" ] || fail "$python: no such interpreter; install r2m first (README.md), or set PYTHON"
+    for program in munged slurmctld slurmd ip; do
+        command -v $program >/dev/null || { install_packages munge slurm-wlm iproute2 && break; }
+    done
+    "$python" -c "import snakemake_executor_plugin_slurm, yaml" 2>/dev/null ||
+        "$python" -m pip install -q -c "$repository/constraints.txt" -e "${repository}[slurm,test]"
+    exec unshare --mount --net -- "$0" --inside "$(mktemp -d /tmp/r2m-slurm.XXXXXX)" "$@"
+fi
 
-work=$(mktemp -d /tmp/r2m-slurm.XXXXXX)
-chmod 711 "$work" # munge wants its socket reachable for every user
+work=$2
+targets=("${@:3}")
 daemons=()
 run=
-export SLURM_CONF=$work/slurm.conf
+export R2M_SLURM_TEST=$work # tells which processes are of this run: their children inherit it
 
-# Processes of this Slurm, its jobs and this run: all inherit SLURM_CONF.
 processes() (
-    unset SLURM_CONF
-    grep -lsz "^SLURM_CONF=$work/" /proc/[0-9]*/environ | cut -d/ -f3
+    unset R2M_SLURM_TEST
+    grep -lsxz "R2M_SLURM_TEST=$work" /proc/[0-9]*/environ | cut -d/ -f3
 )
 
 stop() {
@@ -96,49 +91,54 @@ start() {
     fail "$name did not start"
 }
 
+ip link set lo up
+ip address add 127.0.0.2/8 dev lo # of a machine with 127.0.0.1 alone, Slurm thinks that it has no network
+chmod 711 "$work" # munge wants every user to reach its socket
+mkdir "$work/etc" "$work/state" "$work/spool"
+mount --bind "$work/etc" /etc/slurm
 host=$(hostname -s)
-cat >"$SLURM_CONF" <<EOF
+cat >"$work/etc/slurm.conf" <<EOF
 ClusterName=r2m
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=$controller_port
-SlurmdPort=$node_port
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$work/munge.socket
-CredType=cred/munge
-# No system-wide folder, service or control group is used.
 StateSaveLocation=$work/state
 SlurmdSpoolDir=$work/spool
 SlurmctldPidFile=$work/slurmctld.pid
 SlurmdPidFile=$work/slurmd.pid
 SlurmctldLogFile=$work/slurmctld.log
 SlurmdLogFile=$work/slurmd.log
+# Neither control groups nor accounting.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-MpiDefault=none
-AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-SlurmdParameters=config_overrides
 # Ended jobs are looked at when everything is done.
 MinJobAge=86400
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=16000 State=UNKNOWN
+# As many CPUs as the profile gives to a job, whatever the machine has, and a GPU in name only.
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:1 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
 EOF
-mkdir "$work/state" "$work/spool"
+echo "Name=gpu File=/dev/null" >"$work/etc/gres.conf"
 (umask 077 && head -c 1024 /dev/urandom >"$work/munge.key")
 
 start munged "munge -n --socket $work/munge.socket | unmunge --socket $work/munge.socket" \
     munged --foreground --socket "$work/munge.socket" --key-file "$work/munge.key" --seed-file "$work/munge.seed" \
     --pid-file "$work/munged.pid" --log-file "$work/munged.log"
 start slurmctld "scontrol ping | grep -q UP" slurmctld -D -c
-start slurmd "sinfo --noheader --format=%t | grep -qx idle" slurmd -D
-echo "Slurm $(sinfo --version | cut -d' ' -f2) on $host: $(sinfo --noheader --format='%C CPUs (allocated/idle/other/total), %m MB')"
+start slurmd "sinfo --noheader --partition=main --format=%t | grep -qx idle" slurmd -D
+echo "Slurm $(sinfo --version | cut -d' ' -f2) on $host: $(sinfo --noheader --partition=main --format='%c CPUs, %m MB, %G')"
 
 # In the background, so that a signal ends it at once.
 cd "$repository"
-"$python" tests/cluster/slurm_run.py "$work" "${targets[@]}" &
+"$python" tests/cluster/slurm_run.py "$work" "${targets[@]:-all}" &
 run=$!
 wait $run
 run=

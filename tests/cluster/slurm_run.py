@@ -19,6 +19,7 @@ PROFILE = "workflow/profiles/slurm"
 LOCAL = ("--executor", "local", "--cores", "4")
 # Its jobs last seconds.
 ON_SLURM = ("--slurm-init-seconds-before-status-checks", "2")
+ON_GPU = ("--set-resources", "probe:slurm_partition=gpu", "probe:gpu=1")
 TRAINING = {"steps": 400, "validate_every": 50, "checkpoint_every": 25}
 KILLED = "rule_finetune_wildcards_swap_0"
 STATE = "results/.state/swap/seed0.safetensors"
@@ -79,7 +80,7 @@ def run_and_kill_one(project: Project, log: Path, *targets: str) -> str:
     """Run the workflow on Slurm, cancel a fine-tuning after its first checkpoint, return the log."""
     with log.open("w") as file:
         process = subprocess.Popen(
-            snakemake(*ON_SLURM, "--", *targets),
+            snakemake(*ON_SLURM, *ON_GPU, "--", *targets),
             cwd=project.root,
             env=project.environment,
             stdout=file,
@@ -121,6 +122,11 @@ def check_jobs(jobs: list[SlurmJob], planned: int) -> None:
     for rule, threads in profile["set-threads"].items():
         cpus = {job.cpus for job in jobs if job.is_of(rule)}
         check(cpus <= {threads}, f"{rule}: {cpus} CPUs, {threads} in the profile")
+    (probe,) = (job for job in jobs if job.is_of("probe"))
+    told = subprocess.run(
+        ["scontrol", "show", "job", probe.number], capture_output=True, text=True, check=True
+    )
+    check("Partition=gpu" in told.stdout and "gres/gpu=1" in told.stdout, f"probe got no GPU:\n{told.stdout}")
 
 
 def megabytes(job: SlurmJob) -> float:
