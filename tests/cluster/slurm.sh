@@ -4,7 +4,7 @@
 # For Debian and Ubuntu. What is missing of munge, Slurm and the Python packages is installed; everything else lies in
 # a temporary folder. A Slurm that is there already is not touched: this one has a network of its own, and its
 # /etc/slurm is another, which only its own processes see. PYTHON names another interpreter than that of .venv;
-# KEEP=1 keeps the folder.
+# KEEP=1 keeps the folder. Targets, by default all, are such as need results/specialists/swap.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/../.." && pwd)

@@ -1,6 +1,8 @@
 """What `slurm.sh` does once Slurm runs: the tiny workflow with and without it, a killed job, a comparison."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from workflow_project import Project, create, kill, wait_for
 
 PROFILE = "workflow/profiles/slurm"
-# As many threads as on Slurm, so that sums are made in the same order.
-LOCAL = ("--executor", "local", "--cores", "4")
+# As many threads as a job on Slurm finds, so that sums are made in the same order.
+LOCAL = ("--executor", "local", "--cores", str(min(4, len(os.sched_getaffinity(0)))))
 # Its jobs last seconds.
 ON_SLURM = ("--slurm-init-seconds-before-status-checks", "2")
-ON_GPU = ("--set-resources", "probe:slurm_partition=gpu", "probe:gpu=1")
-TRAINING = {"steps": 400, "validate_every": 50, "checkpoint_every": 25}
+ON_GPU = ("--set-resources", "finetune:slurm_partition=gpu", "finetune:gpu=1")
+TRAINING = {"steps": 200, "validate_every": 50, "checkpoint_every": 10}
 KILLED = "rule_finetune_wildcards_swap_0"
 STATE = "results/.state/swap/seed0.safetensors"
 LOG = "results/logs/finetune/swap/seed0.log"
@@ -105,7 +107,7 @@ def slurm_jobs() -> list[SlurmJob]:
     """Return all jobs that Slurm was given."""
     command = ["squeue", "--noheader", "--states=all", "--format=%i|%k|%T|%m|%C"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    fields = [line.split("|") for line in sorted(listed.splitlines())]
+    fields = sorted((line.split("|") for line in listed.splitlines()), key=lambda row: int(row[0]))
     return [SlurmJob(*rest, cpus=int(cpus)) for *rest, cpus in fields]
 
 
@@ -122,11 +124,10 @@ def check_jobs(jobs: list[SlurmJob], planned: int) -> None:
     for rule, threads in profile["set-threads"].items():
         cpus = {job.cpus for job in jobs if job.is_of(rule)}
         check(cpus <= {threads}, f"{rule}: {cpus} CPUs, {threads} in the profile")
-    (probe,) = (job for job in jobs if job.is_of("probe"))
-    told = subprocess.run(
-        ["scontrol", "show", "job", probe.number], capture_output=True, text=True, check=True
-    )
-    check("Partition=gpu" in told.stdout and "gres/gpu=1" in told.stdout, f"probe got no GPU:\n{told.stdout}")
+    command = ["scontrol", "show", "job", second.number]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    is_on_gpu = "Partition=gpu" in told and re.search(r"TresPerJob=gres[:/]gpu:1", told)
+    check(bool(is_on_gpu), f"the fine-tuning did not ask for a GPU:\n{told}")
 
 
 def megabytes(job: SlurmJob) -> float:
@@ -160,4 +161,6 @@ def check(holds: bool, message: str) -> None:
 
 
 if __name__ == "__main__":
+    # So that Snakemake is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main(Path(sys.argv[1]), *sys.argv[2:])
