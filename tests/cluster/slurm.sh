@@ -52,7 +52,10 @@ stop() {
     local status=$? pid
     trap - EXIT
     trap '' INT TERM
-    if [ -n "$run" ]; then kill "$run" 2>/dev/null || true; fi
+    if [ -n "$run" ]; then
+        kill "$run" 2>/dev/null || true
+        wait "$run" 2>/dev/null || true
+    fi
     scancel --quiet --user=root 2>/dev/null || true
     for _ in $(seq 30); do
         [ -n "$(squeue --noheader 2>/dev/null)" ] || break
