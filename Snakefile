@@ -3,7 +3,8 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 
-container: "docker://python:3.11-slim"
+# Made of the Dockerfile, and used with `--sdm apptainer` alone: docs/dvc-and-clusters.md.
+container: "r2m.sif"
 
 
 include: "workflow/rules/common.smk"

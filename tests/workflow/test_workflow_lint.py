@@ -80,6 +80,11 @@ def test_stages_read_sections_that_params_have() -> None:
         assert sections <= set(yaml.safe_load((REPOSITORY / path).read_text())), path
 
 
+def test_slurm_profile_names_rules_of_the_workflow() -> None:
+    profile = yaml.safe_load((REPOSITORY / "workflow/profiles/slurm/config.yaml").read_text())
+    assert {*profile["set-threads"], *profile["set-resources"]} <= set(RUN.main)
+
+
 def test_schema_is_that_of_the_models() -> None:
     made = subprocess.run([sys.executable, "-m", "r2m", "schema"], capture_output=True, text=True, check=True)
     assert (REPOSITORY / "workflow/schemas/params.schema.yaml").read_text() == made.stdout

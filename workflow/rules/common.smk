@@ -78,6 +78,11 @@ def gpus(stage):
     return lambda wildcards: stage.job(**wildcards).gpus
 
 
+def memory(stage):
+    """Resource function: the memory of a job, and more when it is tried again, since it may have failed for that."""
+    return lambda wildcards, attempt: stage.memory * attempt
+
+
 def call(stage):
     """Params of a rule: the job, and its arguments as plain values, which Snakemake compares."""
     return {

@@ -17,7 +17,7 @@ for stage in RUN.experiments.values():
         priority: stage.priority
         threads: stage.threads
         resources:
-            mem_mb=stage.memory,
+            mem_mb=memory(stage),
             gpu=gpus(stage),
         params:
             **call(stage),

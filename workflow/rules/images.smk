@@ -28,7 +28,7 @@ rule base:
     benchmark:
         S.base.benchmark
     resources:
-        mem_mb=S.base.memory,
+        mem_mb=memory(S.base),
     params:
         **call(S.base),
     script:
@@ -47,7 +47,7 @@ rule validate:
     priority: S.validate.priority
     threads: S.validate.threads
     resources:
-        mem_mb=S.validate.memory,
+        mem_mb=memory(S.validate),
     params:
         **call(S.validate),
         rows=lambda w: index_state(w.dataset),
@@ -67,7 +67,7 @@ rule faces:
         S.faces.benchmark
     threads: S.faces.threads
     resources:
-        mem_mb=S.faces.memory,
+        mem_mb=memory(S.faces),
     params:
         **call(S.faces),
         files=lambda w: images_state(w.domain),
@@ -87,7 +87,7 @@ rule pool:
     priority: S.pool.priority
     threads: S.pool.threads
     resources:
-        mem_mb=S.pool.memory,
+        mem_mb=memory(S.pool),
     params:
         **call(S.pool),
     script:
@@ -105,7 +105,7 @@ rule forge:
     benchmark:
         S.forge.benchmark
     resources:
-        mem_mb=S.forge.memory,
+        mem_mb=memory(S.forge),
     params:
         **call(S.forge),
         files=lambda w: images_state(w.generator),
@@ -123,7 +123,7 @@ rule trunk:
     benchmark:
         S.trunk.benchmark
     resources:
-        mem_mb=S.trunk.memory,
+        mem_mb=memory(S.trunk),
         gpu=gpus(S.trunk),
     params:
         **call(S.trunk),

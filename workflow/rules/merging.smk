@@ -11,7 +11,7 @@ rule statistics:
     benchmark:
         S.statistics.benchmark
     resources:
-        mem_mb=S.statistics.memory,
+        mem_mb=memory(S.statistics),
         gpu=gpus(S.statistics),
     params:
         **call(S.statistics),
@@ -29,7 +29,7 @@ rule tune:
     benchmark:
         S.tune.benchmark
     resources:
-        mem_mb=S.tune.memory,
+        mem_mb=memory(S.tune),
         gpu=gpus(S.tune),
     params:
         **call(S.tune),
@@ -47,7 +47,7 @@ rule real_component:
     benchmark:
         S.real_component.benchmark
     resources:
-        mem_mb=S.real_component.memory,
+        mem_mb=memory(S.real_component),
     params:
         **call(S.real_component),
     script:
@@ -64,7 +64,7 @@ rule residual:
     benchmark:
         S.residual.benchmark
     resources:
-        mem_mb=S.residual.memory,
+        mem_mb=memory(S.residual),
     params:
         **call(S.residual),
     script:
@@ -81,7 +81,7 @@ rule merge:
     benchmark:
         S.merge.benchmark
     resources:
-        mem_mb=S.merge.memory,
+        mem_mb=memory(S.merge),
     params:
         **call(S.merge),
     script:

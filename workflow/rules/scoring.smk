@@ -11,7 +11,7 @@ rule score:
     benchmark:
         S.score.benchmark
     resources:
-        mem_mb=S.score.memory,
+        mem_mb=memory(S.score),
         gpu=gpus(S.score),
     params:
         **call(S.score),
@@ -29,7 +29,7 @@ rule score_base:
     benchmark:
         S.score_base.benchmark
     resources:
-        mem_mb=S.score_base.memory,
+        mem_mb=memory(S.score_base),
         gpu=gpus(S.score_base),
     params:
         **call(S.score_base),

@@ -11,7 +11,7 @@ rule finetune:
     benchmark:
         S.finetune.benchmark
     resources:
-        mem_mb=S.finetune.memory,
+        mem_mb=memory(S.finetune),
         gpu=gpus(S.finetune),
     params:
         **call(S.finetune),
@@ -30,7 +30,7 @@ rule joint:
         S.joint.benchmark
     priority: S.joint.priority
     resources:
-        mem_mb=S.joint.memory,
+        mem_mb=memory(S.joint),
         gpu=gpus(S.joint),
     params:
         **call(S.joint),
@@ -49,7 +49,7 @@ rule joint_multiclass:
         S.joint_multiclass.benchmark
     priority: S.joint_multiclass.priority
     resources:
-        mem_mb=S.joint_multiclass.memory,
+        mem_mb=memory(S.joint_multiclass),
         gpu=gpus(S.joint_multiclass),
     params:
         **call(S.joint_multiclass),
@@ -67,7 +67,7 @@ rule probe:
     benchmark:
         S.probe.benchmark
     resources:
-        mem_mb=S.probe.memory,
+        mem_mb=memory(S.probe),
         gpu=gpus(S.probe),
     params:
         **call(S.probe),
@@ -85,7 +85,7 @@ rule task_vector:
     benchmark:
         S.task_vector.benchmark
     resources:
-        mem_mb=S.task_vector.memory,
+        mem_mb=memory(S.task_vector),
     params:
         **call(S.task_vector),
     script:
