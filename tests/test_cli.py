@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import r2m.cli
 from r2m.cli import r2m as group
 from r2m.data.stages import members
+from r2m.errors import R2MError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,6 +127,41 @@ def test_prune_lists_first_and_removes_when_asked(project):
     assert not (project / "results/faces/old").exists()
     assert (project / "weights.safetensors").exists(), "the link was followed"
     assert "0 files" in run("prune", cwd=project)
+
+
+def test_prune_names_the_params_and_counts_what_git_tracks(project):
+    (project / "params.yaml").rename(project / "other.yaml")
+    for name in ("a.txt", "b.txt"):
+        (project / "results").mkdir(exist_ok=True)
+        (project / "results" / name).write_text("x")
+    asked = ("prune", "--params", "other.yaml")
+    expected = "that other.yaml does not ask for; `r2m prune --params other.yaml --yes` removes them"
+    assert f"2 files (0.0 MiB) {expected}" in run(*asked, cwd=project)
+    for command in (["init", "-q"], ["add", "results/a.txt"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    assert f"2 files (0.0 MiB), 1 of them tracked by git, {expected}" in run(*asked, cwd=project)
+    assert "2 files (0.0 MiB), 1 of them tracked by git, removed" in run(*asked, "--yes", cwd=project)
+
+
+def test_restore_tells_what_it_does(project, monkeypatch):
+    monkeypatch.chdir(project)
+    (project / "results").mkdir()
+    (project / "results/a.txt").write_text("x")
+    called, returned = [], []
+
+    def call(command):
+        called.append(command[2])
+        return subprocess.CompletedProcess(command, returned.pop(0))
+
+    monkeypatch.setattr(subprocess, "run", call)
+    returned[:] = [0, 0, 0]
+    lines = invoke("restore").splitlines()
+    assert called == ["dvc", "dvc", "snakemake"]
+    assert [line.split()[1] for line in lines] == ["fetching", "comparing", "setting", "1"]
+    assert lines[-1] == "restored: 1 files (0.0 MiB) below results; nothing is left to run"
+    returned[:] = [0, 1]
+    with pytest.raises(R2MError, match="do not belong to the code"):
+        invoke("restore")
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,13 @@ def as_yaml(value: Any, *, flow: bool = False) -> str:
     return text.getvalue()
 
 
+def scalar(value: object) -> str:
+    """Return a single value as it stands in YAML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)
+
+
 # How pydantic tags the alternatives of a union; how those that are mappings are written.
 _ALTERNATIVES = {
     "Photographs": "`{package: NAME}`",

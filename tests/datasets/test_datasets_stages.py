@@ -234,7 +234,7 @@ def test_a_contact_sheet_of_crops_of_other_sizes(known):
     image = cv2.imread(real["path"].iloc[0])
     cv2.imwrite("large.png", cv2.resize(image, (64, 64)))
     fakes = rows[rows["source_image"] == real["image_id"].iloc[0]]
-    figure = draw_contact_sheet(fakes, real.assign(path="large.png"), rng(0), n=1)
+    figure = draw_contact_sheet(fakes, real.assign(path="large.png"), "x", rng(0), n=1)
     assert len(figure.axes) == 3
 
 

@@ -33,6 +33,11 @@ def test_settings_are_one_change_away():
     assert found[3].options.scale.relative is None
 
 
+def test_values_stand_as_in_yaml():
+    found = ablation.settings(R2M(), {"residual.rank.optimal_threshold": [True], "norm_match": ["layer"]})
+    assert [one.value for one in found] == ["true", "layer"]
+
+
 def test_ablation_merges_what_it_says(bench, chosen):
     scores = ablation.run(bench, [chosen], FACTORS)
     names = list(dict.fromkeys(zip(scores["factor"], scores["value"], strict=True)))

@@ -220,7 +220,11 @@ def test_contact_sheet_with_and_without_pairs(domains: list[Path], tmp_path: Pat
     known = manifest.concat(map(manifest.read, reals))
     for name, axes in {"g": 12, "m": 4}.items():
         fakes = manifest.read(tmp_path / name / "manifest.parquet")
-        assert len(draw_contact_sheet(fakes, known, rng(0), n=4).axes) == axes
-        contact_sheet(fakes=tmp_path / name / "manifest.parquet", reals=reals, out=tmp_path / "out" / name)
+        figure = draw_contact_sheet(fakes, known, "A label", rng(0), n=4)
+        assert len(figure.axes) == axes
+        assert f"A label ({fakes['family'].iloc[0]})" in [text.get_text() for text in figure.texts]
+        contact_sheet(
+            fakes=tmp_path / name / "manifest.parquet", reals=reals, label=name, out=tmp_path / "out" / name
+        )
     written = {f"{name}.{suffix}" for name in "gm" for suffix in ("pdf", "svg", "png")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == written

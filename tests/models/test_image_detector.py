@@ -277,6 +277,12 @@ def test_the_command_replaces_no_file_unasked(whole, paths, tmp_path, monkeypatc
     assert (out.read_text(), (image.read_bytes(), whole.read_bytes())) == ("precious", before)
 
 
+def test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for(whole, paths):
+    with pytest.raises(OSError, match="No such file") as error:
+        run_score(paths[0], "--model", whole, "--device", "cpu", "--out", "/proc/x.csv")
+    assert error.value.filename == "/proc/x.csv"
+
+
 def test_force_replaces_an_earlier_table(whole, paths, tmp_path):
     out = tmp_path / "scores.csv"
     out.write_text("old")

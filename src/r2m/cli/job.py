@@ -31,7 +31,7 @@ PARAMS = click.option(
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @PARAMS
 def command(stage: str, words: tuple[str, ...], threads: int, path: Path) -> None:
-    """Run the jobs of one stage, such as `r2m job finetune swap seed=0`, whatever Snakemake thinks of them.
+    """Run the jobs of one stage, such as `r2m job finetune gan seed=0`, whatever Snakemake thinks of them.
 
     Without WILDCARD=VALUE all jobs of the stage run. What they read has to be there already.
     """

@@ -20,7 +20,7 @@ from r2m.experiments.experiment import (
 )
 from r2m.merge.options import R2M
 from r2m.merge.variants import rank_beyond
-from r2m.options import complaint, with_dotted
+from r2m.options import complaint, scalar, with_dotted
 from r2m.plan.stage import Stage
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def settings(options: R2M, factors: Mapping[str, Sequence[Any]]) -> list[Setting
         pydantic.ValidationError: a factor or value that R²M does not have.
     """
     return [
-        Setting(factor, str(value), replaced(options, factor, value))
+        Setting(factor, scalar(value), replaced(options, factor, value))
         for factor, values in factors.items()
         for value in values
     ]

@@ -193,7 +193,7 @@ def contact_sheet(plan: Plan) -> Stage:
                 "reals": [plan.manifest(name) for name in plan.domains],
             },
             {"out": RESULTS / "contact" / generator},
-            {},
+            {"label": plan.context.generator_label(generator)},
         )
 
     def labels(wildcards: Any) -> dict[str, str]:

@@ -174,15 +174,15 @@ def tuning(*, candidates: Mapping[str, Path], labels: Mapping[str, str], out: Pa
     save(draw_candidates({name: read_candidates(path) for name, path in candidates.items()}, labels), out)
 
 
-def contact_sheet(*, fakes: Path, reals: Sequence[Path], out: Path) -> None:
-    """Draw some fakes of a generator beside their reals; its own reals count among the manifests `reals`."""
+def contact_sheet(*, fakes: Path, reals: Sequence[Path], label: str, out: Path) -> None:
+    """Draw some fakes of a generator beside their reals, its own ones included; `label` is its name."""
     from r2m.report.figures.contact_sheet import draw_contact_sheet
     from r2m.report.figures.style import save
 
     images = manifest.read(fakes)
     sources = manifest.concat([*map(manifest.read, reals), images[images["label"] == 0]])
     stream = rng(0, "contact sheet", str(images["generator"].iloc[-1]))
-    save(draw_contact_sheet(images, sources, stream), out)
+    save(draw_contact_sheet(images, sources, label, stream), out)
 
 
 def data_card(

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from r2m.errors import R2MError
+from r2m.options import scalar
 from r2m.report.figures.style import (
     FAINT,
     INK,
@@ -108,7 +109,7 @@ def _tick_labels(candidates: pd.DataFrame) -> list[str]:
 def _value(value: object) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:g}"
-    return str(value)
+    return scalar(value)
 
 
 def _axis_title(candidates: pd.DataFrame, width: float) -> str:

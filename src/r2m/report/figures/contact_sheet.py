@@ -14,9 +14,11 @@ GAIN = 4
 
 
 def draw_contact_sheet(
-    fakes: pd.DataFrame, reals: pd.DataFrame, stream: np.random.Generator, n: int = 8
+    fakes: pd.DataFrame, reals: pd.DataFrame, label: str, stream: np.random.Generator, n: int = 8
 ) -> Figure:
     """Draw `n` fakes of the manifest `fakes` at random, as evenly over its domains as can be.
+
+    The title is the generator's `label`, with its family.
 
     Fakes with a source among `reals` stand below it and above the difference, four times enlarged; without
     any such pair there is one row.
@@ -32,8 +34,7 @@ def draw_contact_sheet(
             for source, fake in zip(paired["source_image"], images, strict=True)
         ]
         rows = {"real": originals, "fake": images, f"|difference| × {GAIN}": differences(originals, images)}
-    first = shown.iloc[0]
-    return grid(rows, f"{first['generator']} ({first['family']})", n)
+    return grid(rows, f"{label} ({shown['family'].iloc[0]})", n)
 
 
 def draw(fakes: pd.DataFrame, stream: np.random.Generator, n: int) -> pd.DataFrame:
