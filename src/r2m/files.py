@@ -139,7 +139,7 @@ def _runs(pid: int) -> bool:
     """Tell whether a process of this machine is there; another one of its number counts as well."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter: no number of a process
         return False
     except PermissionError:  # another user's
         return True

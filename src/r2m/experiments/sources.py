@@ -380,8 +380,8 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     )
     measures = table.drop_duplicates("training")
     shares = "; ".join(
-        f"{row.reals}: {number(row.first_share, 2)} and {number(row.second_share, 2)}"
-        for row in measures.itertuples()
+        f"{row['reals']}: {number(row['first_share'], 2)} and {number(row['second_share'], 2)}"
+        for row in measures.to_dict("records")
     )
     return dot_rows(
         list(table["merge"]),
