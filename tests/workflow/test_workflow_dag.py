@@ -117,7 +117,9 @@ def test_a_second_seed_trains_its_own_models_only(project: Project) -> None:
 
 def test_display_label_of_one_generator(project: Project) -> None:
     project.edit("generators.swap.label", "Face swap")
-    assert project.jobs() == Counter(["score specialist/swap", *REPORTING, *METHOD_FIGURES, "data_card"])
+    assert project.jobs() == Counter(
+        ["score specialist/swap", *REPORTING, *METHOD_FIGURES, "data_card", "contact_sheet swap"]
+    )
 
 
 def test_enabling_a_method_adds_its_own_jobs(project: Project) -> None:
@@ -173,13 +175,16 @@ def test_code_of_one_merging_method(project: Project) -> None:
 
 
 def test_code_of_one_forgery(project: Project) -> None:
-    """The forgery's digest changes for its generator only; training on others goes on unchanged."""
-    path = "src/r2m/forge/forgeries/edit.py"
+    """The forgery's digest changes for its generator only; that of the other goes on unchanged."""
+    path = "src/r2m/forge/forgeries/swap.py"
     (project / path).write_text((project / path).read_text() + "\n\nADDED = 1\n")
     jobs = project.jobs()
     assert {job for job in jobs if job.startswith(("forge", "trunk", "finetune", "joint"))} == {
-        "forge inp",
-        "trunk forged/inp",
+        "forge swap",
+        "trunk forged/swap",
+        "finetune swap",
+        "joint",
+        "joint_multiclass",
     }
 
 
