@@ -23,6 +23,7 @@ PARTS = ("mean", "trained", "unseen", "video")
 GREATEST = (2 - 2**-23) * 2.0**127
 
 Value = TypeVar("Value")
+Number = TypeVar("Number", int, float)
 Family = Literal["FS", "FR", "EFS", "FE"]
 NAME = r"^[a-z0-9_]+$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -57,6 +58,20 @@ class Section(BaseModel):
         if isinstance(value, float) and abs(value) > GREATEST:
             raise ValueError("expected a number within the range of float32")
         return value
+
+
+def lowest_first(bounds: tuple[Number, Number]) -> tuple[Number, Number]:
+    """Return the bounds; raises ValueError where the first is the greater one (a validator of pairs)."""
+    if bounds[0] > bounds[1]:
+        raise ValueError("expected [lowest, highest]")
+    return bounds
+
+
+def odd(size: int) -> int:
+    """Return the size of a kernel; raises ValueError at an even one (a validator of integers)."""
+    if size % 2 == 0:
+        raise ValueError("expected an odd size of the kernel")
+    return size
 
 
 def each_once(values: list[Value]) -> list[Value]:

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, Strict, model_validator
 
-from r2m.options import RESERVED, FaceModels, FolderSource, Fraction, Name, Photographs, Section, same_label
+from r2m.options import (
+    RESERVED,
+    FaceModels,
+    FolderSource,
+    Fraction,
+    Name,
+    Photographs,
+    Section,
+    lowest_first,
+    same_label,
+)
 
 PER_VIDEO = "at most so many frames of a video file, evenly over all of it"
 FRAMES = "whether a sub-folder holds the frames of one video; default: told by the names of its images"
@@ -64,14 +74,8 @@ class SplitOptions(Section):
         return self
 
 
-def _lowest_first(qualities: tuple[int, int]) -> tuple[int, int]:
-    if qualities[0] > qualities[1]:
-        raise ValueError("expected [lowest, highest]")
-    return qualities
-
-
 Quality = Annotated[int, Field(ge=1, le=100)]
-Qualities = Annotated[tuple[Quality, Quality], Strict(False), AfterValidator(_lowest_first)]
+Qualities = Annotated[tuple[Quality, Quality], Strict(False), AfterValidator(lowest_first)]
 
 
 class FacesOptions(Section):

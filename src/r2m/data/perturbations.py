@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveInt, Strict
 
-from r2m.options import Fraction, Positive
+from r2m.options import Fraction, Positive, odd
 from r2m.seeding import rng
 
 if TYPE_CHECKING:
@@ -67,12 +67,6 @@ def perturbed(image: Image, name: str, level: Any, seed: int, image_id: str) -> 
     return apply(image, level)
 
 
-def _odd(size: int) -> int:
-    if size % 2 == 0:
-        raise ValueError("expected an odd size of the kernel")
-    return size
-
-
 def _uint8(values: Any) -> Image:
     """Return values rounded to integers of the range."""
     import numpy as np
@@ -91,7 +85,7 @@ def jpeg(image: Image, quality: int) -> Image:
 
 
 @perturbation(
-    level=Annotated[tuple[Annotated[PositiveInt, AfterValidator(_odd)], Positive], Strict(False)],
+    level=Annotated[tuple[Annotated[PositiveInt, AfterValidator(odd)], Positive], Strict(False)],
     description="[odd size of the kernel, σ] in pixels",
     title="Blur, σ in pixels",
     axis="Blur σ (px)",

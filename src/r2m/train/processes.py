@@ -20,7 +20,7 @@ from r2m.errors import R2MError
 from r2m.session import Session
 
 # What torchrun tells its processes.
-RANK, SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+SIZE, LOCAL_RANK = "WORLD_SIZE", "LOCAL_RANK"
 
 
 @dataclass(frozen=True)
