@@ -171,6 +171,10 @@ def test_defaults_stand_where_nothing_is_said():
         ({"finetune__lr": 0}, "finetune.lr: expected a number greater than 0 (got 0)"),
         ({"finetune__warmup": 1}, "finetune.warmup: expected a number less than 1 (got 1)"),
         ({"finetune__steps": 0}, "finetune.steps: expected a number greater than 0 (got 0)"),
+        (
+            {"finetune__accumulate": 8, "generators__swap__finetune": {"pairs": 2}},
+            "generators.swap.finetune: 4 images a batch are too few for 8 parts",
+        ),
         ({"finetune__epochs": 2}, "finetune: `steps` and `epochs` are both given; expected one of them"),
         (
             {"generators__swap__finetune": {"steps": 2, "epochs": 2}},

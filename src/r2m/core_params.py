@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from r2m.data import options as data_options
 from r2m.data.options import DomainOptions, FacesOptions
@@ -15,7 +15,7 @@ from r2m.forge.options import GeneratorOptions
 from r2m.merge import variants as merges
 from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
-from r2m.options import FAMILIES, RESERVED, Name, Section, each_once, nearest, same_label
+from r2m.options import FAMILIES, RESERVED, Name, Section, complaint, each_once, nearest, same_label
 from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
 from r2m.train.sampling.epochs import lengthened
 from r2m.trunk.options import AugmentOptions
@@ -175,6 +175,10 @@ def _inconsistencies(params: CoreParams) -> Iterator[str]:
         yield from forgeries.inconsistencies(name, generator, has_detector=params.faces.detector != "none")
         if generator.finetune != FinetuneOverrides() and name not in params.specialist_members:
             yield f"generators.{name}.finetune: there is no specialist of this generator alone"
+        try:
+            FinetuneOptions.model_validate(dict(generator.finetune.applied(params.finetune)))
+        except ValidationError as error:
+            yield complaint(error, f"generators.{name}.finetune")
     yield from merges.inconsistencies(params.merge, params.specialist_members)
     if params.reference is not None and params.reference not in params.variants:
         yield f"evaluate.reference: {params.merge.why_not(params.reference)}"
