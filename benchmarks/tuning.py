@@ -32,7 +32,7 @@ from r2m.train import stages as training
 from r2m.train.options import FinetuneOptions, FinetuneOverrides
 from r2m.train.rows import rows_of
 from r2m.train.tuning.tuned import tuned
-from r2m.train.validation import generator_aucs
+from r2m.train.validation import aucs
 
 # Few parameters take greater steps.
 ROWS = (
@@ -86,7 +86,9 @@ def merged_auc(bench: Bench, method: str, generators: Sequence[str]) -> float:
     """Return the mean val AUC of a merge of all specialists with default options."""
     tensors = bench.merged(registry.get(method), registry.get(method).options())
     bench.detector.load_tensors({**tensors, **bench.head()})
-    return float(np.mean(list(generator_aucs(bench, *rows_of(bench.inputs, generators, "val")).values())))
+    fakes, reals = rows_of(bench.inputs, generators, "val")
+    found = aucs(fakes, bench.predict(fakes), reals, bench.predict(reals))
+    return float(np.mean(list(found.values())))
 
 
 def trained_bytes(bench: Bench, options: FinetuneOptions) -> int:

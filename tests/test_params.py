@@ -675,7 +675,6 @@ def test_more_real_directions_than_specialists():
         ({"finetune__steps": "120"}, "finetune.steps: expected an integer, not text (got '120')"),
         ({"seed": "0"}, "params.yaml: seed: expected an integer, not text (got '0')"),
         ({"faces__jpeg_quality": ["70", 95]}, "faces.jpeg_quality.0: expected an integer, not text"),
-        ({"joint__multiclass": 1}, "joint.multiclass: expected true or false (got 1)"),
         ({"domains__orl__frames": 1}, "domains.orl.frames: expected true or false (got 1)"),
         (
             {"merge__methods__ties__enabled": "yes"},

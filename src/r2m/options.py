@@ -15,7 +15,7 @@ from r2m.errors import R2MError
 
 FAMILIES = ("FS", "FR", "EFS", "FE")
 # Names of models beside the specialists and merges, and of what is no forgery.
-RESERVED = ("real", "base", "joint", "joint_multiclass")
+RESERVED = ("real", "base", "joint")
 # What tables call the parts of a protocol, beside families and groups of generators.
 PARTS = ("mean", "trained", "unseen", "video")
 

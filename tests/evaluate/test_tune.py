@@ -13,7 +13,7 @@ from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.options import combinations, with_dotted
 from r2m.train.rows import rows_of
-from r2m.train.validation import generator_aucs
+from r2m.train.validation import aucs
 from r2m.trunk.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,8 +72,9 @@ def by_hand(setting, method, options, base_file):
     detector = load_detector(base_file, VIT)
     detector.load_tensors(apply(setting["base"], update))
     fakes, reals = rows_of(setting["inputs"], GENERATORS, "val")
-    aucs = generator_aucs(session_of(detector, setting["inputs"]), fakes, reals)
-    return np.mean(list(aucs.values()))
+    session = session_of(detector, setting["inputs"])
+    found = aucs(fakes, session.predict(fakes), reals, session.predict(reals))
+    return np.mean(list(found.values()))
 
 
 @pytest.mark.parametrize("method", VARIANTS)

@@ -20,7 +20,7 @@ from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.report.figures.style import KIND_COLOURS, METHOD_COLOURS
 from r2m.train.rows import rows_of
-from r2m.train.validation import generator_aucs
+from r2m.train.validation import aucs
 
 ORDERS = [["up", "swap", "third"], ["up", "third", "swap"]]
 GRID = [0.2, 1.0]
@@ -94,12 +94,13 @@ def test_scaling_is_chosen_on_val_of_the_generators_seen(bench, found):
     method = registry.get("task_arithmetic")
     generators = ["swap", "up"]
     fakes, reals = rows_of(bench.inputs, generators, "val")
-    aucs = []
+    means = []
     for scaling in GRID:
         tensors = bench.only(generators).merged(method, method.options(scaling=scaling))
         bench.detector.load_tensors({**tensors, **bench.head("base")})
-        aucs.append(np.mean(list(generator_aucs(bench, fakes, reals).values())))
-    best = method.options(scaling=GRID[int(np.argmax(aucs))])
+        found_aucs = aucs(fakes, bench.predict(fakes), reals, bench.predict(reals))
+        means.append(np.mean(list(found_aucs.values())))
+    best = method.options(scaling=GRID[int(np.argmax(means))])
     expected = bench.scores(bench.only(generators).merged(method, best), bench.head("base"))["logit"]
     chosen = scores.query("subset == @PAIR and model == 'scaled'")["logit"]
     np.testing.assert_allclose(chosen, expected, atol=1e-4)
@@ -193,7 +194,7 @@ def naive(scores, subset, kind, model, generators):
     """Mean test AUC on some generators, by the definition."""
     part = scores.query("subset == @subset and kind == @kind and model == @model and split == 'test'")
     reals = part[part["label"] == 0]["logit"].tolist()
-    aucs = []
+    means = []
     for name in generators:
         fakes = part[part["generator"] == name]["logit"].tolist()
         aucs.append(roc_auc_score([0] * len(reals) + [1] * len(fakes), reals + fakes))

@@ -109,6 +109,38 @@ def test_too_many_blocks():
         Detector(VIT.model_copy(update={"trainable_blocks": 7}))
 
 
+def test_blocks_above_those_kept_are_left_out():
+    weights = random_weights(VIT)
+    options = VIT.model_copy(update={"blocks": 4})
+    kept = resized_base(weights, options)
+    assert {name.split(".")[1] for name in kept if name.startswith("blocks.")} == set("0123")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in kept.items())
+    assert resized_base(kept, options).keys() == kept.keys(), "a base that lacks them from the start"
+    detector = Detector(options)
+    detector.load_tensors(kept)
+    whole = create_backbone(VIT)
+    whole.load_state_dict(weights)
+    with torch.no_grad():
+        x = images()
+        tokens = whole.eval().blocks[:4](whole.norm_pre(whole._pos_embed(whole.patch_embed(x))))
+        found = detector.eval().features(detector.trunk(x))
+    torch.testing.assert_close(found, whole.norm(tokens)[:, 0])
+    assert detector.first_trainable == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": 7}, r"backbone\.blocks: 7 exceeds the 6 blocks of test_vit"),
+        ({"blocks": 1}, r"backbone\.trainable_blocks: 2 exceeds the 1 blocks that are kept of test_vit"),
+        ({"blocks": 2, "name": "test_resnet"}, r"backbone\.blocks: .* test_resnet is a ResNet; expected `all`"),
+    ],
+)
+def test_blocks_that_there_are_not(changes, message):
+    with pytest.raises(R2MError, match=message):
+        Detector(VIT.model_copy(update=changes))
+
+
 def test_unknown_model():
     with pytest.raises(
         R2MError, match=r"backbone.name: timm has no model 'test_vitt'; did you mean .*test_vit"

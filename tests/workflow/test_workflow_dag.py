@@ -49,8 +49,7 @@ def new_images(name: str) -> list[str]:
 
 def scoring(*specialists: str) -> list[str]:
     """Jobs that score the models that are no merges."""
-    joint = (f"score joint/{name}" for name in ("joint", "joint_multiclass"))
-    return ["score_base", *joint, *(f"score specialist/{name}" for name in specialists)]
+    return ["score_base", "score joint/joint", *(f"score specialist/{name}" for name in specialists)]
 
 
 def test_nothing_changed(project: Project) -> None:
@@ -62,7 +61,7 @@ def test_new_training_generator(project: Project) -> None:
     assert project.jobs() == Counter(
         [
             *new_images("tps"),
-            *("finetune tps", "task_vector tps", "joint", "joint_multiclass", "probe"),
+            *("finetune tps", "task_vector tps", "joint", "probe"),
             *merging(VARIANTS, ("swap", "up", "tps")),
             *scoring("swap", "up", "tps"),
         ]
@@ -102,12 +101,12 @@ def test_a_second_seed_trains_its_own_models_only(project: Project) -> None:
     jobs = project.jobs()
     seeded = [
         *(f"{rule} {name}/1" for rule in ("finetune", "task_vector") for name in ("swap", "up")),
-        *("joint 1", "joint_multiclass 1"),
+        "joint 1",
         *(f"{rule} {name}/1" for rule in ("tune", "merge") for name in VARIANTS),
         *(f"real_component {name}/1" for name in ("r2m_task", "r2m")),
         *(f"residual {name}/1/{specialist}" for name in ("r2m_task", "r2m") for specialist in ("swap", "up")),
         *(f"score merge/{name}/1" for name in VARIANTS),
-        *(f"score joint/{name}/1" for name in ("joint", "joint_multiclass")),
+        "score joint/joint/1",
         *(f"score specialist/{name}/1" for name in ("swap", "up")),
     ]
     trained = Counter(job for job in jobs if "1" in job.split()[-1].split("/"))
@@ -184,7 +183,6 @@ def test_code_of_one_forgery(project: Project) -> None:
         "trunk forged/swap",
         "finetune swap",
         "joint",
-        "joint_multiclass",
     }
 
 

@@ -62,7 +62,6 @@ def bare(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     )
     project.edit("generators", GENERATORS)
     project.edit("merge.methods", {"weight_averaging": {}})
-    project.edit("joint.multiclass", False)
     project.edit("experiments", {})
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "A data set")

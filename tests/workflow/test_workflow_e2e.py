@@ -29,7 +29,6 @@ KINDS = {
     "swap": "specialist",
     "up": "specialist",
     "joint": "joint",
-    "joint_multiclass": "joint",
     **dict.fromkeys(METHODS, "merge"),
 }
 PAGES = (
@@ -292,16 +291,15 @@ def test_settings_and_runtimes(finished_run: Project) -> None:
     assert set(ran["merge"]["methods"]) == set(METHODS), "fisher is not enabled"
     runtimes = pd.read_csv(finished_run / "results/runtimes.csv").set_index("stage")
     assert runtimes["jobs"].to_dict() == {
-        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1},
-        **{"joint_multiclass": 1, "probe": 1},
+        **{"base": 1, "faces": 2, "forge": 3, "trunk": 5, "finetune": 2, "joint": 1, "probe": 1},
         **{
             "task_vector": 2,
             "tune": 4,
             "real_component": 2,
             "residual": 4,
             "merge": 4,
-            "score": 9,
-            "all": 41,
+            "score": 8,
+            "all": 39,
         },
     }
 

@@ -108,7 +108,7 @@ def test_videos_have_metrics_of_their_own(run: Project) -> None:
 
 def test_table_has_the_own_generators(run: Project) -> None:
     table = pd.read_csv(run / "results/tables/auc.csv", keep_default_na=False)
-    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "joint_multiclass", "weight_averaging"}
+    assert set(table["model"]) == {"base", "FS", "EFS", "joint", "weight_averaging"}
     own = {"drawn/named", "apart/apart", "others/others"}
     assert set(table["test_set"]) == {"drawn/swap", "sketch/swap", *own}
     protocols = table.drop_duplicates("test_set").set_index("test_set")["protocol"].to_dict()

@@ -38,25 +38,6 @@ rule joint:
         "../scripts/job.py"
 
 
-rule joint_multiclass:
-    input:
-        reads(S.joint_multiclass),
-    output:
-        writes(S.joint_multiclass),
-    log:
-        S.joint_multiclass.log,
-    benchmark:
-        S.joint_multiclass.benchmark
-    priority: S.joint_multiclass.priority
-    resources:
-        mem_mb=memory(S.joint_multiclass),
-        gpu=gpus(S.joint_multiclass),
-    params:
-        **call(S.joint_multiclass),
-    script:
-        "../scripts/job.py"
-
-
 rule probe:
     input:
         reads(S.probe),

@@ -1,5 +1,7 @@
 """Moving another face onto a photograph: alignment by landmarks, colour and blending."""
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from r2m.data.align import COVERED, Landmarks, coverage, similarity
 from r2m.data.images import Image
 from r2m.forge.geometry import Mask, blend, face_mask, to_uint8
-from r2m.forge.registry import Face
+from r2m.forge.registry import Face, NoFake
 
 # Rings of frequencies in which power is matched, and by how much an amplitude may change there.
 RINGS = 24
@@ -92,6 +94,18 @@ def shown_whole(other: Face, face: Face) -> Image:
     everywhere = np.ones((size, size), np.float32)
     moved = match_colour(moved_onto(other, face.landmarks, size), face.image, everywhere)
     return match_spectrum(moved, face.image, everywhere)
+
+
+def first_shown_whole(others: Iterable[Face | None], face: Face) -> Image:
+    """Return `shown_whole` of the first of some faces that covers the crop.
+
+    Raises:
+        NoFake: none of them is a face (None) that does.
+    """
+    for other in others:
+        if other is not None and covers(other, face.landmarks, face.image.shape[0]):
+            return shown_whole(other, face)
+    raise NoFake("none of the generated images has a face and covers the crop")
 
 
 def pasted(other: Face, face: Face, mask: Mask) -> Image:

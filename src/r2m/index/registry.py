@@ -1,17 +1,14 @@
 """Layouts by name: every module of `r2m.index.layouts` declares one, called `LAYOUT`."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from r2m.declared import declared, names_in
 from r2m.errors import R2MError
 from r2m.index import layouts as modules
 from r2m.index.layout import Layout
 from r2m.index.scan import children
-from r2m.options import nearest
 
 # So many levels below a path data sets are looked for.
 DEPTH = 3
@@ -20,7 +17,7 @@ DEPTH = 3
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all layouts."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(modules.__path__)))
+    return names_in(modules)
 
 
 @cache
@@ -30,9 +27,7 @@ def get(name: str) -> Layout:
     Raises:
         R2MError: unknown name; the nearest known one is told.
     """
-    if name not in names():
-        raise R2MError(f"unknown layout {name!r}{nearest(name, names())}")
-    return replace(importlib.import_module(f"{modules.__name__}.{name}").LAYOUT, name=name)
+    return declared(modules, name, "LAYOUT", "layout")
 
 
 @cache

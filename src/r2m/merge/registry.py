@@ -1,20 +1,16 @@
 """Merging methods by name: every module of `r2m.merge.methods` declares one, called `METHOD`."""
 
-import importlib
-import pkgutil
-from dataclasses import replace
 from functools import cache
 
-from r2m.errors import R2MError
+from r2m.declared import declared, names_in
 from r2m.merge import methods as modules
 from r2m.merge.method import Method
-from r2m.options import nearest
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all methods."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(modules.__path__)))
+    return names_in(modules)
 
 
 @cache
@@ -24,9 +20,7 @@ def get(name: str) -> Method:
     Raises:
         R2MError: unknown name; the nearest known one is told.
     """
-    if name not in names():
-        raise R2MError(f"unknown merging method {name!r}{nearest(name, names())}")
-    return replace(importlib.import_module(f"r2m.merge.methods.{name}").METHOD, name=name)
+    return declared(modules, name, "METHOD", "merging method")
 
 
 def methods() -> dict[str, Method]:

@@ -1,6 +1,7 @@
 """The detector: a timm backbone, split into a frozen trunk and a trainable top, and a head."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import cast
 
@@ -123,9 +124,19 @@ class Detector(nn.Module):
 def create_backbone(options: BackboneOptions, image_size: int | None = None) -> nn.Module:
     """Return the timm model without classifier and without weights, at `image_size` or the options' size.
 
+    Of a vision transformer the lowest `blocks` of the options are there, and the norm behind the last.
+
     Raises:
-        R2MError: timm has no such model, or the model cannot take the size.
+        R2MError: timm has no such model, or the model cannot take the size or has no such blocks.
     """
+    model = _whole_backbone(options, image_size)
+    if options.blocks != "all":
+        vit = _with_blocks(model, options, "blocks", options.blocks)
+        vit.prune_intermediate_layers([options.blocks - 1], prune_norm=False, prune_head=False)
+    return model
+
+
+def _whole_backbone(options: BackboneOptions, image_size: int | None) -> nn.Module:
     size = image_size or options.image_size
     if not timm.is_model(options.name):
         near = difflib.get_close_matches(options.name, timm.list_models(), n=3)
@@ -145,7 +156,7 @@ def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dic
     """Return `weights` as the complete state of the backbone at the options' image size.
 
     Weights made for the model's native size have their position embedding resampled. A classifier in the file
-    is left out.
+    is left out, and so are blocks above those that the options keep.
 
     Raises:
         R2MError: the first keys or shapes that do not fit.
@@ -154,7 +165,9 @@ def resized_base(weights: Mapping[str, Tensor], options: BackboneOptions) -> dic
     state = model.state_dict()
     unused = ("head.", "fc.", "classifier.")
     weights = {
-        name: tensor for name, tensor in weights.items() if not name.startswith(unused) or name in state
+        name: tensor
+        for name, tensor in weights.items()
+        if name in state or not (name.startswith(unused) or _is_above(name, options))
     }
     position = weights.get("pos_embed")
     if (
@@ -199,19 +212,32 @@ def _width(backbone: nn.Module) -> int:
     return cast(int, getattr(backbone, "head_hidden_size", backbone.num_features))
 
 
-def _first_trainable(vit: nn.Module, options: BackboneOptions) -> int:
-    if not isinstance(vit, VisionTransformer):
-        raise R2MError(
-            f"params.yaml: backbone.trainable_blocks: a number needs a vision transformer of timm, and"
-            f" {options.name} is a {type(vit).__name__}; expected `all`"
-        )
+def _first_trainable(model: nn.Module, options: BackboneOptions) -> int:
     assert options.trainable_blocks != "all"
-    if options.trainable_blocks > len(vit.blocks):
-        raise R2MError(
-            f"params.yaml: backbone.trainable_blocks: {options.trainable_blocks} exceeds the"
-            f" {len(vit.blocks)} blocks of {options.name}"
-        )
+    vit = _with_blocks(model, options, "trainable_blocks", options.trainable_blocks)
     return len(vit.blocks) - options.trainable_blocks
+
+
+def _with_blocks(model: nn.Module, options: BackboneOptions, key: str, count: int) -> VisionTransformer:
+    """Return the model; raises R2MError unless it is a vision transformer with so many blocks."""
+    if not isinstance(model, VisionTransformer):
+        raise R2MError(
+            f"params.yaml: backbone.{key}: a number needs a vision transformer of timm, and"
+            f" {options.name} is a {type(model).__name__}; expected `all`"
+        )
+    if count > len(model.blocks):
+        kept = "that are kept " if options.blocks != "all" and key != "blocks" else ""
+        raise R2MError(
+            f"params.yaml: backbone.{key}: {count} exceeds the {len(model.blocks)} blocks {kept}of"
+            f" {options.name}"
+        )
+    return model
+
+
+def _is_above(name: str, options: BackboneOptions) -> bool:
+    """Whether a tensor is of a block above those that are kept."""
+    block = re.match(r"blocks\.(\d+)\.", name)
+    return options.blocks != "all" and block is not None and int(block[1]) >= options.blocks
 
 
 def _reads_class_token_only(vit: VisionTransformer, last: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
@@ -19,7 +19,7 @@ KEY = "detector"
 class DetectorConfig(BaseModel):
     """The metadata `detector` of a checkpoint, stored as JSON.
 
-    `backbone` is a timm model, `head` a name of `r2m.models.heads`. Crops of `crop_size` pixels, aligned to
+    `backbone` is a timm model, of which the lowest `blocks` are there; `head` is a name of `r2m.models.heads`. Crops of `crop_size` pixels, aligned to
     ArcFace's template at `margin`, are resized to `image_size` and normalized by `mean` and `std` (RGB).
     `labels` name the classes, Real first; an image is fake where the probability of all others together is
     at least `threshold`. `precision` (auto, fp32 or bf16) is that of training.
@@ -28,6 +28,7 @@ class DetectorConfig(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     backbone: str
+    blocks: int | Literal["all"] = "all"
     head: str
     image_size: int
     mean: tuple[float, float, float]
@@ -47,6 +48,7 @@ def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) ->
     mean, std = ((v[0].item(), v[1].item(), v[2].item()) for v in normalization(backbone.name))
     return DetectorConfig(
         backbone=backbone.name,
+        blocks=backbone.blocks,
         head=backbone.head,
         image_size=backbone.image_size,
         mean=mean,

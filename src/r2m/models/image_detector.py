@@ -144,7 +144,11 @@ def load(
     tensors, metadata = _read(path)
     config = read_config(metadata, path)
     options = BackboneOptions(
-        name=config.backbone, image_size=config.image_size, trainable_blocks="all", head=config.head
+        name=config.backbone,
+        image_size=config.image_size,
+        blocks=config.blocks,
+        trainable_blocks="all",
+        head=config.head,
     )
     detector = Detector(options)
     if HEAD + "weight" not in tensors:

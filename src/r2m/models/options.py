@@ -15,7 +15,10 @@ class BackboneOptions(Section):
     weights: PretrainedWeights | FileSource = Field(
         default=PretrainedWeights(package="clip"), description="`{package: clip}` or `{file: PATH}`"
     )
+    blocks: PositiveInt | Literal["all"] = Field(
+        default="all", description="lowest blocks of a vision transformer that are kept; or all"
+    )
     trainable_blocks: PositiveInt | Literal["all"] = Field(
-        default=4, description="upper blocks that are fine-tuned; what is below runs once an image; or all"
+        default=4, description="upper blocks, of those kept, that are fine-tuned; what is below runs once an image; or all"
     )
     head: str = Field(default="linear", description="type of classifier: linear or cosine")

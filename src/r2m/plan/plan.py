@@ -29,6 +29,7 @@ PROBE = RESULTS / "probe/head.safetensors"
 BASE_SCORES = RESULTS / "scores/base/base/scores.parquet"
 BENCHMARKS = RESULTS / "benchmarks"
 FORMATS = ("png", "pdf", "svg")
+JOINT = "joint"
 
 
 class Plan:
@@ -45,15 +46,12 @@ class Plan:
         self.variants = params.variants
         self.seeds = [str(seed) for seed in params.seeds]
         self.has_trunk = params.backbone.trainable_blocks != "all"
-        self.joint = {"joint": "Joint training"}
-        if params.joint.multiclass:
-            self.joint["joint_multiclass"] = "Joint training, multi-class"
         self.compute = Compute(params.backbone, params.device, params.precision, params.deterministic)
 
     @cached_property
     def models(self) -> dict[str, list[str]]:
         """Kind of model → the models that every seed has one of."""
-        return {"specialist": list(self.members), "joint": list(self.joint), "merge": list(self.variants)}
+        return {"specialist": list(self.members), "joint": [JOINT], "merge": list(self.variants)}
 
     @cached_property
     def r2m_variants(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from r2m.plan.plan import BASE_SCORES, PROBE, RESULTS, Plan
+from r2m.plan.plan import BASE_SCORES, JOINT, PROBE, RESULTS, Plan
 from r2m.plan.stage import Job, Stage
 
 MEMORY = 2500
@@ -23,7 +23,7 @@ def score(plan: Plan) -> Stage:
     """Score every val and test image with one model."""
 
     def job(kind: str, model: str, seed: str) -> Job:
-        label = plan.joint.get(model)
+        label = "Joint training" if kind == JOINT else None
         if kind == "specialist" and model in plan.params.generators:
             label = plan.params.generators[model].label
         if kind == "merge":

@@ -52,7 +52,7 @@ def tracked(plan: Plan, stages: Mapping[str, Stage], reported: Iterable[str]) ->
         "pool": jobs("pool"),
         "members": jobs("members"),
         "slices": jobs("slice", "no_slices"),
-        "joint": jobs("probe", "joint", "joint_multiclass"),
+        "joint": jobs("probe", "joint"),
         "reference_scores": reference,
         "report": jobs(*reported),
         **{f"validate-{name}": jobs("validate", dataset=name) for name in plan.params.datasets},
@@ -145,7 +145,7 @@ def folders(plan: Plan) -> list[str]:
     return [
         "data/raw",
         str(POOL.parent),
-        *(str(RESULTS / name) for name in ("joint", "joint_multiclass")),
+        str(RESULTS / "joint"),
         *(str(RESULTS / "validation" / name) for name in plan.params.datasets),
         *(str(plan.trunk(name).parent) for name in plan.sets),
         *(str(RESULTS / folder / name) for folder in merged for name in plan.params.merge.methods),

@@ -1,6 +1,6 @@
 """Stages of training: specialists, joint models, the linear probe, and task vectors."""
 
-from r2m.plan.plan import PROBE, Plan
+from r2m.plan.plan import JOINT, PROBE, Plan
 from r2m.plan.stage import Job, Stage
 
 MEMORY = 2500
@@ -10,8 +10,7 @@ def stages(plan: Plan) -> list[Stage]:
     """Return the stages of a plan that train models."""
     return [
         finetune(plan),
-        joint(plan, "joint", "binary"),
-        joint(plan, "joint_multiclass", "multiclass"),
+        joint(plan),
         probe(plan),
         task_vector(plan),
     ]
@@ -40,19 +39,16 @@ def finetune(plan: Plan) -> Stage:
     return stage
 
 
-def joint(plan: Plan, name: str, objective: str) -> Stage:
-    """Train one model on all generators: Fake against Real, or one class per generator."""
+def joint(plan: Plan) -> Stage:
+    """Train one model on all generators."""
 
     def job(seed: str) -> Job:
         options = plan.params.joint_options()
-        return plan.finetune_job(
-            name, plan.trained, options, seed, stage.paths(seed=seed), objective=objective
-        )
+        return plan.finetune_job(JOINT, plan.trained, options, seed, stage.paths(seed=seed))
 
-    seeds = [{"seed": seed} for seed in plan.seeds] if name in plan.joint else []
+    seeds = [{"seed": seed} for seed in plan.seeds]
     # The longest job: it begins first.
-    outputs = trained_outputs(f"results/{name}/seed{{seed}}")
-    stage = Stage(name, outputs, job, seeds, memory=MEMORY, priority=10)
+    stage = Stage(JOINT, trained_outputs(f"results/{JOINT}/seed{{seed}}"), job, seeds, MEMORY, priority=10)
     return stage
 
 

@@ -45,7 +45,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 tensors = load_file("{path}")
-backbone = timm.create_model("{name}", num_classes=0{size_argument}).eval()
+backbone = timm.create_model("{name}", num_classes=0{arguments}).eval()
 backbone.load_state_dict({{key: one for key, one in tensors.items() if not key.startswith("head.")}})
 mean = torch.tensor({mean}).view(3, 1, 1)
 std = torch.tensor({std}).view(3, 1, 1)
@@ -163,8 +163,9 @@ def _summary(
     merged: Checkpoint, specialists: Mapping[str, Checkpoint], backbone: BackboneOptions
 ) -> list[str]:
     method = registry.get(merged.metadata["method"])
+    kept = "" if backbone.blocks == "all" else f"the lowest {backbone.blocks} blocks of "
     return [
-        f"A detector of forged faces with one logit, that of “fake”. Backbone: `{backbone.name}` of timm at"
+        f"A detector of forged faces with one logit, that of “fake”. Backbone: {kept}`{backbone.name}` of timm at"
         f" {backbone.image_size} px. Its weights are merged from {len(specialists)} specialists by"
         f" {method.title}, without training on their generators together.",
         "",
@@ -321,10 +322,13 @@ def _loading(
     )
     config = timm.get_pretrained_cfg(backbone.name)
     fixed = config is not None and config.fixed_input_size
+    arguments = f", img_size={backbone.image_size}" if fixed else ""
+    if backbone.blocks != "all":
+        arguments += f", depth={backbone.blocks}"
     code = LOADING.format(
         path=path,
         name=backbone.name,
-        size_argument=f", img_size={backbone.image_size}" if fixed else "",
+        arguments=arguments,
         size=backbone.image_size,
         mean=mean,
         std=std,

@@ -141,4 +141,3 @@ class JointOptions(Section):
         description="times the steps of one specialist; with finetune.epochs, times their mean, so that the"
         " number of specialists means as many epochs as one has",
     )
-    multiclass: bool = Field(default=False, description="train it with one class per generator as well")

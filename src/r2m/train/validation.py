@@ -13,11 +13,6 @@ from r2m.train.rows import rows_of
 from r2m.train.threshold import best_threshold
 
 
-def generator_aucs(session: Session, fakes: pd.DataFrame, reals: pd.DataFrame) -> dict[str, float]:
-    """Return generator → `aucs` of the session's detector on rows of its images."""
-    return aucs(fakes, session.predict(fakes), reals, session.predict(reals))
-
-
 def val_threshold(session: Session, generators: Sequence[str]) -> float:
     """Return the `threshold` of the session's detector on the val split; raises R2MError without images."""
     fakes, reals = rows_of(session.inputs, generators, "val")

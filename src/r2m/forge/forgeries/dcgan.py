@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from numpy.random import Generator
 
 from r2m.data.images import Image, resized
-from r2m.forge.paste import covers, shown_whole
-from r2m.forge.registry import Face, Materials, NoFake, forgery
+from r2m.forge.paste import first_shown_whole
+from r2m.forge.registry import Face, Materials, forgery
 
 if TYPE_CHECKING:
     from r2m.forge.networks.dcgan import DCGAN
@@ -37,8 +37,5 @@ def faces(materials: Materials) -> Faces:
 def dcgan(face: Face, donor: Face | None, rng: Generator, *, state: Faces) -> Image:
     """Put a random face in place of the photograph, moved so that its landmarks lie where the face's are."""
     size = face.image.shape[0]
-    for _ in range(TRIES):
-        other = state.reader.find(resized(state.network.image(rng), size))
-        if other is not None and covers(other, face.landmarks, size):
-            return shown_whole(other, face)
-    raise NoFake(f"none of {TRIES} generated images has a face and covers the crop")
+    images = (resized(state.network.image(rng), size) for _ in range(TRIES))
+    return first_shown_whole(map(state.reader.find, images), face)

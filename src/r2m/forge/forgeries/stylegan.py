@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from r2m.data.images import Image
 from r2m.forge.geometry import axes, spot_mask
-from r2m.forge.paste import covers, given, inner_face, pasted, shown_whole
+from r2m.forge.paste import covers, first_shown_whole, given, inner_face, pasted, shown_whole
 from r2m.forge.registry import Face, Materials, NoFake, Opacity, Strength, forgery
 
 if TYPE_CHECKING:
@@ -65,12 +65,8 @@ def studio(materials: Materials) -> Studio:
 @forgery("gan", "EFS", prepare=studio, packages=(PACKAGE,), needs_pool=True)
 def gan(face: Face, donor: Face | None, rng: Generator, *, state: Studio) -> Image:
     """Put a random face in place of the photograph, moved so that its landmarks lie where the face's are."""
-    size = face.image.shape[0]
-    for _ in range(TRIES):
-        made = state.reader.find(state.network.image(state.network.latent(rng)))
-        if made is not None and covers(made, face.landmarks, size):
-            return shown_whole(made, face)
-    raise NoFake(f"none of {TRIES} generated images has a face and covers the crop")
+    images = (state.network.image(state.network.latent(rng)) for _ in range(TRIES))
+    return first_shown_whole(map(state.reader.find, images), face)
 
 
 @forgery("gan_swap", "FS", needs_donor=True, prepare=studio, packages=(PACKAGE,), needs_pool=True)

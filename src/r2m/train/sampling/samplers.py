@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.int64]
 
 
+@dataclass(eq=False)
 class Sampler(ABC):
     """Batches of `pairs` fakes and as many reals, with at most `frames` of every video in an epoch.
 
@@ -28,17 +30,16 @@ class Sampler(ABC):
     batches. An epoch has as many fakes as there are, or as `frames` leaves.
     """
 
-    def __init__(
-        self,
-        fakes: pd.DataFrame,
-        reals: pd.DataFrame,
-        pairs: int,
-        seed: int,
-        name: str,
-        frames: int | None = None,
-    ) -> None:
-        self._fakes, self._reals, self._pairs = fakes, reals, pairs
-        self._seed, self._name, self._frames = seed, name, frames
+    fakes: pd.DataFrame
+    reals: pd.DataFrame
+    pairs: int
+    seed: int
+    name: str
+    frames: int | None = None
+
+    @abstractmethod
+    def __post_init__(self) -> None:
+        """Prepare what batches are drawn from."""
 
     @property
     @abstractmethod
@@ -54,7 +55,7 @@ class Sampler(ABC):
         import pandas as pd
 
         fakes, reals = self._drawn(step)
-        return pd.concat([self._fakes.iloc[fakes], self._reals.iloc[reals]], ignore_index=True)
+        return pd.concat([self.fakes.iloc[fakes], self.reals.iloc[reals]], ignore_index=True)
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield the steps from `start` to `stop` with their batches."""
@@ -63,7 +64,7 @@ class Sampler(ABC):
 
     def _draws(self, step: int) -> Numbers:
         """Return how many fakes were drawn before each of a batch's."""
-        return np.arange(step * self._pairs, (step + 1) * self._pairs)
+        return np.arange(step * self.pairs, (step + 1) * self.pairs)
 
 
 class PairSampler(Sampler):
@@ -72,21 +73,12 @@ class PairSampler(Sampler):
     A fake without a known source is paired with a random real of its domain.
     """
 
-    def __init__(
-        self,
-        fakes: pd.DataFrame,
-        reals: pd.DataFrame,
-        pairs: int,
-        seed: int,
-        name: str,
-        frames: int | None = None,
-    ) -> None:
-        super().__init__(fakes, reals, pairs, seed, name, frames)
-        self._rounds = Rounds(fakes, frames, seed, "fakes", name)
-        self._source = _places(reals["image_id"], fakes["source_image"])
+    def __post_init__(self) -> None:
+        self._rounds = Rounds(self.fakes, self.frames, self.seed, "fakes", self.name)
+        self._source = _places(self.reals["image_id"], self.fakes["source_image"])
         self._domain_reals = {
-            domain: np.flatnonzero(reals["domain"] == domain).astype(np.int32)
-            for domain in sorted(set(reals["domain"]))
+            domain: np.flatnonzero(self.reals["domain"] == domain).astype(np.int32)
+            for domain in sorted(set(self.reals["domain"]))
         }
 
     @property
@@ -96,10 +88,10 @@ class PairSampler(Sampler):
 
     def _drawn(self, step: int) -> tuple[Numbers, Numbers]:
         fakes = self._rounds.at(self._draws(step))
-        random = rng(self._seed, "reals", self._name, str(step))
+        random = rng(self.seed, "reals", self.name, str(step))
         reals = self._source[fakes].astype(np.int64)
         for i in np.flatnonzero(reals < 0):
-            domain = self._fakes["domain"].iloc[fakes[i]]
+            domain = self.fakes["domain"].iloc[fakes[i]]
             reals[i] = random.choice(self._domain_reals[domain])
         return fakes, reals
 
@@ -111,26 +103,19 @@ class BalancedSampler(Sampler):
     come reals of the domains that it has fakes in, so that the domain does not tell the class.
     """
 
-    def __init__(
-        self,
-        fakes: pd.DataFrame,
-        reals: pd.DataFrame,
-        pairs: int,
-        seed: int,
-        name: str,
-        frames: int | None = None,
-    ) -> None:
-        super().__init__(fakes, reals, pairs, seed, name, frames)
-        groups = sorted(fakes.groupby("generator").indices.items())
+    def __post_init__(self) -> None:
+        def stratum(frame: pd.DataFrame, rows: Numbers, *names: str) -> _Stratum:
+            return _Stratum(frame, rows, self.frames, self.seed, *names)
+
+        groups = sorted(self.fakes.groupby("generator").indices.items())
         members = {str(generator): np.asarray(rows) for generator, rows in groups}
         self._fakes_of = [
-            _Stratum(fakes, rows, frames, seed, "fakes", name, generator)
-            for generator, rows in members.items()
+            stratum(self.fakes, rows, "fakes", self.name, generator) for generator, rows in members.items()
         ]
         # Generators of the same domains share their reals, and take turns with these, too.
-        domains = [tuple(sorted(set(fakes["domain"].iloc[rows]))) for rows in members.values()]
+        domains = [tuple(sorted(set(self.fakes["domain"].iloc[rows]))) for rows in members.values()]
         self._reals_of = {
-            own: _Stratum(reals, np.flatnonzero(reals["domain"].isin(own)), frames, seed, "reals", name, *own)
+            own: stratum(self.reals, np.flatnonzero(self.reals["domain"].isin(own)), "reals", self.name, *own)
             for own in dict.fromkeys(domains)
         }
         self._turns = [
@@ -143,7 +128,7 @@ class BalancedSampler(Sampler):
         return sum(len(stratum.rounds) for stratum in self._fakes_of)
 
     def _drawn(self, step: int) -> tuple[Numbers, Numbers]:
-        fakes, reals = np.empty((2, self._pairs), np.int64)
+        fakes, reals = np.empty((2, self.pairs), np.int64)
         cycles, turns = np.divmod(self._draws(step), len(self._fakes_of))
         for number, (domains, turn, sharing) in enumerate(self._turns):
             is_turn = turns == number

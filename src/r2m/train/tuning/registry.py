@@ -1,12 +1,8 @@
 """Tuning methods by name: every module of `r2m.train.tuning.methods` declares one, called `METHOD`."""
 
-import importlib
-import pkgutil
-from dataclasses import replace
 from functools import cache
 
-from r2m.errors import R2MError
-from r2m.options import nearest
+from r2m.declared import declared, names_in
 from r2m.train.tuning import methods
 from r2m.train.tuning.method import Method
 
@@ -14,7 +10,7 @@ from r2m.train.tuning.method import Method
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all methods."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
+    return names_in(methods)
 
 
 @cache
@@ -24,9 +20,7 @@ def get(name: str) -> Method:
     Raises:
         R2MError: unknown name; the nearest known one is told.
     """
-    if name not in names():
-        raise R2MError(f"unknown tuning method {name!r}{nearest(name, names())}")
-    return replace(importlib.import_module(module_of(name)).METHOD, name=name)
+    return declared(methods, name, "METHOD", "tuning method")
 
 
 def module_of(name: str) -> str:
