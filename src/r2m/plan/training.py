@@ -46,9 +46,10 @@ def joint(plan: Plan) -> Stage:
         options = plan.params.joint_options()
         return plan.finetune_job(JOINT, plan.trained, options, seed, stage.paths(seed=seed))
 
-    seeds = [{"seed": seed} for seed in plan.seeds]
     # The longest job: it begins first.
-    stage = Stage(JOINT, trained_outputs(f"results/{JOINT}/seed{{seed}}"), job, seeds, MEMORY, priority=10)
+    seeds = [{"seed": seed} for seed in plan.seeds]
+    outputs = trained_outputs(f"results/{JOINT}/seed{{seed}}")
+    stage = Stage(JOINT, outputs, job, seeds, memory=MEMORY, priority=10)
     return stage
 
 
