@@ -38,16 +38,18 @@ SIZE, FILES = 256, 128
 NO_WEIGHTS = FileSource(file="weights.safetensors")
 
 
-def backbone(name: str, size: int, blocks: Any) -> BackboneOptions:
+def backbone(name: str, size: int, blocks: Any = "all", trainable: Any = "all") -> BackboneOptions:
     """Return the options of a backbone whose weights are drawn here."""
-    return BackboneOptions(name=name, image_size=size, weights=NO_WEIGHTS, trainable_blocks=blocks)
+    return BackboneOptions(
+        name=name, image_size=size, weights=NO_WEIGHTS, blocks=blocks, trainable_blocks=trainable
+    )
 
 
 BASE, LARGE = "vit_base_patch16_clip_quickgelu_224", "vit_large_patch14_clip_quickgelu_224"
 SETTINGS = {
-    "default": ("ViT-B/16, 112 px, upper 4 blocks", backbone(BASE, 112, 4)),
-    "base": ("ViT-B/16, 224 px", backbone(BASE, 224, "all")),
-    "large": ("ViT-L/14, 224 px", backbone(LARGE, 224, "all")),
+    "default": ("ViT-B/16, 112 px, blocks 7 and 8 of 8", backbone(BASE, 112, 8, 2)),
+    "base": ("ViT-B/16, 224 px", backbone(BASE, 224)),
+    "large": ("ViT-L/14, 224 px", backbone(LARGE, 224)),
 }
 # What is measured → options of `finetune`; None: scoring, which trains nothing.
 WHAT: dict[str, dict[str, Any] | None] = {

@@ -133,7 +133,10 @@ def test_blocks_above_those_kept_are_left_out():
     [
         ({"blocks": 7}, r"backbone\.blocks: 7 exceeds the 6 blocks of test_vit"),
         ({"blocks": 1}, r"backbone\.trainable_blocks: 2 exceeds the 1 blocks that are kept of test_vit"),
-        ({"blocks": 2, "name": "test_resnet"}, r"backbone\.blocks: .* test_resnet is a ResNet; expected `all`"),
+        (
+            {"blocks": 2, "name": "test_resnet"},
+            r"backbone\.blocks: .* test_resnet is a ResNet; expected `all`",
+        ),
     ],
 )
 def test_blocks_that_there_are_not(changes, message):

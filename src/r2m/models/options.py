@@ -19,6 +19,7 @@ class BackboneOptions(Section):
         default="all", description="lowest blocks of a vision transformer that are kept; or all"
     )
     trainable_blocks: PositiveInt | Literal["all"] = Field(
-        default=4, description="upper blocks, of those kept, that are fine-tuned; what is below runs once an image; or all"
+        default=4,
+        description="upper blocks, of those kept, that are fine-tuned; what is below runs once an image; or all",
     )
     head: str = Field(default="linear", description="type of classifier: linear or cosine")

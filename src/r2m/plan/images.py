@@ -129,8 +129,16 @@ def faces(plan: Plan) -> Stage:
         )
 
     domains = [{"domain": name} for name in plan.domains]
+    # Before the pool, which would hold one of two cores while this waits for both.
     stage = Stage(
-        "faces", outputs, job, domains, folders=frozenset({"crops", "images"}), memory=1500, threads=2
+        "faces",
+        outputs,
+        job,
+        domains,
+        folders=frozenset({"crops", "images"}),
+        memory=1500,
+        threads=2,
+        priority=15,
     )
     return stage
 
