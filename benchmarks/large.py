@@ -2,9 +2,9 @@
 
     python benchmarks/large.py --cache FOLDER --threads 2
 
-Two specialists are trained for one step at 224 px, all blocks, on JPEGs of smooth noise from weights of noise;
-their task vectors are taken, merged by R²M, and the merged detector scores an image. Every row is a process of
-its own. About 14 GB of files and 10 GB of memory.
+Two specialists are trained for one step at 224 px, all blocks, on JPEGs of smooth noise from weights of
+noise; their task vectors are taken, merged by R²M, and the merged detector scores an image. Every row is a
+process of its own. About 14 GB of files and 10 GB of memory.
 """
 
 import argparse

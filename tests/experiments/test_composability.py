@@ -194,7 +194,7 @@ def naive(scores, subset, kind, model, generators):
     """Mean test AUC on some generators, by the definition."""
     part = scores.query("subset == @subset and kind == @kind and model == @model and split == 'test'")
     reals = part[part["label"] == 0]["logit"].tolist()
-    means = []
+    aucs = []
     for name in generators:
         fakes = part[part["generator"] == name]["logit"].tolist()
         aucs.append(roc_auc_score([0] * len(reals) + [1] * len(fakes), reals + fakes))

@@ -19,10 +19,11 @@ KEY = "detector"
 class DetectorConfig(BaseModel):
     """The metadata `detector` of a checkpoint, stored as JSON.
 
-    `backbone` is a timm model, of which the lowest `blocks` are there; `head` is a name of `r2m.models.heads`. Crops of `crop_size` pixels, aligned to
-    ArcFace's template at `margin`, are resized to `image_size` and normalized by `mean` and `std` (RGB).
-    `labels` name the classes, Real first; an image is fake where the probability of all others together is
-    at least `threshold`. `precision` (auto, fp32 or bf16) is that of training.
+    `backbone` is a timm model, of which the lowest `blocks` are there; `head` is a name of
+    `r2m.models.heads`. Crops of `crop_size` pixels, aligned to ArcFace's template at `margin`, are resized to
+    `image_size` and normalized by `mean` and `std` (RGB). `labels` name the classes, Real first; an image is
+    fake where the probability of all others together is at least `threshold`. `precision` (auto, fp32 or
+    bf16) is that of training.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -20,6 +20,6 @@ class BackboneOptions(Section):
     )
     trainable_blocks: PositiveInt | Literal["all"] = Field(
         default=4,
-        description="upper blocks, of those kept, that are fine-tuned; what is below runs once an image; or all",
+        description="upper ones of those that are fine-tuned; what is below runs once an image; or all",
     )
     head: str = Field(default="linear", description="type of classifier: linear or cosine")
