@@ -165,8 +165,8 @@ def _summary(
     method = registry.get(merged.metadata["method"])
     kept = "" if backbone.blocks == "all" else f"the lowest {backbone.blocks} blocks of "
     return [
-        f"A detector of forged faces with one logit, that of “fake”. Backbone: {kept}`{backbone.name}` of timm"
-        f" at {backbone.image_size} px. Its weights are merged from {len(specialists)} specialists by"
+        f"A detector of forged faces with one logit, that of “fake”. Backbone: {kept}`{backbone.name}` of"
+        f" timm at {backbone.image_size} px. Its weights are merged from {len(specialists)} specialists by"
         f" {method.title}, without training on their generators together.",
         "",
         f"Method: {method.citation}.",
