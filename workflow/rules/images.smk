@@ -65,7 +65,6 @@ rule faces:
         S.faces.log,
     benchmark:
         S.faces.benchmark
-    priority: S.faces.priority
     threads: S.faces.threads
     resources:
         mem_mb=memory(S.faces),

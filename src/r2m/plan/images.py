@@ -129,17 +129,9 @@ def faces(plan: Plan) -> Stage:
         )
 
     domains = [{"domain": name} for name in plan.domains]
-    # Before the pool, which would hold one of two cores while this waits for both.
-    stage = Stage(
-        "faces",
-        outputs,
-        job,
-        domains,
-        folders=frozenset({"crops", "images"}),
-        memory=1500,
-        threads=2,
-        priority=15,
-    )
+    # On one core, beside the pool: a wait for a second one would leave the first idle.
+    folders = frozenset({"crops", "images"})
+    stage = Stage("faces", outputs, job, domains, folders=folders, memory=1500)
     return stage
 
 
