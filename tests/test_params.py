@@ -288,7 +288,7 @@ def test_defaults_stand_where_nothing_is_said():
         ({"seeds": [-1]}, "seeds.0: "),
         (
             {"domains__real": {"images": {"folder": "x"}, "role": "test"}},
-            "domains.real: the name is reserved; expected none of ('real', 'base', 'joint',",
+            "domains.real: the name is reserved; expected none of ('real', 'base', 'joint')",
         ),
         (
             {"generators": {"swap": SWAP | {"role": "unseen"}}},
