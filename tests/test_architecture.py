@@ -22,6 +22,7 @@ ORDER = [
     "datasets",
     "forge",
     "models",
+    "detection",
     "trunk",
     "session_files",
     "session",

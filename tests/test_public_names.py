@@ -8,7 +8,7 @@ import pytest
 
 import r2m
 
-NAMES = ["load", "score", "merge_models", "methods", "inspect", "finetune"]
+NAMES = ["load", "score", "detect", "merge_models", "methods", "inspect", "finetune"]
 
 
 def test_import_is_light():

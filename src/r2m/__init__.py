@@ -8,12 +8,14 @@ A detector is a file. It knows its backbone, its input and its labels:
     detector.probabilities("face.png")                  # of being fake, of aligned face crops
     detector.is_fake("face.png")                        # whether at least detector.config.threshold
     table = r2m.score("crops/", detector)               # path, logit, probability, label, error
+    found = r2m.detect(["photo.jpg", "clip.mp4"], detector)   # faces, probability and decision of each file
     merged = r2m.merge_models("ties", base, {"gan": gan, "edit": edit})   # on mappings of tensors
 
 What there is:
 
     load          a detector from its file
-    score         a folder of images, or a list of them, with a detector
+    score         a folder of face crops, or a list of them, with a detector
+    detect        photographs and videos: their faces are found, aligned and scored
     merge_models  merge weights by any method (files of any size: `r2m merge` on the command line)
     methods       the merging methods: name → title, citation and options
     inspect       what is in weights files: shapes, norms, cosines, provenance
@@ -29,6 +31,7 @@ from r2m.errors import R2MError
 from r2m.version import __version__
 
 if TYPE_CHECKING:
+    from r2m.detection.detecting import detect_all as detect
     from r2m.merge.api import merge as merge_models
     from r2m.merge.inspection import inspect
     from r2m.merge.registry import methods
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "R2MError",
     "__version__",
+    "detect",
     "finetune",
     "inspect",
     "load",
@@ -48,6 +52,7 @@ __all__ = [
 
 # Imported when they are used, since torch takes seconds. `r2m.merge` is the package, hence `merge_models`.
 _HOMES = {
+    "detect": "r2m.detection.detecting:detect_all",
     "finetune": "r2m.train.stages:finetune",
     "inspect": "r2m.merge.inspection:inspect",
     "load": "r2m.models.image_detector:load",

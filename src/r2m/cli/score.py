@@ -1,12 +1,11 @@
 """`r2m score`: face crops scored with a detector of one file."""
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from r2m.data.listing import is_image
+from r2m.cli.outputs import check_output
 from r2m.errors import R2MError
 
 
@@ -42,7 +41,7 @@ def command(
         if not path.exists():
             raise R2MError(f"{path}: no such file or folder")
     if out is not None:
-        _check_output(out, [*paths, model, *([base] if base is not None else [])], force)
+        check_output(out, [*paths, model, *([base] if base is not None else [])], force)
 
     from r2m.files import atomic_path
     from r2m.models.image_detector import failures, load, score
@@ -58,19 +57,3 @@ def command(
         return
     with atomic_path(out) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _check_output(out: Path, inputs: list[Path], force: bool) -> None:
-    """Refuse an output that is a folder or one of the inputs, and one that exists unless `force`."""
-    if out.exists() and not out.is_file():
-        nature = "a folder" if out.is_dir() else "no regular file"
-        raise R2MError(f"{out}: is {nature}; expected the name of a file")
-    if any(_is_input(out.resolve(), path.resolve()) for path in inputs):
-        raise R2MError(f"{out}: is one of the inputs; expected another name for the output")
-    if os.path.lexists(out) and not force:
-        raise R2MError(f"{out}: exists; --force replaces it")
-
-
-def _is_input(out: Path, given: Path) -> bool:
-    """Tell whether `out` is the file `given`, or an image that lies in the folder `given`."""
-    return out == given or (out.is_file() and is_image(out) and out.is_relative_to(given))

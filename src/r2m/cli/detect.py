@@ -1,0 +1,107 @@
+"""`r2m detect`: photographs and videos scored with a detector of one file."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from r2m.cli.outputs import check_output
+
+FACES = Path("data/raw/faces")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="A merged or trained detector.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
+)
+@click.option(
+    "--faces",
+    type=click.Path(path_type=Path),
+    default=FACES,
+    show_default=True,
+    help="Folder with the face detector, yunet.onnx; the default run fetches it.",
+)
+@click.option("--aligned", is_flag=True, help="PATHS are aligned face crops already.")
+@click.option("--every", is_flag=True, help="Take every face, not the largest alone.")
+@click.option(
+    "--frames", type=click.IntRange(min=1), default=32, show_default=True, help="Of a video, at most."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Table to write: .csv, .jsonl, .json or .parquet."
+)
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces.")
+@click.option("--threads", type=click.IntRange(min=1), help="[default: the cores that there are]")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
+)
+def command(
+    paths: tuple[Path, ...],
+    model: Path,
+    base: Path | None,
+    faces: Path,
+    aligned: bool,
+    every: bool,
+    frames: int,
+    out: Path | None,
+    force: bool,
+    batch_size: int,
+    threads: int | None,
+    device: str,
+) -> None:
+    """Find faces in photographs and videos, and tell whether they are forged.
+
+    PATHS are files and folders. Faces are found, aligned and encoded as the detector was trained on them. Of
+    a video, frames spread over all of it are scored and the face is followed through them: its probability is
+    the mean over its frames. The table of --out has a row for every face and frame, and a file that cannot be
+    scored has a row with the reason.
+
+    The exit code is 0 if every file is scored, and 1 if one is not. After Ctrl-C the table holds what was
+    done.
+    """
+    # Imported here: torch takes seconds, and mistakes should not wait for it.
+    from r2m.detection.listing import files_of
+
+    files = files_of(paths)
+    if out is not None:
+        check_output(out, [*paths, model, *([base] if base is not None else [])], force)
+
+    from contextlib import ExitStack
+
+    import torch
+    from tqdm import tqdm
+
+    from r2m.detection.detecting import detect
+    from r2m.detection.finding import FaceFinder, face_network
+    from r2m.detection.lines import lines_of
+    from r2m.detection.tables import open_table, rows_of, table_type
+    from r2m.models.image_detector import load
+    from r2m.models.precision import resolve_device
+
+    if out is not None:
+        table_type(out)
+    resolve_device(device, "--device")
+    cores = threads or torch.get_num_threads()
+    torch.set_num_threads(cores)
+    detector = load(model, base, device=device)
+    network = None if aligned else face_network(faces)
+    finder = FaceFinder(detector.config, network, every=every, frames=frames)
+    width = max(len(str(file)) for file in files)
+    failed = 0
+    with ExitStack() as stack:
+        table = None if out is None else stack.enter_context(open_table(out))
+        bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=None, leave=False))
+        for detection in detect(files, detector, finder, batch_size=batch_size, threads=cores):
+            failed += not detection.faces
+            if table is None:
+                for line in lines_of(detection, width):
+                    tqdm.write(line)
+            else:
+                for row in rows_of(detection):
+                    table.write(row)
+            bar.update()
+    if failed:
+        click.echo(f"r2m: {failed} of {len(files)} files are not scored", err=True)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""The detector in use: faces of photographs and videos are found, aligned and scored."""

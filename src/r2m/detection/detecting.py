@@ -1,0 +1,128 @@
+"""What a detector says of photographs and videos: face by face, and of a video as a whole."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from r2m.detection.finding import Face, FaceFinder, Seen, face_network
+from r2m.detection.listing import files_of
+from r2m.models.image_detector import BATCH, ImageDetector
+from r2m.models.read_ahead import read_ahead
+
+
+@dataclass(frozen=True)
+class ScoredFace:
+    """A face and what the detector says of it; `seconds` is None on a photograph."""
+
+    number: int
+    box: tuple[int, int, int, int]
+    seconds: float | None
+    logit: float
+
+    @property
+    def probability(self) -> float:
+        """Probability of being fake."""
+        return float(expit(self.logit))
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was seen in a file and what the detector says of it.
+
+    Attributes:
+        path: the file.
+        faces: its faces, by number and time; in a video one for every frame that shows it.
+        threshold: the probability from which on a face is called fake.
+        reason: why there is no face, empty where there is one.
+    """
+
+    path: Path
+    threshold: float
+    faces: list[ScoredFace] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def numbers(self) -> list[int]:
+        """Whose faces there are, the largest first."""
+        return sorted({face.number for face in self.faces})
+
+    def of(self, number: int) -> list[ScoredFace]:
+        """Return the faces of one person, by time."""
+        return [face for face in self.faces if face.number == number]
+
+    def mean(self, number: int) -> float:
+        """Return the mean probability of one person's faces."""
+        return float(np.mean([face.probability for face in self.of(number)]))
+
+    @property
+    def probability(self) -> float:
+        """Probability of the file: of several persons that of the one that looks most like a fake; or NaN."""
+        return max(map(self.mean, self.numbers), default=float("nan"))
+
+    def decided(self, probability: float) -> str:
+        """Return `fake` or `real`."""
+        return "fake" if probability >= self.threshold else "real"
+
+    @property
+    def decision(self) -> str:
+        """`fake` or `real`, empty without a face."""
+        return self.decided(self.probability) if self.faces else ""
+
+
+def detect(
+    paths: Iterable[Path],
+    detector: ImageDetector,
+    finder: FaceFinder,
+    *,
+    batch_size: int = BATCH,
+    threads: int = 1,
+) -> Iterator[Detection]:
+    """Yield what `detector` says of each file, in order; a file that cannot be scored tells why not.
+
+    Faces are found in `threads` threads ahead of the detector, and scored in batches across files, so that
+    memory depends on neither the number of files nor the length of videos.
+    """
+    waiting: list[Seen] = []
+    for seen in read_ahead(finder, paths, threads):
+        waiting.append(seen)
+        if max(len(waiting), sum(len(one.faces) for one in waiting)) >= batch_size:
+            yield from _scored(waiting, detector, batch_size)
+            waiting = []
+    yield from _scored(waiting, detector, batch_size)
+
+
+def _scored(seen: Sequence[Seen], detector: ImageDetector, batch_size: int) -> Iterator[Detection]:
+    faces: list[Face] = [face for one in seen for face in one.faces]
+    rgb = [np.ascontiguousarray(face.crop[..., ::-1]) for face in faces]
+    logits = iter(detector.logits(rgb, batch_size).tolist() if rgb else [])
+    for one in seen:
+        scored = [ScoredFace(face.number, face.box, face.seconds, next(logits)) for face in one.faces]
+        yield Detection(one.path, detector.config.threshold, scored, one.reason)
+
+
+def detect_all(
+    paths: str | Path | Iterable[str | Path],
+    detector: ImageDetector,
+    *,
+    faces: str | Path | None = "data/raw/faces",
+    every: bool = False,
+    frames: int = 32,
+) -> list[Detection]:
+    """Return what a detector says of photographs, videos, and those in folders.
+
+    `faces` is the folder with the face detector, or None where images are aligned crops already. `every`
+    takes all faces, not the largest alone; `frames` of a video are looked at, at most.
+
+    Raises:
+        R2MError: a path that is not there, or no face detector. A file that cannot be scored does not stop
+            the others: its `reason` says why.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    network = None if faces is None else face_network(Path(faces))
+    finder = FaceFinder(detector.config, network, every=every, frames=frames)
+    threads = torch.get_num_threads()
+    return list(detect(files_of(map(Path, given)), detector, finder, threads=threads))

@@ -1,0 +1,145 @@
+"""Faces of a file: of a photograph, or of frames that are spread over a video."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import default_rng
+from numpy.typing import NDArray
+
+from r2m.data.faces import AlignedFace, Aligner, Settings
+from r2m.data.images import Image, encode, read_image, read_square, resized
+from r2m.data.listing import is_video
+from r2m.data.options import FacesOptions
+from r2m.data.sources import verify
+from r2m.errors import R2MError
+from r2m.models.config import DetectorConfig
+from r2m.video.decode import Video
+from r2m.video.sample import spread
+from r2m.video.track import Boxes, by_area, least_frames, tracks
+
+# The middle of the qualities that images of training are encoded with: a photograph is seen like them.
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face as the detector takes it.
+
+    Attributes:
+        crop: the aligned face, BGR (S, S, 3), encoded like the images of training.
+        box: left edge, top edge, width and height in pixels of the photograph or frame.
+        number: whose face it is: 0 is the largest of a photograph, or the largest track of a video.
+        seconds: when the frame is shown; None on a photograph.
+    """
+
+    crop: Image
+    box: tuple[int, int, int, int]
+    number: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in a file: its faces, by number and time, or the `reason` why there is none."""
+
+    path: Path
+    faces: list[Face] = field(default_factory=list)
+    reason: str = ""
+
+
+class FaceFinder:
+    """Finds and aligns faces as a detector wants them; every thread has networks of its own.
+
+    `model` is YuNet's ONNX file; without it images are aligned crops already. With `every` all faces are
+    taken, otherwise the largest; at most `frames` of a video are looked at.
+    """
+
+    def __init__(self, config: DetectorConfig, model: Path | None, *, every: bool, frames: int) -> None:
+        options = FacesOptions(crop_size=config.crop_size, margin=config.margin)
+        self._size, self._every, self._frames = config.image_size, every, frames
+        self._is_aligned = model is None
+        self._aligner = Aligner(Settings(options, config.image_size, seed=0, detector=model))
+
+    def __call__(self, path: Path) -> Seen:
+        """Return the faces of a photograph or video, or why there is none."""
+        try:
+            return Seen(path, self._in_video(path) if is_video(path) else self._in_photograph(path))
+        except (ValueError, R2MError) as error:
+            return Seen(path, reason=str(error).removeprefix(f"{path}: "))
+        except cv2.error as error:  # OpenCV rejects some unusual shapes
+            return Seen(path, reason=f"cannot be aligned: {error.err}")
+
+    def _in_photograph(self, path: Path) -> list[Face]:
+        if self._is_aligned:  # read as the workflow scores it
+            return [Face(read_square(path, self._size), (0, 0, self._size, self._size), 0)]
+        image, _ = read_image(path)
+        boxes, faces = self._aligner.every(image)
+        largest = np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")
+        taken = largest if self._every else largest[:1]
+        return [
+            Face(self._encoded(faces[place].crop), _pixels(boxes[place]), number)
+            for number, place in enumerate(taken)
+        ]
+
+    def _in_video(self, path: Path) -> list[Face]:
+        """Return the faces of tracks that last; raises ValueError where there is none."""
+        seconds: list[float] = []
+        boxes: list[Boxes] = []
+        crops: list[list[Image]] = []
+        with Video(path) as video:
+            for number, image in video.frames(spread(len(video), self._frames)):
+                places, faces = self._on_frame(image)
+                seconds.append(video.seconds(number))
+                boxes.append(places)
+                crops.append([self._encoded(face.crop) for face in faces])
+        if not any(crops):
+            raise ValueError(f"no face found: none of {len(boxes)} frames")
+        least = least_frames(len(boxes))
+        lasting = [track for track in by_area(tracks(boxes, seconds), boxes) if len(track) >= least]
+        if not lasting:
+            raise ValueError(f"no face lasts: none is on {least} of {len(boxes)} frames")
+        return [
+            Face(crops[frame][place], _pixels(boxes[frame][place]), number, seconds[frame])
+            for number, track in enumerate(lasting if self._every else lasting[:1])
+            for frame, place in track
+        ]
+
+    def _on_frame(self, image: Image) -> tuple[Boxes, list[AlignedFace]]:
+        try:
+            return self._aligner.every(image)
+        except ValueError:
+            return np.empty((0, 4), np.float32), []
+
+    def _encoded(self, crop: Image) -> Image:
+        """Return a crop as an image of training is read: brought to the input's size, and once a JPEG."""
+        if self._is_aligned:
+            return resized(crop, self._size)
+        content = encode(crop, self._size, (QUALITY, QUALITY), default_rng(0))
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return decoded.astype(np.uint8, copy=False)
+
+
+def face_network(folder: Path) -> Path:
+    """Return the face detector's file in a folder, checked against what was fetched.
+
+    Raises:
+        R2MError: there is none, or it is damaged.
+    """
+    network = folder / "yunet.onnx"
+    if not network.is_file():
+        raise R2MError(
+            f"{network}: no such file; expected the face detector, which `r2m job source faces` fetches,"
+            " or --aligned for crops"
+        )
+    receipt = folder.with_name(f"{folder.name}.json")
+    if receipt.is_file():
+        verify(receipt)
+    return network
+
+
+def _pixels(box: NDArray[np.float32]) -> tuple[int, int, int, int]:
+    left, top, width, height = (round(float(value)) for value in box)
+    return left, top, width, height

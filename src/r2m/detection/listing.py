@@ -1,0 +1,34 @@
+"""Which files are looked at."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from r2m.data.listing import find_media
+from r2m.errors import R2MError
+
+
+def files_of(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among `paths`, and the photographs and videos in folders among them, by path.
+
+    Raises:
+        R2MError: an address of the web, a path that is not there or cannot be read, or no file at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if re.match(r"[a-zA-Z][\w+.-]+:/", str(path)):
+            raise R2MError(
+                f"{path}: an address; expected files or folders of this machine: download it first"
+            )
+        try:
+            if path.is_dir():
+                found += [path / file for file in find_media(path)]
+            elif path.exists():
+                found.append(path)
+            else:
+                raise R2MError(f"{path}: no such file or folder")
+        except PermissionError as error:
+            raise R2MError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
+    if not found:
+        raise R2MError(f"{', '.join(map(str, paths))}: neither a photograph nor a video")
+    return list(dict.fromkeys(found))

@@ -1,0 +1,57 @@
+"""`r2m detect`."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from r2m.cli import r2m as group
+from r2m.errors import R2MError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def run(*arguments):
+    return CliRunner().invoke(group, ["detect", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture
+def given(model, faces):
+    return ["--model", model, "--faces", faces, "--device", "cpu", "--threads", 1]
+
+
+def test_lines_for_a_terminal(media, given):
+    result = run(media, *given)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert [line.split()[0].rsplit("/", 1)[1] for line in lines] == [
+        *("a.png", "b.mp4", "c.png", "d.jpg", "e.png")
+    ]
+    assert lines[2].endswith("–     no face found with a score of 0.6 or more")
+    assert "2 of 5 files are not scored" in result.stderr
+    assert run(media / "a.png", *given).exit_code == 0
+
+
+def test_a_table(media, given, tmp_path):
+    out = tmp_path / "found.csv"
+    assert run(media, *given, "--every", "--frames", 4, "--out", out).exit_code == 1
+    table = pd.read_csv(out)
+    counts = table.groupby("path", sort=False)["level"].value_counts()
+    assert counts[str(media / "b.mp4")].to_dict() == {"frame": 8, "track": 2, "video": 1}
+    assert counts[str(media / "a.png")].to_dict() == {"face": 2}
+    with pytest.raises(R2MError, match=r"found\.csv: exists; --force replaces it"):
+        run(media, *given, "--out", out)
+    with pytest.raises(R2MError, match=r"b\.mp4: is one of the inputs"):
+        run(media, *given, "--out", media / "b.mp4", "--force")
+    with pytest.raises(R2MError, match=r"found\.txt: a table of unknown sort"):
+        run(media, *given, "--out", tmp_path / "found.txt")
+
+
+def test_mistakes_are_told_at_once(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "r2m", "detect", "gone.jpg", "--model", "x"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "r2m: error: gone.jpg: no such file or folder" in done.stderr
+    assert " torch\n" not in done.stderr

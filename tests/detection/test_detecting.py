@@ -1,0 +1,142 @@
+"""Faces of photographs and videos, found, tracked and scored."""
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import r2m
+from drawn_videos import colour, two_faces, write_video
+from r2m.detection.detecting import Detection, ScoredFace, detect
+from r2m.detection.finding import FaceFinder
+from r2m.detection.listing import files_of
+from r2m.errors import R2MError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def detector(model):
+    return r2m.load(model, device="cpu")
+
+
+def test_every_file_is_told_in_order(detector, media, faces):
+    found = r2m.detect(media, detector, faces=faces)
+    assert [one.path.name for one in found] == ["a.png", "b.mp4", "c.png", "d.jpg", "e.png"]
+    assert [len(one.faces) for one in found] == [1, 12, 0, 0, 1]
+    assert found[2].reason == "no face found with a score of 0.6 or more"
+    assert found[3].reason.startswith("cannot be read")
+    assert [one.decision == "" for one in found] == [False, False, True, True, False]
+
+
+def test_the_largest_face_or_every_one(detector, media, faces):
+    (largest,) = r2m.detect(media / "a.png", detector, faces=faces)
+    (both,) = r2m.detect(media / "a.png", detector, faces=faces, every=True)
+    assert [face.number for face in both.faces] == [0, 1]
+    assert (largest.faces[0].number, largest.faces[0].box) == (0, both.faces[0].box)
+    assert largest.faces[0].logit == pytest.approx(both.faces[0].logit, abs=1e-5)
+    assert both.faces[0].box == (16, 56, 49, 49), "a disc of radius 24 at (40, 80)"
+    assert both.probability == max(both.mean(0), both.mean(1))
+
+
+def test_faces_of_a_video_are_followed(detector, media, faces):
+    finder = FaceFinder(detector.config, faces / "yunet.onnx", every=True, frames=6)
+    seen = finder(media / "b.mp4")
+    for number, name in enumerate(("red", "green")):
+        own = [face for face in seen.faces if face.number == number]
+        assert {colour(face.crop) for face in own} == {name}
+        assert [face.seconds for face in own] == pytest.approx([frame / 25 for frame in (1, 3, 5, 7, 9, 11)])
+    assert len(seen.faces) == 12
+
+
+def test_a_face_that_does_not_last_is_none(detector, tmp_path, faces):
+    pictures = two_faces(40, seen=[False] * 40)
+    for picture in pictures[1:]:
+        cv2.rectangle(picture, (100, 20), (255, 127), (128, 128, 128), -1)
+    video = write_video(tmp_path / "v.mp4", pictures)
+    (found,) = r2m.detect(video, detector, faces=faces, frames=40)
+    assert found.reason == "no face lasts: none is on 8 of 40 frames"
+    for picture in pictures:
+        picture[:] = 128
+    empty = write_video(tmp_path / "empty.mp4", pictures)
+    (found,) = r2m.detect(empty, detector, faces=faces)
+    assert found.reason == "no face found: none of 32 frames"
+
+
+def test_aligned_crops_have_the_workflow_score(detector, image_sets):
+    folder = image_sets.paths("drawn")[0].parent / "images"
+    found = r2m.detect(folder, detector, faces=None)
+    table = r2m.score(folder, detector)
+    assert [str(one.path) for one in found] == table["path"].tolist()
+    np.testing.assert_allclose([one.faces[0].logit for one in found], table["logit"], atol=1e-4)
+    np.testing.assert_allclose([one.probability for one in found], table["probability"], atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_and_threads_change_nothing(detector, media, faces, batch_size, threads):
+    finder = FaceFinder(detector.config, faces / "yunet.onnx", every=True, frames=4)
+    files = files_of([media])
+    found = list(detect(files, detector, finder, batch_size=batch_size, threads=threads))
+    expected = r2m.detect(media, detector, faces=faces, every=True, frames=4)
+    assert [one.reason for one in found] == [one.reason for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(
+            [face.logit for face in one.faces], [face.logit for face in other.faces], atol=1e-5
+        )
+
+
+def test_memory_holds_no_more_than_a_batch(detector):
+    """Faces are found just ahead of the detector, however many files there are."""
+    begun = 0
+    lock = threading.Lock()
+
+    def finder(path):
+        nonlocal begun
+        with lock:
+            begun += 1
+        return FaceFinder(detector.config, None, every=False, frames=1)(path)
+
+    paths = (Path(f"{number}.png") for number in range(1000))
+    assert next(detect(paths, detector, finder, batch_size=4, threads=2)).reason.startswith("cannot be read")
+    assert begun <= 4 + 3
+
+
+def test_means_and_decisions():
+    def face(number, seconds, logit):
+        return ScoredFace(number, (0, 0, 1, 1), seconds, logit)
+
+    faces = [face(0, 0.0, -2.0), face(0, 1.0, 2.0), face(1, 0.0, 3.0), face(1, 1.0, 3.0)]
+    found = Detection("v.mp4", 0.6, faces)
+    assert found.mean(0) == pytest.approx(0.5)
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-3)))
+    assert (found.decided(found.mean(0)), found.decision) == ("real", "fake")
+    assert np.isnan(Detection("x.jpg", 0.6, reason="cannot be read").probability)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["https://example.org/face.jpg"], "an address; expected files or folders of this machine"),
+        (["nowhere.jpg"], r"nowhere\.jpg: no such file or folder"),
+        (["."], r"neither a photograph nor a video"),
+    ],
+)
+def test_paths_that_are_no_media(paths, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(R2MError, match=message):
+        files_of(map(Path, paths))
+
+
+def test_a_face_detector_that_is_not_there(detector, media, tmp_path):
+    with pytest.raises(R2MError, match=r"yunet\.onnx: no such file; .* `r2m job source faces` fetches"):
+        r2m.detect(media, detector, faces=tmp_path)
+    network = tmp_path / "raw/faces/yunet.onnx"
+    network.parent.mkdir(parents=True)
+    network.write_bytes(b"damaged")
+    receipt = '{"package": "x", "files": {"yunet.onnx": "0"}}'
+    (tmp_path / "raw/faces.json").write_text(receipt)
+    with pytest.raises(R2MError, match=r"faces"):
+        r2m.detect(media, detector, faces=network.parent)

@@ -1,0 +1,107 @@
+"""Detections as tables and as lines."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from r2m.detection.detecting import Detection, ScoredFace
+from r2m.detection.lines import curve, lines_of
+from r2m.detection.tables import COLUMNS, TABLES, open_table, rows_of, table_type
+from r2m.errors import R2MError
+
+PHOTO = Detection(Path("a.jpg"), 0.5, [ScoredFace(0, (1, 2, 3, 4), None, 2.0)])
+VIDEO = Detection(
+    Path("b.mp4"),
+    0.5,
+    [ScoredFace(number, (1, 2, 3, 4), seconds, logit) for number, seconds, logit in
+     [(0, 0.0, -3.0), (0, 1.5, -1.0), (1, 0.0, 1.0)]],
+)  # fmt: skip
+NONE = Detection(Path("c.jpg"), 0.5, reason="no face, none")
+
+
+def written(path: Path) -> pd.DataFrame:
+    match path.suffix:
+        case ".csv":
+            return pd.read_csv(path)
+        case ".jsonl":
+            return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+        case ".json":
+            return pd.DataFrame(json.loads(path.read_text()), columns=COLUMNS)
+    return pd.read_parquet(path)
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_tables_hold_all_rows(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    with open_table(path) as table:
+        for detection in (PHOTO, VIDEO, NONE):
+            for row in rows_of(detection):
+                table.write(row)
+    frame = written(path)
+    assert tuple(frame) == COLUMNS
+    assert frame["level"].tolist() == ["face", *["frame"] * 3, "track", "track", "video", "file"]
+    assert frame["decision"].fillna("").tolist() == [
+        "fake",
+        "real",
+        "real",
+        *["fake", "real", "fake"],
+        "fake",
+        "",
+    ]
+    assert frame.loc[0, ["left", "top", "width", "height"]].tolist() == [1, 2, 3, 4]
+    assert frame.loc[4, "probability"] == pytest.approx(frame.loc[1:2, "probability"].mean())
+    assert frame.loc[6, "probability"] == pytest.approx(frame.loc[5, "probability"])
+    assert frame.loc[7, "reason"] == "no face, none"
+    assert frame.loc[7, ["face", "seconds", "left", "logit", "probability"]].isna().all()
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_an_empty_table_is_a_table(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    with open_table(path):
+        pass
+    assert written(path).empty
+
+
+def interrupted(path: Path, error: BaseException) -> None:
+    """Write a row, and then what happens."""
+    with open_table(path) as table:
+        table.write(next(rows_of(PHOTO)))
+        raise error
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_what_was_done_before_ctrl_c_is_kept(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path, KeyboardInterrupt())
+    assert written(path)["path"].tolist() == ["a.jpg"]
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_an_error_leaves_nothing(tmp_path, suffix):
+    with pytest.raises(OSError, match="full"):
+        interrupted(tmp_path / f"t{suffix}", OSError("the disk is full"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_no_text_is_escaped(tmp_path):
+    odd = Detection(Path("\udcff.jpg"), 0.5, reason="x")
+    for suffix in TABLES:
+        with open_table(tmp_path / f"t{suffix}") as table:
+            table.write(next(rows_of(odd)))
+        assert written(tmp_path / f"t{suffix}")["path"].tolist() == ["\\udcff.jpg"]
+
+
+def test_unknown_suffix():
+    with pytest.raises(R2MError, match=r"t\.xlsx: .* ends in \.csv, \.jsonl, \.json, \.parquet"):
+        table_type(Path("t.xlsx"))
+
+
+def test_lines():
+    assert list(lines_of(PHOTO, 6)) == ["a.jpg   fake  0.881"]
+    assert list(lines_of(VIDEO, 6)) == ["b.mp4   real  0.158  face 0  ▁▃", "        fake  0.731  face 1  ▆"]
+    assert list(lines_of(NONE, 6)) == ["c.jpg   –     no face, none"]
+    assert curve([0.0, 0.5, 1.0]) == "▁▅█"
