@@ -4,7 +4,7 @@ A detector is a file. It knows its backbone, its input and its labels:
 
     import r2m
 
-    detector = r2m.load("results/merged/r2m/seed0/model.safetensors")
+    detector = r2m.load("results/merged/r2m_task/seed0/model.safetensors")
     detector.probabilities("face.png")                  # of being fake, of aligned face crops
     detector.is_fake("face.png")                        # whether at least detector.config.threshold
     table = r2m.score("crops/", detector)               # path, logit, probability, label, error
