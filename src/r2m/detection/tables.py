@@ -80,6 +80,10 @@ class Table(ABC):
     """A table in a file, written row by row."""
 
     @abstractmethod
+    def __init__(self, path: Path) -> None:
+        """Begin the file."""
+
+    @abstractmethod
     def write(self, row: Row) -> None:
         """Write a row."""
 
