@@ -60,7 +60,7 @@ def train(plan: Plan, row: FinetuneOverrides, folder: Path, seed: int, threads: 
         model, vectors[name], heads[name] = (
             folder / f"{name}.{part}" for part in ("model", "vector", "head")
         )
-        start = time.perf_counter()
+        start = time.process_time()
         training.finetune(
             files=plan.files(plan.training_sets(generators)),
             initial_head=INITIAL_HEAD,
@@ -76,7 +76,7 @@ def train(plan: Plan, row: FinetuneOverrides, folder: Path, seed: int, threads: 
             history=folder / "history.csv",
             threads=threads,
         )
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         merging.task_vector(base=BASE, specialist=model, task_vector=vectors[name], head=heads[name])
         home.append(json.loads(checkpoint.read_metadata(model)["selected"])["val_auc"])
     return Specialists(MergeParts(vectors, heads, INITIAL_HEAD), home, seconds)
@@ -113,7 +113,7 @@ def main() -> None:
     plan = Plan(load("params.yaml"))
     print(f"{len(plan.members)} specialists; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     merges = " | ".join(f"{label}, AUC (val)" for label in MERGES.values())
-    print(f"| finetune | home AUC (val) | {merges} | a specialist (s) | trained (MB) |")
+    print(f"| finetune | home AUC (val) | {merges} | a specialist (CPU s) | trained (MB) |")
     print(f"|---|--:|{'--:|' * len(MERGES)}--:|--:|")
     for text, row in rows.items():
         with tempfile.TemporaryDirectory(prefix="r2m-tuning-") as folder:
