@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from scipy.special import expit
@@ -86,6 +87,7 @@ def detect(
     Faces are found in `threads` threads ahead of the detector, and scored in batches across files, so that
     memory depends on neither the number of files nor the length of videos.
     """
+    cv2.setNumThreads(1)  # files are looked at in as many threads
     waiting: list[Seen] = []
     for seen in read_ahead(finder, paths, threads):
         waiting.append(seen)
