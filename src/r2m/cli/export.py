@@ -1,0 +1,34 @@
+"""`r2m export`: a detector as one ONNX file."""
+
+from pathlib import Path
+
+import click
+
+from r2m.cli.outputs import check_output
+from r2m.errors import R2MError
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
+)
+@click.option("--int8", is_flag=True, help="Matrices in 8 bits: a quarter of the size, other scores.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def command(model: Path, out: Path, base: Path | None, int8: bool, force: bool) -> None:
+    """Write a detector as one ONNX file that computes probabilities of RGB images in [0, 1].
+
+    Normalization, backbone and head are inside, and the batch may have any size. What is computed is compared
+    with torch before anything is written.
+    """
+    if not model.is_file():
+        raise R2MError(f"{model}: no such file")
+    check_output(out, [model, *([base] if base is not None else [])], force)
+
+    from r2m.detection.export import OPSET, export_onnx
+    from r2m.models.image_detector import load
+
+    difference = export_onnx(load(model, base, device="cpu", precision="fp32"), out, int8=int8)
+    megabytes = out.stat().st_size / 1e6
+    click.echo(f"{out}: {megabytes:.0f} MB, opset {OPSET}; logits within {difference:.1e} of torch's")

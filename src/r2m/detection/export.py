@@ -1,0 +1,107 @@
+"""Detectors as ONNX: one file with normalization, backbone and head, for programs without torch."""
+
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from r2m.errors import R2MError
+from r2m.files import atomic_path
+from r2m.models.config import KEY
+from r2m.models.image_detector import ImageDetector
+
+PACKAGES = ("onnxscript", "onnxruntime")
+OPSET = 18
+INPUT, OUTPUTS = "images", ("logit", "probability")
+# How far logits of the file may be from torch's in fp32.
+TOLERANCE = 1e-3
+# Images that the exported file is compared on.
+TRIED_ON = 3
+
+
+class Exported(nn.Module):
+    """A detector of images `(B, 3, S, S)`, RGB in [0, 1]: logits and probabilities `(B,)` of being fake."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, detector: ImageDetector) -> None:
+        super().__init__()
+        self.model = detector.model
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(detector.config, name)).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and probabilities."""
+        logits = self.model((images - self.mean) / self.std)
+        return logits, torch.sigmoid(logits)
+
+
+def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> float:
+    """Write a detector as ONNX, and return how far its logits are from torch's at most, on random images.
+
+    The batch may have any size. The metadata `detector` of the file are those of the checkpoint, as JSON: the
+    crop that images are to be, and the threshold. With `int8` matrices are stored in 8 bits, and inputs of
+    products are rounded to 8 bits while it runs (dynamic quantization): a quarter of the size, other scores.
+
+    Raises:
+        R2MError: a package of the extra `onnx` is missing, or the file does not compute what torch does.
+    """
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise R2MError(
+                f'{package} is not installed; expected pip install -c constraints.txt -e ".[onnx]"'
+            )
+    module = Exported(detector).eval().cpu()
+    size = detector.config.image_size
+    images = torch.rand(TRIED_ON, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory(prefix="r2m-onnx-") as folder:
+        whole = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            module,
+            (images,),
+            whole,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+        with torch.inference_mode():
+            expected = module(images)[0].numpy()
+        difference = float(np.abs(logits_of(whole, images.numpy()) - expected).max())
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise R2MError(f"{path}: logits of the ONNX file are off by {difference:g}; nothing is written")
+        if int8:
+            whole = _quantized(whole)
+            difference = float(np.abs(logits_of(whole, images.numpy()) - expected).max())
+        model = onnx.load(whole)
+    onnx.helper.set_model_props(model, {KEY: detector.config.model_dump_json()})
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)
+    return difference
+
+
+def logits_of(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits (B,) that an exported file computes of RGB images (B, 3, S, S) in [0, 1]."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUTS[0]], {INPUT: images})[0], dtype=np.float32)
+
+
+def _quantized(whole: Path) -> Path:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = whole.with_name("int8.onnx")
+    quantize_dynamic(whole, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    return path
