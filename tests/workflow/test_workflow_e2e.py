@@ -222,7 +222,7 @@ def test_a_method_that_needs_statistics(project: Project) -> None:
         assert statistics.keys() == {key for key in specialist if not key.startswith("head.")}
     merged, _ = checkpoint.load(project / "results/merged/fisher/seed0/model.safetensors")
     average, _ = checkpoint.load(project / "results/merged/weight_averaging/seed0/model.safetensors")
-    assert not merged["blocks.5.mlp.fc1.weight"].equal(average["blocks.5.mlp.fc1.weight"])
+    assert not merged["blocks.4.mlp.fc1.weight"].equal(average["blocks.4.mlp.fc1.weight"])
     assert len(scores(project, "merge", "fisher")) == len(scores(project, "merge", "weight_averaging"))
 
 
