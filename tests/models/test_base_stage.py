@@ -54,6 +54,7 @@ def test_a_base_describes_the_detectors_made_from_it(folder):
     run(folder)
     assert json.loads(checkpoint.read_metadata(folder / "a.base")["detector"]) == {
         "backbone": "test_vit",
+        "blocks": "all",
         "head": "linear",
         "image_size": 32,
         "mean": [0.5, 0.5, 0.5],
