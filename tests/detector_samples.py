@@ -107,3 +107,11 @@ def session_of(detector: Detector, inputs: Inputs) -> Session:
     """A session in fp32 on the CPU, whose base is what the detector holds."""
     base = {name: tensor for name, tensor in detector.trainable_state().items() if name[:5] != "head."}
     return Session(detector, inputs, base, None, torch.device("cpu"), "fp32")
+
+
+def save_whole(base: Path, path: Path) -> Path:
+    """Write the detector of a base and its first head, described as the base is, into one file."""
+    tensors, metadata = checkpoint.load(base)
+    head, _ = checkpoint.load(base.parent / "initial_head.safetensors")
+    checkpoint.save(path, tensors | head, metadata)
+    return path

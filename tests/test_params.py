@@ -671,6 +671,8 @@ def test_more_real_directions_than_specialists():
         ({"generators__lip__finetune": {"lr": "1"}}, "generators.lip.finetune.lr: expected a number, not"),
         ({"generators__up__options": {"strength": "1"}}, "generators.up.options.strength: expected a number"),
         ({"backbone__trainable_blocks": False}, "trainable_blocks: expected an integer or 'all', got False"),
+        ({"backbone__blocks": 0}, "backbone.blocks: expected a number greater than 0 or 'all', got 0"),
+        ({"backbone__blocks": "8"}, "backbone.blocks: expected an integer or 'all', got '8'"),
         ({"backbone__trainable_blocks": "4"}, "trainable_blocks: expected an integer or 'all', got '4'"),
         ({"finetune__steps": "120"}, "finetune.steps: expected an integer, not text (got '120')"),
         ({"seed": "0"}, "params.yaml: seed: expected an integer, not text (got '0')"),

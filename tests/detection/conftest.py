@@ -4,18 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+from detector_samples import save_whole
 from drawn_videos import disc_detector, two_faces, write_video
-from r2m.models import checkpoint
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, base_files):
     """A detector with all its tensors, described as its base is."""
-    path = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    tensors, metadata = checkpoint.load(base_files["convnet"])
-    head, _ = checkpoint.load(base_files["convnet"].parent / "initial_head.safetensors")
-    checkpoint.save(path, tensors | head, metadata)
-    return path
+    return save_whole(base_files["convnet"], tmp_path_factory.mktemp("whole") / "model.safetensors")
 
 
 @pytest.fixture

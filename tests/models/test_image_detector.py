@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import r2m
-from detector_samples import CONVNET, SIZE, VIT, load_detector, session_of
+from detector_samples import CONVNET, SIZE, VIT, load_detector, save_whole, session_of
 from r2m.cli import r2m as group
 from r2m.errors import R2MError
 from r2m.models import checkpoint
@@ -25,11 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, base_files):
     """A detector with all its tensors, described as its base is."""
-    path = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    tensors, metadata = checkpoint.load(base_files["convnet"])
-    head, _ = checkpoint.load(base_files["convnet"].parent / "initial_head.safetensors")
-    checkpoint.save(path, tensors | head, metadata)
-    return path
+    return save_whole(base_files["convnet"], tmp_path_factory.mktemp("whole") / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

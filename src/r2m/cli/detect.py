@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from r2m.cli.detector_options import base_option, device_option, force_option, model_option
 from r2m.cli.outputs import check_output
 
 FACES = Path("data/raw/faces")
@@ -12,10 +13,8 @@ FACES = Path("data/raw/faces")
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="A merged or trained detector.")
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
-)
+@model_option
+@base_option
 @click.option(
     "--faces",
     type=click.Path(path_type=Path),
@@ -31,12 +30,10 @@ FACES = Path("data/raw/faces")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write: .csv, .jsonl, .json or .parquet."
 )
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@force_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces.")
 @click.option("--threads", type=click.IntRange(min=1), help="[default: the cores that there are]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
-)
+@device_option
 def command(
     paths: tuple[Path, ...],
     model: Path,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from r2m.cli.detector_options import base_option
 from r2m.cli.outputs import check_output
 from r2m.errors import R2MError
 
@@ -11,9 +12,7 @@ from r2m.errors import R2MError
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--onnx", "out", type=click.Path(path_type=Path), required=True, help="File to write.")
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
-)
+@base_option
 @click.option("--int8", is_flag=True, help="Matrices in 8 bits: a quarter of the size, other scores.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(model: Path, out: Path, base: Path | None, int8: bool, force: bool) -> None:

@@ -5,22 +5,19 @@ from pathlib import Path
 
 import click
 
+from r2m.cli.detector_options import base_option, device_option, force_option, model_option
 from r2m.cli.outputs import check_output
 from r2m.errors import R2MError
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="A merged or trained detector.")
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
-)
+@model_option
+@base_option
 @click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: the terminal.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@force_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
-)
+@device_option
 def command(
     paths: tuple[Path, ...],
     model: Path,

@@ -1,15 +1,13 @@
 """Experiments by name: every other module of this package declares one, called `EXPERIMENT`."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model
 
 from r2m import experiments
+from r2m.declared import declared, names_in
 from r2m.errors import R2MError
 from r2m.experiments.experiment import Experiment, ExperimentOptions
 from r2m.options import Section, nearest
@@ -22,13 +20,12 @@ _OWN = {"experiment", "registry", "stages"}
 
 @cache
 def _experiments() -> dict[str, Experiment]:
-    modules = (module.name for module in pkgutil.iter_modules(experiments.__path__))
-    declared = [
-        replace(importlib.import_module(f"r2m.experiments.{name}").EXPERIMENT, name=name)
-        for name in modules
+    every: list[Experiment] = [
+        declared(experiments, name, "EXPERIMENT", "experiment")
+        for name in names_in(experiments)
         if name not in _OWN
     ]
-    ordered = sorted(declared, key=lambda experiment: (experiment.order, experiment.name))
+    ordered = sorted(every, key=lambda experiment: (experiment.order, experiment.name))
     return {experiment.name: experiment for experiment in ordered}
 
 

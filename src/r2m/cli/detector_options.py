@@ -1,0 +1,16 @@
+"""Options of commands that use a detector."""
+
+from pathlib import Path
+
+import click
+
+base_option = click.option(
+    "--base", type=click.Path(path_type=Path), help="Base weights, where the model is a specialist."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
+)
+force_option = click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+model_option = click.option(
+    "--model", type=click.Path(path_type=Path), required=True, help="A merged or trained detector."
+)
