@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.special import expit
 
 import r2m
 from drawn_videos import colour, two_faces, write_video
@@ -13,6 +14,7 @@ from r2m.detection.detecting import Detection, ScoredFace, detect
 from r2m.detection.finding import FaceFinder
 from r2m.detection.listing import files_of
 from r2m.errors import R2MError
+from r2m.models.decision import Decision, OperatingPoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,14 +108,16 @@ def test_memory_holds_no_more_than_a_batch(detector):
 
 def test_means_and_decisions():
     def face(number, seconds, logit):
-        return ScoredFace(number, (0, 0, 1, 1), seconds, logit)
+        return ScoredFace(number, (0, 0, 1, 1), seconds, logit, float(expit(logit)))
 
     faces = [face(0, 0.0, -2.0), face(0, 1.0, 2.0), face(1, 0.0, 3.0), face(1, 1.0, 3.0)]
-    found = Detection("v.mp4", 0.6, faces)
+    points = (OperatingPoint(fpr=0.01, threshold=0.9), OperatingPoint(fpr=0.05, threshold=0.6))
+    found = Detection("v.mp4", Decision(operating_points=points), faces)
     assert found.mean(0) == pytest.approx(0.5)
     assert found.probability == pytest.approx(1 / (1 + np.exp(-3)))
     assert (found.decided(found.mean(0)), found.decision) == ("real", "fake")
-    assert np.isnan(Detection("x.jpg", 0.6, reason="cannot be read").probability)
+    assert np.isnan(Detection("x.jpg", Decision(), reason="cannot be read").probability)
+    assert found.decided(0.7) == "unsure"
 
 
 @pytest.mark.parametrize(

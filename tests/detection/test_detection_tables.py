@@ -5,20 +5,26 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from r2m.detection.detecting import Detection, ScoredFace
 from r2m.detection.lines import curve, lines_of
 from r2m.detection.tables import COLUMNS, TABLES, open_table, rows_of, table_type
 from r2m.errors import R2MError
+from r2m.models.decision import Decision
 
-PHOTO = Detection(Path("a.jpg"), 0.5, [ScoredFace(0, (1, 2, 3, 4), None, 2.0)])
+
+def face(number: int, seconds: float | None, logit: float) -> ScoredFace:
+    return ScoredFace(number, (1, 2, 3, 4), seconds, logit, float(expit(logit)))
+
+
+PHOTO = Detection(Path("a.jpg"), Decision(), [face(0, None, 2.0)])
 VIDEO = Detection(
     Path("b.mp4"),
-    0.5,
-    [ScoredFace(number, (1, 2, 3, 4), seconds, logit) for number, seconds, logit in
-     [(0, 0.0, -3.0), (0, 1.5, -1.0), (1, 0.0, 1.0)]],
-)  # fmt: skip
-NONE = Detection(Path("c.jpg"), 0.5, reason="no face, none")
+    Decision(),
+    [face(0, 0.0, -3.0), face(0, 1.5, -1.0), face(1, 0.0, 1.0)],
+)
+NONE = Detection(Path("c.jpg"), Decision(), reason="no face, none")
 
 
 def written(path: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from r2m.cli import r2m as group
 from r2m.data.images import encode
 from r2m.detection import export
 from r2m.detection.export import export_onnx, logits_of
-from r2m.detection.finding import QUALITY, FaceFinder
+from r2m.detection.finding import FaceFinder
 from r2m.errors import R2MError
 from r2m.models import checkpoint
 
@@ -91,7 +91,7 @@ def test_the_example_of_the_docs(transformer, tmp_path, monkeypatch, capsys):
     exec(code, {})
     probability, is_fake = capsys.readouterr().out.split()
     (found,) = FaceFinder(detector.config, None, every=False, frames=1)(Path("crop.png")).faces
-    content = encode(found.crop, SIZE, (QUALITY, QUALITY), np.random.default_rng(0))
+    content = encode(found.crop, SIZE, (82, 82), np.random.default_rng(0))
     crop = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert float(probability) == pytest.approx(detector.probabilities(crop[..., ::-1])[0], abs=1e-4)
     assert is_fake == str(bool(float(probability) >= detector.config.threshold))

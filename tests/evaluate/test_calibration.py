@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from sklearn.calibration import calibration_curve
 
 from r2m.evaluate.calibration import (
@@ -84,7 +85,9 @@ def test_table_pools_the_sets_of_a_protocol(score_files: list, context: Evaluati
     made = evaluate(map(read_scores, score_files[:2]), context, resamples=100, seed=0)
     table = reliability_table(made.matrix, made.sets, made.models)
     assert list(table.columns) == RELIABILITY_COLUMNS
+    raw, table = table[~table["calibrated"]], table[table["calibrated"]]
     counts = table.groupby(["model", "protocol"])[["n", "weight"]].sum()
+    assert counts.equals(raw.groupby(["model", "protocol"])[["n", "weight"]].sum())
     assert counts.loc[("swap", "in_distribution")].tolist() == [30 + 3 * 30, 3 * 60]
     assert counts.loc[("base", "unseen_generator")].tolist() == [60, 60]
     repeated = [one for one in made.sets if one.item.protocol == "in_distribution"]
@@ -94,6 +97,9 @@ def test_table_pools_the_sets_of_a_protocol(score_files: list, context: Evaluati
     expected = reliability(labels, probabilities)
     np.testing.assert_allclose(pooled["fakes"], expected["fakes"])
     assert expected_calibration_error(pooled) == pytest.approx(expected_calibration_error(expected))
+    before = raw[(raw["model"] == "swap") & (raw["protocol"] == "in_distribution")]
+    logits = np.concatenate([made.matrix.scores[1, one.rows] for one in repeated])
+    np.testing.assert_allclose(before["probability"], reliability(labels, expit(logits))["probability"])
     one = made.sets[3]
     assert one.item.protocol == "unseen_generator"
     curve = reliability(one.labels, made.matrix.probabilities[1, one.rows])

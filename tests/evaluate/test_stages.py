@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 import r2m
@@ -21,11 +20,12 @@ from r2m.merge import stages as merging
 from r2m.merge.variants import MergeVariant
 from r2m.models import checkpoint
 from r2m.models.config import read_config
+from r2m.models.decision import Decision
 from r2m.models.heads import initial_head
 from r2m.session_files import Compute, MergeParts, SessionFiles
 from r2m.train import stages as training
+from r2m.train.deciding import decide
 from r2m.train.options import FinetuneOptions
-from r2m.train.threshold import best_threshold
 from r2m.trunk.options import AugmentOptions
 from r2m.trunk.stages import trunk
 
@@ -135,29 +135,37 @@ def test_what_is_trained_describes_its_detector(trained, tmp_path):
     base = read_config(checkpoint.read_metadata(trained.files.base), trained.files.base)
     for name in ("swap", "swap.tau", "swap.head"):
         config = read_config(checkpoint.read_metadata(trained.folder / name), trained.folder / name)
-        assert config == base.model_copy(update={"threshold": config.threshold})
+        fitted = {key: getattr(config, key) for key in Decision.model_fields}
+        assert config == base.model_copy(update=fitted)
+        assert [point.fpr for point in config.operating_points] == [0.01, 0.05]
     finetune(tmp_path, trained.files, trained.initial_head, "joint", list(NAMES), objective="multiclass")
     tensors, metadata = checkpoint.load(tmp_path / "joint")
     assert tensors["head.weight"].shape == (3, 64)
     assert read_config(metadata, tmp_path / "joint").labels == ("real", "swap", "up")
 
 
-def val_threshold(scores_file, generators):
+def val_decision(scores_file, generators):
     val = pd.read_parquet(scores_file).query("split == 'val'")
     logits = {name: part["logit"].to_numpy(float) for name, part in val.groupby("generator")}
-    return expit(best_threshold([(logits["real"], logits[name]) for name in generators])[0])
+    return decide([(logits["real"], logits[name]) for name in generators])
 
 
-def test_thresholds_are_those_of_the_val_split(trained, tmp_path):
+def check_decision(found, expected):
+    assert (found.slope, found.offset) == pytest.approx((expected.slope, expected.offset), rel=1e-3, abs=1e-4)
+    cuts = [
+        [one.threshold, *(point.threshold for point in one.operating_points)] for one in (found, expected)
+    ]
+    assert cuts[0] == pytest.approx(cuts[1], abs=1e-4)
+
+
+def test_decisions_are_those_of_the_val_split(trained, tmp_path):
     score(trained.files, trained.folder / "swap", tmp_path / "s.parquet")
     metadata = checkpoint.read_metadata(trained.folder / "swap")
-    expected = val_threshold(tmp_path / "s.parquet", ["swap"])
-    assert read_config(metadata, tmp_path).threshold == pytest.approx(expected, abs=1e-6)
+    check_decision(read_config(metadata, tmp_path), val_decision(tmp_path / "s.parquet", ["swap"]))
     training.probe(files=trained.files, generators=list(NAMES), compute=COMPUTE, head=tmp_path / "head")
     score(trained.files, tmp_path / "head", tmp_path / "s.parquet")
-    expected = val_threshold(tmp_path / "s.parquet", NAMES)
     config = read_config(checkpoint.read_metadata(tmp_path / "head"), tmp_path)
-    assert config.threshold == pytest.approx(expected, abs=1e-6)
+    check_decision(config, val_decision(tmp_path / "s.parquet", NAMES))
 
 
 def test_an_unknown_objective_is_refused(trained, tmp_path):
@@ -264,7 +272,8 @@ def test_tune_and_merge_agree(trained, tmp_path):
     assert tune(trained, tmp_path, "mine", variant, parts=swapped) == chosen
     merged(trained, tmp_path)
     score(trained.files, tmp_path / "m", tmp_path / "s.parquet", kind="merge", name="mine", method="ties")
-    assert chosen["threshold"] == pytest.approx(val_threshold(tmp_path / "s.parquet", NAMES), abs=1e-6)
+    fitted = Decision.model_validate(chosen["decision"])
+    check_decision(fitted, val_decision(tmp_path / "s.parquet", NAMES))
     scores = pd.read_parquet(tmp_path / "s.parquet")
     val = scores[scores["split"] == "val"]
     aucs = [
@@ -273,7 +282,7 @@ def test_tune_and_merge_agree(trained, tmp_path):
     ]
     assert sum(aucs) / 2 == pytest.approx(chosen["val_auc"])
     detector = r2m.load(tmp_path / "m", device="cpu")
-    assert detector.config.threshold == chosen["threshold"]
+    assert {key: getattr(detector.config, key) for key in Decision.model_fields} == dict(fitted)
     rows = scores.merge(pd.concat(map(pd.read_parquet, trained.files.manifests))[["image_id", "path"]])
     table = r2m.score(rows["path"].tolist(), detector)
     assert table["logit"].to_numpy() == pytest.approx(rows["logit"].to_numpy(), abs=5e-3)

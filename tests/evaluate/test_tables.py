@@ -21,12 +21,15 @@ from r2m.report.stages import tables
 from r2m.report.table import Heading, Table, escape
 
 FILES = [
-    *("auc.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv", "main.md", "main.tex"),
+    *("auc.csv", "calibration.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv", "main.md", "main.tex"),
     *(
         "main_intervals.md",
         "main_intervals.tex",
         "metrics.json",
         "models.csv",
+        "operating.csv",
+        "operating.md",
+        "operating.tex",
         "protocols.csv",
         "protocols.md",
         "protocols.tex",

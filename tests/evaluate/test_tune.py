@@ -85,7 +85,7 @@ def test_candidates_equal_merging_by_hand(setting, base_files, method):
             name: {key: tensor.abs() for key, tensor in tensors.items()}
             for name, tensors in setting["task_vectors"].items()
         }
-    chosen, rows = tuned(setting, method, variant.options, combinations(variant.tune))
+    chosen, _, rows = tuned(setting, method, variant.options, combinations(variant.tune))
     assert len(rows) == len(combinations(variant.tune))
     assert [row["candidate"] for row in rows] == list(range(len(rows)))
     for row, values in zip(rows, combinations(variant.tune), strict=True):
@@ -109,7 +109,7 @@ def test_only_val_images_are_read(setting):
 
 def test_of_equals_the_first_is_chosen(setting):
     candidates = [{"scaling": 0.0}, {"scaling": 0.5}, {"scaling": 0.5}, {"scaling": 0.0}]
-    chosen, rows = tuned(setting, "task_arithmetic", {}, candidates)
+    chosen, _, rows = tuned(setting, "task_arithmetic", {}, candidates)
     assert rows[0]["val_auc"] == rows[3]["val_auc"]
     assert rows[1]["val_auc"] == rows[2]["val_auc"]
     assert [row["chosen"] for row in rows].count(True) == 1
@@ -120,7 +120,7 @@ def test_of_equals_the_first_is_chosen(setting):
 
 def test_a_candidate_that_breaks_down_is_not_chosen(setting):
     candidates = [{"scaling": 1e38}, {"scaling": 0.1}]
-    _, rows = tuned(setting, "task_arithmetic", {}, candidates)
+    _, _, rows = tuned(setting, "task_arithmetic", {}, candidates)
     assert rows[1]["chosen"]
     assert pd.isna(rows[0]["val_auc"])
     with pytest.raises(R2MError, match="task_arithmetic: no candidate gives finite logits on the val split"):
@@ -143,7 +143,7 @@ def test_no_trunk(image_sets, base_files, setting):
         "task_vectors": {"swap": tau, "up": {key: -t for key, t in tau.items()}},
         "inputs": Inputs(image_sets.paths(*NAMES), [], CONVNET),
     }
-    _, rows = tuned(setting, "weight_averaging", {}, [{}])
+    _, _, rows = tuned(setting, "weight_averaging", {}, [{}])
     assert 0 <= rows[0]["val_auc"] <= 1
     assert rows[0]["chosen"]
 

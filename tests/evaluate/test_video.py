@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from r2m.errors import R2MError
@@ -16,6 +15,7 @@ from r2m.evaluate.options import Aggregation
 from r2m.evaluate.protocols import EvaluationContext, read_table
 from r2m.evaluate.score_matrix import ScoreMatrix
 from r2m.evaluate.video import VIDEO_COLUMNS, evaluate_videos, sets_of_videos, video_table, videos
+from r2m.models.decision import Decision
 from r2m.report.stages import tables
 
 SETTINGS = {"resamples": 100, "seed": 0}
@@ -76,14 +76,17 @@ def test_score_of_a_video_is_the_mean_of_its_frames(
     )
     assert set(table["sampling"]) == {"every frame in the manifests"}
 
+    model = made.models.set_index("model").loc["joint"]
+    fitted = Decision(slope=model["slope"], offset=model["offset"])
     frame = read_scores(with_videos[0]).frame
     frame = frame[(frame["split"] == "test") & (frame["domain"] == "b")]
-    frame = frame[frame["generator"].isin(["real", "up"])].assign(p=expit(frame["logit"].astype(float)))
+    frame = frame[frame["generator"].isin(["real", "up"])]
+    frame = frame.assign(p=fitted.probabilities(frame["logit"]))
     means = frame.groupby(["label", "video"])["p"].mean()
     row = table[(table["model"] == "joint") & (table["test_set"] == "b/up")].iloc[0]
     labels = means.index.get_level_values("label")
     assert row["auc"] == pytest.approx(roc_auc_score(labels, means))
-    threshold = expit(made.models.set_index("model")["threshold"]["joint"])
+    threshold = fitted.probabilities(model["threshold"])
     assert row["accuracy"] == pytest.approx(np.mean((means >= threshold) == (labels == 1)))
     assert row["auc_low"] <= row["auc"] <= row["auc_high"]
 

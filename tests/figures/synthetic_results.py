@@ -96,9 +96,11 @@ def make_curves(auc: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for _, model in models.iterrows():
         for protocol in auc["protocol"].unique():
-            probabilities = rng.beta(0.3, 0.3, 300)
-            curve = reliability(rng.random(300) < 0.2 + 0.6 * probabilities, probabilities)
-            parts.append(curve.assign(model=model["model"], protocol=protocol))
+            for is_calibrated in (False, True):
+                probabilities = rng.beta(0.3, 0.3, 300)
+                curve = reliability(rng.random(300) < 0.2 + 0.6 * probabilities, probabilities)
+                described = {"model": model["model"], "protocol": protocol, "calibrated": is_calibrated}
+                parts.append(curve.assign(**described))
     return pd.concat(parts, ignore_index=True)
 
 

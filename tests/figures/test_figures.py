@@ -158,14 +158,18 @@ def test_reliability_draws_every_bin_and_tells_the_errors(results: Callable[...,
     panels = figure.axes[1:]
     assert len(panels) == len(made.models)
     own = made.curves[made.curves["model"] == made.models["model"].iloc[0]]
-    drawn = panels[0].lines[1::2]
-    for line, (_, curve) in zip(drawn, own.groupby("protocol", sort=False), strict=True):
-        np.testing.assert_allclose(line.get_ydata(), curve["fakes"])
-    errors = [
-        f"{expected_calibration_error(curve):.2f}".lstrip("0")
-        for _, curve in own.groupby("protocol", sort=False)
-    ]
-    assert f"ECE {' · '.join(errors)}" in [text.get_text() for text in texts(figure)]
+    drawn = iter(panels[0].lines[1::2])
+    for is_calibrated, when in ((False, "before"), (True, "after")):
+        curves = [
+            curve for _, curve in own[own["calibrated"] == is_calibrated].groupby("protocol", sort=False)
+        ]
+        for curve in curves:
+            line = next(drawn)
+            np.testing.assert_allclose(line.get_ydata(), curve["fakes"])
+            assert (line.get_alpha() == 1) == is_calibrated
+        errors = [f"{expected_calibration_error(curve):.2f}".lstrip("0") for curve in curves]
+        assert f"ECE {when} {' · '.join(errors)}" in [text.get_text() for text in texts(figure)]
+    assert next(drawn, None) is None
 
 
 @pytest.mark.parametrize("count", [1, 4, 25])

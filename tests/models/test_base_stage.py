@@ -63,5 +63,9 @@ def test_a_base_describes_the_detectors_made_from_it(folder):
         "margin": 1.5,
         "precision": "fp32",
         "labels": ["real", "fake"],
+        "jpeg_quality": 82,
+        "slope": 1.0,
+        "offset": 0.0,
         "threshold": 0.5,
+        "operating_points": [],
     }

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.special import expit
 
 import r2m
 from detector_samples import CONVNET, SIZE, VIT, load_detector, save_whole, session_of
@@ -176,6 +177,14 @@ def test_fake_is_what_reaches_the_own_threshold(whole, paths):
         assert own.is_fake(paths).tolist() == (probabilities >= threshold).tolist()
         labels = r2m.score(paths, own)["label"]
         assert (labels == "fake").tolist() == own.is_fake(paths).tolist()
+
+
+def test_probabilities_are_calibrated(whole, paths):
+    detector = r2m.load(whole, device="cpu")
+    config = detector.config.model_copy(update={"slope": 2.0, "offset": -0.3})
+    expected = expit(2 * detector.logits(paths).astype(float) - 0.3)
+    np.testing.assert_allclose(replace(detector, config=config).probabilities(paths), expected)
+    np.testing.assert_allclose(r2m.score(paths, replace(detector, config=config))["probability"], expected)
 
 
 def test_the_command_scores_what_it_can(whole, mixed, tmp_path):

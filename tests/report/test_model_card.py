@@ -17,6 +17,8 @@ from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
 from r2m.evaluate.metrics import METRICS, Metric
 from r2m.models import checkpoint
+from r2m.models.config import KEY, config_of
+from r2m.models.decision import Decision, OperatingPoint
 from r2m.models.precision import autocast
 from r2m.models.preprocess import normalization
 from r2m.report.model_card import Sources, training_counts
@@ -68,7 +70,12 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             {"source": "w.pt", "backbone": BACKBONES[backbone].model_dump()},
         )
         merged = {"variant": "r2m", "method": "r2m", "head": "average", "options": OPTIONS}
-        checkpoint.save(tmp_path / "model.safetensors", base | head, merged)
+        points = (OperatingPoint(fpr=0.01, threshold=0.8), OperatingPoint(fpr=0.05, threshold=0.6))
+        fitted = Decision(slope=0.5, offset=1.25, threshold=0.7, operating_points=points)
+        config = config_of(BACKBONES[backbone], FACES, "fp32").model_copy(update=dict(fitted))
+        checkpoint.save(
+            tmp_path / "model.safetensors", base | head, {**merged, KEY: config.model_dump(mode="json")}
+        )
         for name, auc in {"swap": 0.91, "up": 0.82}.items():
             provenance = {"generators": [name], "selected": {"step": 2, "val_auc": auc}}
             checkpoint.save(tmp_path / f"{name}.safetensors", head, provenance)
@@ -104,6 +111,21 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             )
         ]
         pd.DataFrame(means).to_csv(tmp_path / "intervals.csv", index=False)
+        protocols = ("in_distribution", "unseen_generator")
+        estimates = {"fpr_reached": 0.03, "fpr_low": 0.01, "fpr_high": 0.05}
+        estimates |= {"tpr": 0.9, "tpr_low": 0.8, "tpr_high": 0.95}
+        points = [
+            {"model": "r2m", "kind": "merge", "protocol": protocol, "fpr": fpr, **estimates}
+            for protocol in protocols
+            for fpr in (0.01, 0.05)
+        ]
+        pd.DataFrame(points).to_csv(tmp_path / "operating.csv", index=False)
+        errors = {"ece_before": 0.3, "ece_before_low": 0.25, "ece_before_high": 0.35}
+        errors |= {"ece": 0.1, "ece_low": 0.05, "ece_high": 0.15}
+        calibrated = [
+            {"model": "r2m", "kind": "merge", "protocol": protocol, **errors} for protocol in protocols
+        ]
+        pd.DataFrame(calibrated).to_csv(tmp_path / "calibration.csv", index=False)
         benchmarks = {
             "finetune/swap": 100,
             "finetune/up": 50,
@@ -131,6 +153,8 @@ def make(tmp_path: Path, base_files: dict[str, Path], image_sets: Any) -> Callab
             table=tmp_path / "auc.csv",
             models=tmp_path / "models.csv",
             intervals=tmp_path / "intervals.csv",
+            operating=tmp_path / "operating.csv",
+            calibration=tmp_path / "calibration.csv",
             benchmarks=measured,
         )
 
@@ -178,6 +202,17 @@ def test_merge_metrics_and_cost(files: Sources, tmp_path: Path) -> None:
     assert "| tune | 1 | 7 | 14 | 70 |" in text
     assert "| all | 4 | 160 | 320 | 1000 |" in text
     assert "| P 1 | research only |" in text
+
+
+def test_decisions(files: Sources, tmp_path: Path) -> None:
+    text = card(files, tmp_path / "card.md")
+    assert "sigmoid(0.5 · logit + 1.25)" in text
+    assert "What has at least 0.7000 is best called fake there." in text
+    cells = "0.03 [0.01, 0.05] / 0.90 [0.80, 0.95]"
+    assert f"| 1 % | 0.8000 | {cells} | {cells} |" in text
+    assert f"| 5 % | 0.6000 | {cells} | {cells} |" in text
+    assert "| before | 0.30 [0.25, 0.35] | 0.30 [0.25, 0.35] |" in text
+    assert "| after | 0.10 [0.05, 0.15] | 0.10 [0.05, 0.15] |" in text
 
 
 def test_videos_have_a_column_where_there_are_some(files: Sources, tmp_path: Path) -> None:
@@ -243,6 +278,9 @@ def test_code_of_the_card_loads_the_model(
     with torch.inference_mode(), autocast(torch.device("cpu"), precision):
         expected = detector((images - mean) / std)
     torch.testing.assert_close(namespace["logits"](images), expected.float())
+    torch.testing.assert_close(
+        namespace["probabilities"](images), torch.sigmoid(0.5 * expected.float() + 1.25)
+    )
 
 
 def test_metrics_of_the_card_are_those_of_the_registry(

@@ -37,6 +37,7 @@ PAGES = (
     "auc",
     "delong",
     "cross_auc",
+    "operating",
     "protocols",
     "protocols_p4",
     "data_card",
@@ -80,12 +81,12 @@ def test_everything_is_there(finished_run: Project) -> None:
     by_variant = [f"{figure}/{name}" for figure in ("pipeline", "spectra") for name in ("r2m", "r2m_task")]
     figures = ["heatmap", "dumbbell", "intervals", "reliability", "tune", *by_variant]
     tables = ["auc", "models", "dumbbell", "intervals", "delong", "reliability", "video", "cross_auc"]
-    tables += ["protocols", "protocols_p4", "cues"]
+    tables += ["protocols", "protocols_p4", "operating", "calibration", "cues"]
     expected = [
         *(f"tables/{name}.csv" for name in tables),
         *(
             f"tables/{name}.{suffix}"
-            for name in ("main", "main_intervals", "protocols", "protocols_p4")
+            for name in ("main", "main_intervals", "operating", "protocols", "protocols_p4")
             for suffix in ("md", "tex")
         ),
         "tables/metrics.json",

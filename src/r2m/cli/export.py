@@ -18,8 +18,8 @@ from r2m.errors import R2MError
 def command(model: Path, out: Path, base: Path | None, int8: bool, force: bool) -> None:
     """Write a detector as one ONNX file that computes probabilities of RGB images in [0, 1].
 
-    Normalization, backbone and head are inside, and the batch may have any size. What is computed is compared
-    with torch before anything is written.
+    Normalization, backbone, head and calibration are inside, and the batch may have any size. What is
+    computed is compared with torch before anything is written.
     """
     if not model.is_file():
         raise R2MError(f"{model}: no such file")

@@ -7,27 +7,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from scipy.special import expit
 
 from r2m.detection.finding import Face, FaceFinder, Seen, face_network
 from r2m.detection.listing import files_of
+from r2m.models.decision import Decision
 from r2m.models.image_detector import BATCH, ImageDetector
 from r2m.models.read_ahead import read_ahead
 
 
 @dataclass(frozen=True)
 class ScoredFace:
-    """A face and what the detector says of it; `seconds` is None on a photograph."""
+    """A face and the probability of being fake that its logit says; `seconds` is None on a photograph."""
 
     number: int
     box: tuple[int, int, int, int]
     seconds: float | None
     logit: float
-
-    @property
-    def probability(self) -> float:
-        """Probability of being fake."""
-        return float(expit(self.logit))
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,13 @@ class Detection:
 
     Attributes:
         path: the file.
+        rule: how the detector decides.
         faces: its faces, by number and time; in a video one for every frame that shows it.
-        threshold: the probability from which on a face is called fake.
         reason: why there is no face, empty where there is one.
     """
 
     path: Path
-    threshold: float
+    rule: Decision
     faces: list[ScoredFace] = field(default_factory=list)
     reason: str = ""
 
@@ -65,12 +61,12 @@ class Detection:
         return max(map(self.mean, self.numbers), default=float("nan"))
 
     def decided(self, probability: float) -> str:
-        """Return `fake` or `real`."""
-        return "fake" if probability >= self.threshold else "real"
+        """Return `fake`, `real` or `unsure`."""
+        return self.rule.call(probability)
 
     @property
     def decision(self) -> str:
-        """`fake` or `real`, empty without a face."""
+        """`fake`, `real` or `unsure`, empty without a face."""
         return self.decided(self.probability) if self.faces else ""
 
 
@@ -100,10 +96,11 @@ def detect(
 def _scored(seen: Sequence[Seen], detector: ImageDetector, batch_size: int) -> Iterator[Detection]:
     faces: list[Face] = [face for one in seen for face in one.faces]
     rgb = [np.ascontiguousarray(face.crop[..., ::-1]) for face in faces]
-    logits = iter(detector.logits(rgb, batch_size).tolist() if rgb else [])
+    logits = detector.logits(rgb, batch_size) if rgb else np.zeros(0, np.float32)
+    said = zip(logits.tolist(), detector.config.probabilities(logits).tolist(), strict=True)
     for one in seen:
-        scored = [ScoredFace(face.number, face.box, face.seconds, next(logits)) for face in one.faces]
-        yield Detection(one.path, detector.config.threshold, scored, one.reason)
+        scored = [ScoredFace(face.number, face.box, face.seconds, *next(said)) for face in one.faces]
+        yield Detection(one.path, detector.config, scored, one.reason)
 
 
 def detect_all(

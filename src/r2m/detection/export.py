@@ -1,6 +1,7 @@
-"""Detectors as ONNX: one file with normalization, backbone and head, for programs without torch."""
+"""Detectors as ONNX: all of a detector in one file, for programs without torch."""
 
 import tempfile
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,22 +33,24 @@ class Exported(nn.Module):
 
     def __init__(self, detector: ImageDetector) -> None:
         super().__init__()
-        self.model = detector.model
+        self.model = deepcopy(detector.model)
+        self.slope, self.offset = detector.config.slope, detector.config.offset
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(detector.config, name)).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and probabilities."""
+        """Return logits and calibrated probabilities."""
         logits = self.model((images - self.mean) / self.std)
-        return logits, torch.sigmoid(logits)
+        return logits, torch.sigmoid(self.slope * logits + self.offset)
 
 
 def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> float:
     """Write a detector as ONNX, and return how far its logits are from torch's at most, on random images.
 
-    The batch may have any size. The metadata `detector` of the file are those of the checkpoint, as JSON: the
-    crop that images are to be, and the threshold. With `int8` matrices are stored in 8 bits, and inputs of
-    products are rounded to 8 bits while it runs (dynamic quantization): a quarter of the size, other scores.
+    Normalization, backbone, head and calibration are inside, and the batch may have any size. The metadata
+    `detector` of the file are those of the checkpoint, as JSON: the crop that images are to be, and the
+    thresholds of probability. With `int8` matrices are stored in 8 bits, and inputs of products are rounded
+    to 8 bits while it runs (dynamic quantization): a quarter of the size, other scores.
 
     Raises:
         R2MError: a package of the extra `onnx` is missing, or the file does not compute what torch does.

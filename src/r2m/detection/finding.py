@@ -19,9 +19,6 @@ from r2m.video.decode import Video
 from r2m.video.sample import spread
 from r2m.video.track import Boxes, by_area, least_frames, tracks
 
-# The middle of the qualities that images of training are encoded with: a photograph is seen like them.
-QUALITY = 82
-
 
 @dataclass(frozen=True)
 class Face:
@@ -58,7 +55,8 @@ class FaceFinder:
 
     def __init__(self, config: DetectorConfig, model: Path | None, *, every: bool, frames: int) -> None:
         options = FacesOptions(crop_size=config.crop_size, margin=config.margin)
-        self._size, self._every, self._frames = config.image_size, every, frames
+        self._size, self._quality = config.image_size, config.jpeg_quality
+        self._every, self._frames = every, frames
         self._is_aligned = model is None
         self._aligner = Aligner(Settings(options, config.image_size, seed=0, detector=model))
 
@@ -116,7 +114,7 @@ class FaceFinder:
         """Return a crop as an image of training is read: brought to the input's size, and once a JPEG."""
         if self._is_aligned:
             return resized(crop, self._size)
-        content = encode(crop, self._size, (QUALITY, QUALITY), default_rng(0))
+        content = encode(crop, self._size, (self._quality, self._quality), default_rng(0))
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         assert decoded is not None
         return decoded.astype(np.uint8, copy=False)

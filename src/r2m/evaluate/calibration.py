@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from r2m.evaluate.protocols import MODEL_KEYS, PROTOCOLS, model_columns
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows
 
 BINS = 15
 RELIABILITY_COLUMNS = [
-    *(*MODEL_KEYS, "protocol", "bin", "low", "high", "n", "weight", "probability", "fakes")
+    *(*MODEL_KEYS, "protocol", "calibrated", "bin", "low", "high", "n", "weight", "probability", "fakes")
 ]
 
 
@@ -31,10 +32,7 @@ def reliability(
     labels = np.asarray(labels, dtype=np.float64)
     probabilities = np.asarray(probabilities, dtype=np.float64)
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-    _, tie = np.unique(probabilities, return_inverse=True)
-    mass = np.bincount(tie, weights=weights)
-    middle = (np.cumsum(mass) - mass / 2) / mass.sum()
-    place = np.floor(middle * bins).astype(int)[tie]
+    place = bins_of(probabilities, weights, bins)
     rows = pd.DataFrame({"label": labels, "probability": probabilities, "weight": weights})
     rows[["label_mass", "probability_mass"]] = rows[["label", "probability"]].mul(rows["weight"], axis=0)
     groups = rows.groupby(place, sort=True)
@@ -53,6 +51,16 @@ def reliability(
     return curve.reset_index(drop=True)
 
 
+def bins_of(
+    probabilities: NDArray[np.float64], weights: NDArray[np.float64], bins: int = BINS
+) -> NDArray[np.int64]:
+    """Return the bin (N,), from 0, of probabilities (N,) of `weights` (N,), as `reliability` makes them."""
+    _, tie = np.unique(probabilities, return_inverse=True)
+    mass = np.bincount(tie, weights=weights)
+    middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+    return np.floor(middle * bins).astype(np.int64)[tie]
+
+
 def expected_calibration_error(curve: pd.DataFrame) -> float:
     """Mean over images, as they weigh, of the distance between their bin's probability and share of fakes.
 
@@ -65,19 +73,26 @@ def expected_calibration_error(curve: pd.DataFrame) -> float:
 def reliability_table(
     matrix: ScoreMatrix, sets: Sequence[SetRows], models: pd.DataFrame, bins: int = BINS
 ) -> pd.DataFrame:
-    """Reliability curve of every model, the test sets of a protocol pooled (RELIABILITY_COLUMNS).
+    """Reliability curves of every model, the test sets of a protocol pooled (RELIABILITY_COLUMNS).
 
-    An image weighs the number of test sets that it is in, so that each keeps its shares of both classes.
+    One before calibration, the sigmoid of logits, and one after (`calibrated`). An image weighs the number of
+    test sets that it is in, so that each keeps its shares of both classes.
     """
     parts = []
     labels = matrix.units["label"].to_numpy()
     for index, model in enumerate(model_columns(models)):
-        for protocol in PROTOCOLS:
-            within = [test_set for test_set in sets if test_set.item.protocol == protocol]
-            if within:
-                rows, weights = np.unique(
-                    np.concatenate([test_set.rows for test_set in within]), return_counts=True
-                )
-                curve = reliability(labels[rows], matrix.probabilities[index, rows], weights, bins)
-                parts.append(curve.assign(**model, protocol=protocol))
+        for protocol, (rows, weights) in pooled_rows(sets).items():
+            for is_calibrated, values in ((False, expit(matrix.scores)), (True, matrix.probabilities)):
+                curve = reliability(labels[rows], values[index, rows], weights, bins)
+                parts.append(curve.assign(**model, protocol=protocol, calibrated=is_calibrated))
     return pd.concat(parts, ignore_index=True)[RELIABILITY_COLUMNS]
+
+
+def pooled_rows(sets: Sequence[SetRows]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return protocol → places of the images in its test sets, and in how many of them each is."""
+    pooled = {}
+    for protocol in PROTOCOLS:
+        within = [test_set.rows for test_set in sets if test_set.item.protocol == protocol]
+        if within:
+            pooled[protocol] = np.unique(np.concatenate(within), return_counts=True)
+    return pooled

@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from r2m.errors import R2MError
 from r2m.evaluate.bootstrap import interval, resampled_aucs
@@ -26,11 +25,18 @@ from r2m.evaluate.protocols import (
     order_models,
 )
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
-from r2m.train.threshold import best_threshold
+from r2m.models.decision import Decision
+from r2m.train.deciding import FPRS, platt
+from r2m.train.threshold import best_threshold, false_alarm_threshold
 
 UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
 SCORE_COLUMNS = [*UNIT_COLUMNS, "set", "split", "logit"]
-MODEL_COLUMNS = [*MODEL_KEYS, "label", "threshold", "val_balanced_accuracy"]
+# False positive rate → the column of models.csv with its threshold.
+THRESHOLDS = {fpr: f"threshold_fpr_{100 * fpr:g}" for fpr in FPRS}
+MODEL_COLUMNS = [
+    *(*MODEL_KEYS, "label", "threshold", "val_balanced_accuracy", "slope", "offset"),
+    *THRESHOLDS.values(),
+]
 AUC_COLUMNS = [
     *(*MODEL_KEYS, *SET_COLUMNS, "n_real", "n_fake", "auc", "auc_low", "auc_high"),
     *(name for name in METRICS if name != "auc"),
@@ -41,9 +47,9 @@ AUC_COLUMNS = [
 class Evaluation:
     """Everything that the tables are made of, on the level of images or of videos.
 
-    `models` has the columns model, kind, method, label and threshold, `auc` has AUC_COLUMNS, both in the
-    order of the tables. `matrix` has the images or videos of the test split as units and the same order of
-    models; `sets` are its S test sets; `resampled` (B, M, S) are the AUCs in B resamples of people.
+    `models` has MODEL_COLUMNS, `auc` has AUC_COLUMNS, both in the order of the tables. `matrix` has the
+    images or videos of the test split as units and the same order of models; `sets` are its S test sets;
+    `resampled` (B, M, S) are the AUCs in B resamples of people.
     """
 
     models: pd.DataFrame
@@ -139,7 +145,8 @@ def split_of(scores: Scores, split: str) -> pd.DataFrame:
 def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str | float]:
     """Row of a model for the table of models.
 
-    The threshold behind ``accuracy`` is one per model, chosen on the val sets of trained generators only.
+    Thresholds of logits and the calibration, slope and offset, come from the val sets of trained generators
+    only. ``threshold`` is that behind ``accuracy``.
     """
     rows = split_of(scores, "val")
     logits = rows["logit"].to_numpy(float)
@@ -150,6 +157,7 @@ def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str 
     if not val_sets:
         raise R2MError(f"{scores.path}: split 'val' has no fakes of a generator with role train")
     threshold, val_accuracy = best_threshold(val_sets)
+    slope, offset = platt(val_sets)
     return {
         "model": scores.model,
         "kind": scores.kind,
@@ -157,6 +165,9 @@ def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str 
         "label": scores.label,
         "threshold": threshold,
         "val_balanced_accuracy": val_accuracy,
+        "slope": slope,
+        "offset": offset,
+        **{name: false_alarm_threshold(val_sets, fpr) for fpr, name in THRESHOLDS.items()},
     }
 
 
@@ -188,7 +199,13 @@ def collect(
     models = order_models(pd.DataFrame(described, columns=MODEL_COLUMNS), context)
     names = list(models["model"])
     values = np.stack([logits[name] for name in names])
-    return models, ScoreMatrix(units, names, values, expit(values)), sets
+    return models, ScoreMatrix(units, names, values, calibrated(values, models)), sets
+
+
+def calibrated(logits: NDArray[np.float64], models: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the probabilities (M, …) that the calibrations of M models make of logits (M, …)."""
+    fitted = zip(models["slope"].to_numpy(float), models["offset"].to_numpy(float), logits, strict=True)
+    return np.stack([Decision(slope=a, offset=b).probabilities(row) for a, b, row in fitted])
 
 
 def _check_same_images(

@@ -40,7 +40,7 @@ def tune(
     """
     bench = open_bench(files, compute, parts, threads)
     method = options.method or variant
-    best_options, rows = choose(
+    tuned = choose(
         bench,
         method,
         options.options,
@@ -50,16 +50,16 @@ def tune(
         statistics=read_same_base(statistics, bench.base_hash)[0] or None,
     )
     with atomic_path(candidates) as temporary:
-        pd.DataFrame(rows).drop(columns="threshold").to_csv(temporary, index=False)
-    best = next(row for row in rows if row["chosen"])
+        pd.DataFrame(tuned.rows).to_csv(temporary, index=False)
+    best = next(row for row in tuned.rows if row["chosen"])
     description = {
         "variant": variant,
         "method": method,
         "head": options.head,
-        "options": best_options,
+        "options": tuned.options,
         "tuned": {key: best[key] for key in options.tune},
         "val_auc": best["val_auc"],
-        "threshold": best["threshold"],
+        "decision": tuned.decision.model_dump(),
     }
     write_text(chosen, json.dumps(description, indent=2, sort_keys=True) + "\n")
 

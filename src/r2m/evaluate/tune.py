@@ -3,18 +3,32 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from r2m.errors import R2MError
 from r2m.evaluate.bench import Bench
 from r2m.merge import registry
 from r2m.merge.merging import sweep
 from r2m.merge.tensors import TaskVectors, Tensors
+from r2m.models.decision import Decision
 from r2m.options import Section, with_dotted
 from r2m.train.rows import rows_of
-from r2m.train.validation import aucs, threshold
+from r2m.train.validation import aucs, decision
 
 logger = logging.getLogger(__name__)
+
+
+class Tuned(NamedTuple):
+    """The complete options of the best candidate, how its logits are read, and one row per candidate.
+
+    Rows hold `candidate`, the options, `val_auc`, `val_auc.<generator>`, and `chosen`.
+    """
+
+    options: dict[str, Any]
+    decision: Decision
+    rows: list[dict[str, Any]]
 
 
 def tune(
@@ -26,12 +40,11 @@ def tune(
     head: Tensors,
     generators: Sequence[str],
     statistics: TaskVectors | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the complete options of the best candidate, and one row per candidate.
+) -> Tuned:
+    """Merge and score every candidate.
 
     A candidate maps dotted option names to values. Best is the greatest mean over `generators` of val AUC; of
-    equals, the first; one whose logits are not finite is never chosen. Rows hold `candidate`, the options,
-    `val_auc`, `val_auc.<generator>`, `chosen`, and the `threshold` of probability that is best on val.
+    equals, the first; one whose logits are not finite is never chosen.
 
     Raises:
         R2MError: no images in the val split, or no candidate gives finite logits.
@@ -39,7 +52,7 @@ def tune(
     chosen_method = registry.get(method)
     complete = [chosen_method.options.model_validate(with_dotted(options, values)) for values in candidates]
     fakes, reals = rows_of(bench.inputs, generators, "val")
-    measured: dict[Section, tuple[dict[str, float], float]] = {}
+    measured: dict[Section, tuple[dict[str, float], np.ndarray, np.ndarray]] = {}
     updates = sweep(
         chosen_method,
         bench.task_vectors,
@@ -51,21 +64,19 @@ def tune(
     for candidate, update in updates:
         # A tensor that no task vector holds must be the base's, not an earlier merge's.
         bench.detector.load_tensors({**bench.updated(update), **head})
-        logits = fakes, bench.predict(fakes), reals, bench.predict(reals)
-        by_generator = aucs(*logits)
-        finite = not any(map(math.isnan, by_generator.values()))
-        measured[candidate] = by_generator, threshold(*logits) if finite else math.nan
+        of_fakes, of_reals = bench.predict(fakes), bench.predict(reals)
+        by_generator = aucs(fakes, of_fakes, reals, of_reals)
+        measured[candidate] = by_generator, of_fakes, of_reals
         logger.info("%s: val AUC %s", candidate.model_dump_json(exclude_none=True), by_generator)
     rows = []
     for place, (values, candidate) in enumerate(zip(candidates, complete, strict=True)):
-        by_generator, cut = measured[candidate]
+        by_generator = measured[candidate][0]
         rows.append(
             {
                 "candidate": place,
                 **values,
                 "val_auc": sum(by_generator.values()) / len(by_generator),
                 **{f"val_auc.{generator}": auc for generator, auc in by_generator.items()},
-                "threshold": cut,
                 "chosen": False,
             }
         )
@@ -74,4 +85,6 @@ def tune(
         raise R2MError(f"{method}: no candidate gives finite logits on the val split")
     best = max(usable, key=lambda row: row["val_auc"])
     best["chosen"] = True
-    return complete[best["candidate"]].model_dump(mode="json"), rows
+    chosen = complete[best["candidate"]]
+    _, of_fakes, of_reals = measured[chosen]
+    return Tuned(chosen.model_dump(mode="json"), decision(fakes, of_fakes, reals, of_reals), rows)

@@ -41,8 +41,8 @@ def tuned_merge(
     candidates = combinations(variant.tune)
     chosen = candidates[0]
     if len(candidates) > 1:
-        _, rows = tune(bench, method.name, options, candidates, head=head, generators=generators)
-        chosen = next(values for values, row in zip(candidates, rows, strict=True) if row["chosen"])
+        tuned = tune(bench, method.name, options, candidates, head=head, generators=generators)
+        chosen = next(values for values, row in zip(candidates, tuned.rows, strict=True) if row["chosen"])
     complete = method.options.model_validate(with_dotted(options, chosen))
     return TunedMerge(bench.update(method, complete), head, chosen)
 

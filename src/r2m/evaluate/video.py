@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from r2m.evaluate.aggregation import AGGREGATIONS
 from r2m.evaluate.bootstrap import resampled_aucs
-from r2m.evaluate.evaluation import AUC_COLUMNS, Evaluation, metrics_table
+from r2m.evaluate.evaluation import AUC_COLUMNS, Evaluation, calibrated, metrics_table
 from r2m.evaluate.options import Aggregation
 from r2m.evaluate.protocols import EVERY_FRAME, SAMPLING, SPREAD, EvaluationContext
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
@@ -77,7 +76,7 @@ def evaluate_videos(
     matrix = videos(evaluation.matrix, rows, aggregation)
     sets = set_rows(matrix.units, context, "videos")
     resampled = resampled_aucs(matrix.scores, sets, people(matrix.units, context), resamples, seed)
-    thresholds = expit(evaluation.models["threshold"].to_numpy(float))
+    thresholds = calibrated(evaluation.models["threshold"].to_numpy(float), evaluation.models)
     table = metrics_table(matrix, sets, evaluation.models, thresholds, resampled)
     return Evaluation(evaluation.models, table, matrix, sets, resampled)
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from r2m.merge.tensors import Tensors, apply, as_matrix, norm
 from r2m.merge.tensors import task_vector as subtracted
 from r2m.models import checkpoint
 from r2m.models.config import head_average, inherited
+from r2m.models.decision import Decision
 from r2m.models.heads import HEAD
 from r2m.options import Section, complaint
 
@@ -31,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chosen:
-    """A merge variant with the options, and the threshold of probability, that tuning chose for it."""
+    """A merge variant with the options that tuning chose for it, and how its logits are read."""
 
     variant: str
     method: Method
     head: str
     options: Section
-    threshold: float | None = None
+    decision: Decision = field(default_factory=Decision)
 
     def r2m(self) -> R2M:
         """Return the options, which must be those of R²M; raises R2MError otherwise."""
@@ -64,7 +65,11 @@ def read_chosen(path: Path) -> Chosen:
         options = method.options.model_validate(fields["options"])
     except ValidationError as error:
         raise R2MError(f"{path}: {complaint(error, 'options')}") from error
-    return Chosen(fields["variant"], method, fields["head"], options, content.get("threshold"))
+    try:
+        decision = Decision.model_validate(content.get("decision", {}))
+    except ValidationError as error:
+        raise R2MError(f"{path}: {complaint(error, 'decision')}") from error
+    return Chosen(fields["variant"], method, fields["head"], options, decision)
 
 
 def read_same_base(
@@ -255,8 +260,7 @@ def merge(
     options = variant.options.model_dump(exclude_none=True)
     names = {"variant": variant.variant, "method": method.name, "head": variant.head, "options": options}
     provenance = {**names, "base_hash": base_hash, "inputs": inputs}
-    cut = {} if variant.threshold is None else {"threshold": variant.threshold}
-    detector = inherited(base_metadata, base, **cut)
+    detector = inherited(base_metadata, base, **dict(variant.decision))
     checkpoint.save(model, {**apply(base_tensors, update), **head}, {**provenance, **detector})
     write_text(report, _json({**provenance, **described}))
 

@@ -5,28 +5,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from r2m.data.options import FacesOptions
 from r2m.errors import R2MError
+from r2m.models.decision import Decision
 from r2m.models.heads import average_head
 from r2m.models.options import BackboneOptions
 
 KEY = "detector"
 
 
-class DetectorConfig(BaseModel):
+class DetectorConfig(Decision):
     """The metadata `detector` of a checkpoint, stored as JSON.
 
     `backbone` is a timm model, of which the lowest `blocks` are there; `head` is a name of
     `r2m.models.heads`. Crops of `crop_size` pixels, aligned to ArcFace's template at `margin`, are resized to
-    `image_size` and normalized by `mean` and `std` (RGB). `labels` name the classes, Real first; an image is
-    fake where the probability of all others together is at least `threshold`. `precision` (auto, fp32 or
-    bf16) is that of training.
+    `image_size`, encoded once as JPEG of `jpeg_quality`, the middle of the range of training, and normalized
+    by `mean` and `std` (RGB). `labels` name the classes, Real first: all others together are fake.
+    `precision` (auto, fp32 or bf16) is that of training.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     backbone: str
     blocks: int | Literal["all"] = "all"
@@ -38,7 +37,7 @@ class DetectorConfig(BaseModel):
     margin: float
     precision: str
     labels: tuple[str, ...] = ("real", "fake")
-    threshold: float = 0.5
+    jpeg_quality: int = 82
 
 
 def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) -> DetectorConfig:
@@ -57,6 +56,7 @@ def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) ->
         crop_size=faces.crop_size,
         margin=faces.margin,
         precision=precision,
+        jpeg_quality=sum(faces.jpeg_quality) // 2,
     )
 
 

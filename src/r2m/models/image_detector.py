@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from scipy.special import expit
 from torch import Tensor
 
 from r2m.data.images import MOST_OBLONG, Image, bgr_of, read_image, resized
@@ -79,10 +78,9 @@ class ImageDetector:
     ) -> NDArray[np.float64]:
         """Return the probabilities (n,) of being fake; raises like `logits`.
 
-        What the detector calls fake is at least `config.threshold`, which was chosen on val and can be far
-        from 0.5.
+        They were calibrated on val, where reals and fakes weigh the same.
         """
-        return expit(self.logits(images, batch_size).astype(np.float64))
+        return self.config.probabilities(self.logits(images, batch_size))
 
     def is_fake(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH) -> NDArray[np.bool_]:
         """Return whether images are fake (n,): by the detector's own threshold; raises like `logits`."""
@@ -183,7 +181,7 @@ def score(
     else:
         paths = [path for one in images for path in (_files(Path(one)) if Path(one).is_dir() else [str(one)])]
     logits, reasons = detector.logits_of_files(paths, batch_size)
-    probability = expit(logits.astype(np.float64))
+    probability = detector.config.probabilities(logits)
     real, fake = detector.config.labels[0], _fake_label(detector.config.labels)
     label = np.where(probability >= detector.config.threshold, fake, real)
     table = pd.DataFrame({"path": paths, "logit": logits, "probability": probability, "label": label})

@@ -27,6 +27,7 @@ PAGES = {
     TABLES / "protocols.md": ("protocols", "Results", "Mean AUC by the protocols of DF40"),
     TABLES / "protocols_p4.md": ("protocols_p4", "Results", "Each specialist against all generators"),
     TABLES / "auc.csv": ("auc", "Results", "All metrics on every test set"),
+    TABLES / "operating.md": ("operating", "Results", "Operating points and calibration"),
     TABLES / "delong.csv": ("delong", "Results", "DeLong's tests"),
     TABLES / "cross_auc.csv": ("cross_auc", "Results", "Fakes against reals of another domain"),
     DATA_CARD: ("data_card", "Data and model", "Data card"),
@@ -274,6 +275,8 @@ def model_card(plan: Plan, benchmarks: Benchmarks) -> Stage:
                 "table": TABLES / "auc.csv",
                 "models": TABLES / "models.csv",
                 "intervals": TABLES / "intervals.csv",
+                "operating": TABLES / "operating.csv",
+                "calibration": TABLES / "calibration.csv",
             },
             {"out": MODEL_CARD},
             {

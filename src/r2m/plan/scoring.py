@@ -8,6 +8,7 @@ from r2m.plan.stage import Job, Stage
 MEMORY = 2500
 TABLES = (
     *("auc.csv", "models.csv", "dumbbell.csv", "intervals.csv", "delong.csv", "reliability.csv"),
+    *("operating.csv", "operating.md", "operating.tex", "calibration.csv"),
     *("video.csv", "cross_auc.csv", "main.md", "main.tex", "main_intervals.md", "main_intervals.tex"),
     *("protocols.csv", "protocols.md", "protocols.tex"),
     *("protocols_p4.csv", "protocols_p4.md", "protocols_p4.tex", "metrics.json"),

@@ -20,6 +20,8 @@ from r2m.evaluate.metrics import METRICS
 from r2m.evaluate.protocols import PROTOCOLS, read_table
 from r2m.merge import registry
 from r2m.models import checkpoint
+from r2m.models.config import read_config
+from r2m.models.decision import Decision
 from r2m.models.digests import weights_digest
 from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
@@ -58,7 +60,9 @@ def logits(images: torch.Tensor) -> torch.Tensor:
         return F.linear(features, tensors["head.weight"], tensors["head.bias"]).squeeze(1).float()
 
 
-# sigmoid(logits) is the probability of "fake". For the accuracy above, logits over {threshold:.4f} are fake.
+def probabilities(images: torch.Tensor) -> torch.Tensor:
+    """Calibrated probabilities (B,) of "fake", which is best called what has at least {threshold:.4f}."""
+    return torch.sigmoid({slope:.6g} * logits(images) + {offset:.6g})
 '''
 
 
@@ -76,6 +80,8 @@ class Sources:
     table: Path
     models: Path
     intervals: Path
+    operating: Path
+    calibration: Path
     benchmarks: Mapping[str, Mapping[str, Path]]
 
 
@@ -105,9 +111,14 @@ def compose_model_card(
     variant = merged.metadata["variant"]
     backbone = BackboneOptions.model_validate_json(base.metadata["backbone"])
     images = manifest.concat(manifest.read(path) for path in sources.manifests)
-    scores, models, means = (
-        read_metrics(path, variant) for path in (sources.table, sources.models, sources.intervals)
+    scores, models, means, operating, calibration = (
+        read_metrics(path, variant)
+        for path in (
+            *(sources.table, sources.models, sources.intervals),
+            *(sources.operating, sources.calibration),
+        )
     )
+    config = read_config(merged.metadata, sources.model)
     row = models.iloc[0]
     report = _read_json(sources.report, "update_norm", "the report of a merge")
     chosen = _read_json(sources.chosen, "val_auc", "the chosen options")
@@ -116,12 +127,13 @@ def compose_model_card(
         ["## What it is made of", "", *_parts(sources, merged, base, specialists, images, chosen, context)],
         ["## How it was merged", "", *_merging(merged, report, chosen, context)],
         ["## Metrics", "", *_metrics(scores, row, means, context)],
+        ["## Probabilities and decisions", "", *_decisions(config, operating, calibration)],
         ["## Intended use", "", USE],
         ["## Limits", "", *_limits(scores, images, backbone, faces, context)],
         [
             "## How to load it",
             "",
-            *_loading(sources.model, backbone, _alignment(faces, context), row["threshold"], reduced),
+            *_loading(sources.model, backbone, _alignment(faces, context), config, reduced),
         ],
         ["## What it took", "", *_cost(sources.benchmarks, variant)],
         ["## Versions", "", *_versions(merged)],
@@ -267,6 +279,44 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
     ]
 
 
+def _decisions(fitted: Decision, operating: pd.DataFrame, calibration: pd.DataFrame) -> list[str]:
+    protocols = {name: title for name, title in PROTOCOLS.items() if (operating["protocol"] == name).any()}
+    rows = []
+    for point in fitted.operating_points:
+        own = operating[operating["fpr"] == point.fpr].set_index("protocol")
+        reached, caught = _with_limits(own, "fpr_reached", "fpr"), _with_limits(own, "tpr", "tpr")
+        told = [f"{reached[name]} / {caught[name]}" for name in protocols]
+        rows.append((f"{100 * point.fpr:g} %", f"{point.threshold:.4f}", *told))
+    errors = calibration.set_index("protocol")
+    before, after = (_with_limits(errors, column, column) for column in ("ece_before", "ece"))
+    columns = [f"{title}: FPR / TPR" for title in protocols.values()]
+    return [
+        f"The probability of “fake” is sigmoid({fitted.slope:.6g} · logit + {fitted.offset:.6g}). It"
+        " was fitted on the val split, where reals and fakes weigh the same (Platt scaling). What has at"
+        f" least {fitted.threshold:.4f} is best called fake there. Between the thresholds of the operating"
+        " points, which had the stated false positive rates on val, `r2m detect` answers `unsure`.",
+        "",
+        *markdown_table(["FPR on val", "probability", *columns], rows, "l" * (2 + len(columns))),
+        "",
+        "FPR: the false positive rate that a threshold reaches on test. TPR: the share of fakes it catches.",
+        "",
+        *markdown_table(
+            ["expected calibration error", *protocols.values()],
+            [
+                (name, *(cells[p] for p in protocols))
+                for name, cells in (("before", before), ("after", after))
+            ],
+            "l" * (1 + len(protocols)),
+        ),
+    ]
+
+
+def _with_limits(rows: pd.DataFrame, column: str, name: str) -> pd.Series:
+    """Return the values of a column, with the limits of their intervals, by the rows' index."""
+    values = rows[[column, f"{name}_low", f"{name}_high"]].map(lambda value: number(float(value), 2))
+    return values[column] + " [" + values[f"{name}_low"] + ", " + values[f"{name}_high"] + "]"
+
+
 def _limits(
     scores: pd.DataFrame,
     images: pd.DataFrame,
@@ -288,8 +338,8 @@ def _limits(
         *built_in(context),
         f"Its specialists saw {len(trained)} generators, and real photographs of {domains} alone. How it does"
         " on others is what the protocols *unseen generators* and *cross-dataset* measure, and no more.",
-        f"It takes one aligned face at {backbone.image_size} px. {encoding}; the threshold holds for images"
-        " like those of the val split.",
+        f"It takes one aligned face at {backbone.image_size} px. {encoding}; thresholds and"
+        " probabilities hold for images like those of the val split.",
         "The numbers are of one seed. How far they move between seeds is not in this card.",
     ]
     inverted = scores.loc[scores["auc"] < 0.5, ["generator", "domain"]].astype(str)
@@ -314,7 +364,7 @@ def _alignment(faces: FacesOptions, context: CardContext) -> str:
 
 
 def _loading(
-    path: Path, backbone: BackboneOptions, alignment: str, threshold: float, reduced: bool
+    path: Path, backbone: BackboneOptions, alignment: str, fitted: Decision, reduced: bool
 ) -> list[str]:
     mean, std = (
         [round(value, 8) for value in statistic.flatten().tolist()]
@@ -332,7 +382,9 @@ def _loading(
         size=backbone.image_size,
         mean=mean,
         std=std,
-        threshold=threshold,
+        threshold=fitted.threshold,
+        slope=fitted.slope,
+        offset=fitted.offset,
         autocast=", torch.autocast(images.device.type, torch.bfloat16)" if reduced else "",
     )
     arithmetic = (

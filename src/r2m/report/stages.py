@@ -56,9 +56,11 @@ def tables(
         panel_means,
         protocol_metrics,
     )
+    from r2m.evaluate.operating import calibration_table, operating_table
     from r2m.evaluate.seeds import mean_over_seeds, pooled
     from r2m.evaluate.video import evaluate_videos, video_table
     from r2m.report.main_table import interval_table, main_table
+    from r2m.report.operating_table import operating_points_table
     from r2m.report.protocol_tables import one_against_all_table, protocol_table
     from r2m.report.table import write_csv
 
@@ -90,12 +92,21 @@ def tables(
     by_panel = [panel_means(run.auc, run.models, context) for run in evaluations]
     curves = [reliability_table(run.matrix, run.sets, run.models) for run in evaluations]
     crossed = [cross_auc(run, context, resamples, seed) for run in evaluations]
+    points, errors = (
+        mean_over_seeds([function(run, context, resamples, seed) for run in evaluations], keys)
+        for function, keys in (
+            (operating_table, [*MODEL_KEYS, "protocol", "fpr"]),
+            (calibration_table, [*MODEL_KEYS, "protocol"]),
+        )
+    )
     frames = {
         "auc": mean.auc,
         "models": models,
         "dumbbell": mean_over_seeds(by_panel, [*MODEL_KEYS, "label", "group"], ["auc"]),
         "intervals": means,
-        "reliability": mean_over_seeds(curves, [*MODEL_KEYS, "protocol", "bin"]),
+        "reliability": mean_over_seeds(curves, [*MODEL_KEYS, "protocol", "calibrated", "bin"]),
+        "operating": points,
+        "calibration": errors,
         "video": video_table(videos),
         "cross_auc": mean_over_seeds(crossed, [*MODEL_KEYS, "test_set", "real_domain"], ["auc"]),
         "protocols": df40,
@@ -106,6 +117,7 @@ def tables(
         "main": main_table(aucs, models, context, video_seeds=video_aucs),
         "main_intervals": interval_table(means, tested, models, resamples, len(evaluations)),
         "protocols": protocol_table(df40, models, sets, context, built_in),
+        "operating": operating_points_table(points, errors),
     }
     one_against_all_table(aucs, video_aucs, models, sets, context, built_in).write(out / "protocols_p4")
     for name, frame in frames.items():
@@ -213,6 +225,8 @@ def model_card(
     table: Path,
     models: Path,
     intervals: Path,
+    operating: Path,
+    calibration: Path,
     benchmarks: Mapping[str, Mapping[str, Path]],
     faces: FacesOptions,
     context: CardContext,
@@ -223,8 +237,9 @@ def model_card(
 ) -> None:
     """Write the card of a merged model that was scored on `device` in `precision`.
 
-    `manifests` are those of the training sets, `table`, `models` and `intervals` files of results/tables, and
-    `benchmarks` Snakemake's benchmark files by stage and job, some of which may be missing.
+    `manifests` are those of the training sets, `table`, `models`, `intervals`, `operating` and
+    `calibration` files of results/tables, and `benchmarks` Snakemake's benchmark files by stage and job, some
+    of which may be missing.
 
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
@@ -235,7 +250,7 @@ def model_card(
 
     sources = Sources(
         *(model, report, chosen, base, specialists, manifests, receipts),
-        *(table, models, intervals, benchmarks),
+        *(table, models, intervals, operating, calibration, benchmarks),
     )
     reduced = is_reduced(resolve_device(device), precision)
     write_text(out, compose_model_card(sources, faces, label, context, reduced))

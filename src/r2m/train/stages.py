@@ -23,7 +23,7 @@ from r2m.train.probe import fit_head
 from r2m.train.processes import are_launched, launch, world
 from r2m.train.rows import rows_of
 from r2m.train.tuning import registry as tunings
-from r2m.train.validation import val_threshold
+from r2m.train.validation import val_decision
 from r2m.trunk.inputs import images_digest
 from r2m.trunk.options import AugmentOptions
 
@@ -103,9 +103,9 @@ def finetune(
         writer.writerows(progress.history)
     selected = {"step": progress.best_step, "val_auc": progress.best_auc, "steps": progress.step}
     session.detector.load_tensors(progress.best)
-    cut = val_threshold(session, generators)
+    decision = val_decision(session, generators)
     classes = {"labels": ("real", *generators)} if multiclass else {}
-    described = inherited(checkpoint.read_metadata(files.base), files.base, **classes, threshold=cut)
+    described = inherited(checkpoint.read_metadata(files.base), files.base, **classes, **dict(decision))
     checkpoint.save(model, progress.best, {**provenance, "selected": selected, **described})
     state.unlink(missing_ok=True)
 
@@ -122,13 +122,13 @@ def probe(
     rows = pd.concat(rows_of(session.inputs, generators, "train"), ignore_index=True)
     fitted = fit_head(session.pooled(rows), rows["label"].to_numpy(), compute.backbone.head)
     session.detector.load_tensors(fitted)
-    cut = val_threshold(session, generators)
+    decision = val_decision(session, generators)
     provenance = {
         "content": "head",
         "base_hash": session.base_hash,
         "generators": list(generators),
         "code": code_digest([f"{__name__}:probe"]),
-        **inherited(checkpoint.read_metadata(files.base), files.base, threshold=cut),
+        **inherited(checkpoint.read_metadata(files.base), files.base, **dict(decision)),
     }
     checkpoint.save(head, fitted, provenance)
 

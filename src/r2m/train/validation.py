@@ -1,22 +1,22 @@
-"""How well a detector tells the fakes of each generator from reals, and where it is best cut."""
+"""How well a detector tells the fakes of each generator from reals, and how it is calibrated."""
 
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from r2m.models.decision import Decision
 from r2m.session import Session
+from r2m.train.deciding import decide
 from r2m.train.rows import rows_of
-from r2m.train.threshold import best_threshold
 
 
-def val_threshold(session: Session, generators: Sequence[str]) -> float:
-    """Return the `threshold` of the session's detector on the val split; raises R2MError without images."""
+def val_decision(session: Session, generators: Sequence[str]) -> Decision:
+    """Return the `decision` of the session's detector on the val split; raises R2MError without images."""
     fakes, reals = rows_of(session.inputs, generators, "val")
-    return threshold(fakes, session.predict(fakes), reals, session.predict(reals))
+    return decision(fakes, session.predict(fakes), reals, session.predict(reals))
 
 
 def aucs(
@@ -35,12 +35,12 @@ def aucs(
     return result
 
 
-def threshold(
+def decision(
     fakes: pd.DataFrame, fake_logits: np.ndarray, reals: pd.DataFrame, real_logits: np.ndarray
-) -> float:
-    """Return the probability from which on an image is best called fake (`best_threshold`)."""
+) -> Decision:
+    """Return how logits become probabilities and decisions, every generator's fakes beside their reals."""
     sets = _sets(fakes, fake_logits.astype(float), reals, real_logits.astype(float))
-    return float(expit(best_threshold([(real, fake) for _, real, fake in sets])[0]))
+    return decide([(real, fake) for _, real, fake in sets])
 
 
 def _sets(
