@@ -21,24 +21,10 @@ from r2m.report.stages import tables
 from r2m.report.table import Heading, Table, escape
 
 FILES = [
-    *("auc.csv", "calibration.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv", "main.md", "main.tex"),
-    *(
-        "main_intervals.md",
-        "main_intervals.tex",
-        "metrics.json",
-        "models.csv",
-        "operating.csv",
-        "operating.md",
-        "operating.tex",
-        "protocols.csv",
-        "protocols.md",
-        "protocols.tex",
-        "protocols_p4.csv",
-        "protocols_p4.md",
-        "protocols_p4.tex",
-        "reliability.csv",
-        "video.csv",
-    ),
+    *("auc.csv", "calibration.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv"),
+    *("main.md", "main.tex", "main_intervals.md", "main_intervals.tex", "metrics.json", "models.csv"),
+    *("operating.csv", "operating.md", "operating.tex", "protocols.csv", "protocols.md", "protocols.tex"),
+    *("protocols_p4.csv", "protocols_p4.md", "protocols_p4.tex", "reliability.csv", "video.csv"),
 ]
 SETTINGS: dict[str, Any] = {"resamples": 100, "seed": 0}
 
