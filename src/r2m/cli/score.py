@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Score aligned face crops, files or whole folders, with one detector.
 
-    A fake is what has at least the probability that the detector itself says, its threshold, which can be far
-    from 0.5: the column `label` tells. An image that cannot be scored has the reason in the column `error`,
+    A fake is what has at least the probability that the detector itself says, its threshold: the column
+    `label` tells. An image that cannot be scored has the reason in the column `error`,
     which is empty for all others; a warning counts them. The exit code is 0 if at least one image is scored,
     and 1, without a table, if none is.
     """
