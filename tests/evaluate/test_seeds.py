@@ -18,6 +18,7 @@ from r2m.report.stages import tables
 from r2m.report.table import Table, over_seeds
 
 SETTINGS = {"resamples": 100, "seed": 0, "reference": "r2m", "video": "mean", "built_in": []}
+MEMBERS = {name: [name] for name in ("swap", "tps", "up")}
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def seeds(score_files: list[Path], tmp_path: Path, rewrite: Callable[..., Path])
 
 
 def tables_of(paths: list[Path], context: EvaluationContext, out: Path) -> dict[str, pd.DataFrame]:
-    tables(scores=paths, context=context, out=out, **SETTINGS)
+    tables(scores=paths, context=context, members=MEMBERS, out=out, **SETTINGS)
     return {path.stem: pd.read_csv(path) for path in out.glob("*.csv") if path.stem != "video"}
 
 
@@ -100,7 +101,7 @@ def test_a_model_that_a_seed_lacks_is_named(
 ) -> None:
     paths = [score_files[0], *seeds[3], *(one for one in seeds[4] if one.stem != "weight_averaging")]
     with pytest.raises(R2MError, match="every model with every seed; missing: weight_averaging"):
-        tables(scores=paths, context=context, out=tmp_path / "out", **SETTINGS)
+        tables(scores=paths, context=context, members=MEMBERS, out=tmp_path / "out", **SETTINGS)
     assert not (tmp_path / "out").exists()
 
 

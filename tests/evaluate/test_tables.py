@@ -21,7 +21,17 @@ from r2m.report.stages import tables
 from r2m.report.table import Heading, Table, escape
 
 FILES = [
-    *("auc.csv", "calibration.csv", "cross_auc.csv", "delong.csv", "dumbbell.csv", "intervals.csv"),
+    *(
+        "auc.csv",
+        "calibration.csv",
+        "closest.csv",
+        "closest.md",
+        "closest.tex",
+        "cross_auc.csv",
+        "delong.csv",
+        "dumbbell.csv",
+        "intervals.csv",
+    ),
     *("main.md", "main.tex", "main_intervals.md", "main_intervals.tex", "metrics.json", "models.csv"),
     *("operating.csv", "operating.md", "operating.tex", "protocols.csv", "protocols.md", "protocols.tex"),
     *("protocols_p4.csv", "protocols_p4.md", "protocols_p4.tex", "reliability.csv", "video.csv"),
@@ -36,7 +46,8 @@ def metrics(files: Iterable[Path], context: EvaluationContext) -> tuple[pd.DataF
 
 
 def write(files: list[Path], context: EvaluationContext, out: Path, reference: str | None) -> None:
-    of_stage = {"reference": reference, "video": "mean", "built_in": []}
+    members = {name: [name] for name in ("swap", "tps", "up")}
+    of_stage = {"reference": reference, "video": "mean", "built_in": [], "members": members}
     tables(scores=files, context=context, out=out, **SETTINGS, **of_stage)
 
 

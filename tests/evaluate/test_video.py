@@ -19,7 +19,7 @@ from r2m.models.decision import Decision
 from r2m.report.stages import tables
 
 SETTINGS = {"resamples": 100, "seed": 0}
-OF_STAGE = {**SETTINGS, "video": "mean", "built_in": []}
+OF_STAGE = {**SETTINGS, "video": "mean", "built_in": [], "members": {}}
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -38,6 +38,7 @@ PAGES = (
     "delong",
     "cross_auc",
     "operating",
+    "closest",
     "protocols",
     "protocols_p4",
     "data_card",
@@ -81,12 +82,12 @@ def test_everything_is_there(finished_run: Project) -> None:
     by_variant = [f"{figure}/{name}" for figure in ("pipeline", "spectra") for name in ("r2m", "r2m_task")]
     figures = ["heatmap", "dumbbell", "intervals", "reliability", "tune", *by_variant]
     tables = ["auc", "models", "dumbbell", "intervals", "delong", "reliability", "video", "cross_auc"]
-    tables += ["protocols", "protocols_p4", "operating", "calibration", "cues"]
+    tables += ["protocols", "protocols_p4", "operating", "calibration", "closest", "cues"]
     expected = [
         *(f"tables/{name}.csv" for name in tables),
         *(
             f"tables/{name}.{suffix}"
-            for name in ("main", "main_intervals", "operating", "protocols", "protocols_p4")
+            for name in ("main", "main_intervals", "operating", "closest", "protocols", "protocols_p4")
             for suffix in ("md", "tex")
         ),
         "tables/metrics.json",

@@ -28,6 +28,7 @@ PAGES = {
     TABLES / "protocols_p4.md": ("protocols_p4", "Results", "Each specialist against all generators"),
     TABLES / "auc.csv": ("auc", "Results", "All metrics on every test set"),
     TABLES / "operating.md": ("operating", "Results", "Operating points and calibration"),
+    TABLES / "closest.md": ("closest", "Results", "Which specialist responds most"),
     TABLES / "delong.csv": ("delong", "Results", "DeLong's tests"),
     TABLES / "cross_auc.csv": ("cross_auc", "Results", "Fakes against reals of another domain"),
     DATA_CARD: ("data_card", "Data and model", "Data card"),

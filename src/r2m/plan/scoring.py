@@ -9,6 +9,7 @@ MEMORY = 2500
 TABLES = (
     *("auc.csv", "models.csv", "dumbbell.csv", "intervals.csv", "delong.csv", "reliability.csv"),
     *("operating.csv", "operating.md", "operating.tex", "calibration.csv"),
+    *("closest.csv", "closest.md", "closest.tex"),
     *("video.csv", "cross_auc.csv", "main.md", "main.tex", "main_intervals.md", "main_intervals.tex"),
     *("protocols.csv", "protocols.md", "protocols.tex"),
     *("protocols_p4.csv", "protocols_p4.md", "protocols_p4.tex", "metrics.json"),
@@ -102,6 +103,7 @@ def tables(plan: Plan) -> Stage:
                 "reference": plan.params.reference,
                 "video": plan.params.evaluate.video,
                 "built_in": [name for name, one in plan.params.generators.items() if one.forge],
+                "members": plan.members,
             },
         )
 

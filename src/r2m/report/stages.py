@@ -33,18 +33,21 @@ def tables(
     reference: str | None,
     video: Aggregation,
     built_in: Sequence[str],
+    members: Mapping[str, Sequence[str]],
     out: Path,
 ) -> None:
     """Write all files of results/tables into the folder `out`; merges stand in the order of their scores.
 
     With several seeds of training, numbers are means over them. Intervals are from `resamples` resamples of
     people, drawn with `seed`; `reference` is the model that the others are tested against. `video` says what
-    a video's score is of those of its frames, and `built_in` which generators are built-in forgeries.
+    a video's score is of those of its frames, `built_in` which generators are built-in forgeries, and
+    `members` which generators each specialist was trained on.
 
     Raises:
         R2MError: there are no scores of the reference, or files of scores that do not fit together.
     """
     from r2m.evaluate.calibration import reliability_table
+    from r2m.evaluate.closest import CLOSEST_KEYS, closest_table, own_calibrations
     from r2m.evaluate.cross import cross_auc
     from r2m.evaluate.delong import comparisons
     from r2m.evaluate.df40 import PART_KEYS, df40_means
@@ -59,14 +62,16 @@ def tables(
     from r2m.evaluate.operating import calibration_table, operating_table
     from r2m.evaluate.seeds import mean_over_seeds, pooled
     from r2m.evaluate.video import evaluate_videos, video_table
+    from r2m.report.closest_table import closest_specialists_table
     from r2m.report.main_table import interval_table, main_table
     from r2m.report.operating_table import operating_points_table
     from r2m.report.protocol_tables import one_against_all_table, protocol_table
     from r2m.report.table import write_csv
 
+    files = by_seed(scores)
     runs = {
         trained: evaluate((read_scores(path) for path in paths), context, resamples, seed)
-        for trained, paths in by_seed(scores).items()
+        for trained, paths in files.items()
     }
     evaluations = list(runs.values())
     mean = pooled(evaluations)
@@ -99,6 +104,17 @@ def tables(
             (calibration_table, [*MODEL_KEYS, "protocol"]),
         )
     )
+    calibrations = {
+        trained: own_calibrations((read_scores(path) for path in paths), members, context)
+        for trained, paths in files.items()
+    }
+    closest = mean_over_seeds(
+        [
+            closest_table(run, calibrations[trained], members, context, resamples, seed)
+            for trained, run in runs.items()
+        ],
+        CLOSEST_KEYS,
+    )
     frames = {
         "auc": mean.auc,
         "models": models,
@@ -107,6 +123,7 @@ def tables(
         "reliability": mean_over_seeds(curves, [*MODEL_KEYS, "protocol", "calibrated", "bin"]),
         "operating": points,
         "calibration": errors,
+        "closest": closest,
         "video": video_table(videos),
         "cross_auc": mean_over_seeds(crossed, [*MODEL_KEYS, "test_set", "real_domain"], ["auc"]),
         "protocols": df40,
@@ -118,6 +135,7 @@ def tables(
         "main_intervals": interval_table(means, tested, models, resamples, len(evaluations)),
         "protocols": protocol_table(df40, models, sets, context, built_in),
         "operating": operating_points_table(points, errors),
+        "closest": closest_specialists_table(closest, models, context),
     }
     one_against_all_table(aucs, video_aucs, models, sets, context, built_in).write(out / "protocols_p4")
     for name, frame in frames.items():
