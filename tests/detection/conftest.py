@@ -6,6 +6,7 @@ import pytest
 
 from detector_samples import save_whole
 from drawn_videos import disc_detector, two_faces, write_video
+from r2m.models import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -34,4 +35,18 @@ def media(tmp_path):
     cv2.imwrite(str(folder / "c.png"), blue.astype(np.uint8))
     (folder / "d.jpg").write_bytes(b"no image")
     cv2.imwrite(str(folder / "e.png"), two_faces(2)[1])
+    return folder
+
+
+@pytest.fixture
+def specialists(tmp_path, base_files):
+    """A folder of two specialists, which differ from the base in their heads."""
+    base = base_files["convnet"]
+    head, metadata = checkpoint.load(base.parent / "initial_head.safetensors")
+    folder = tmp_path / "specialists"
+    for name, factor in {"swap": 3.0, "up": -2.0}.items():
+        own = {key: factor * tensor for key, tensor in head.items()}
+        path = folder / name / "seed2/model.safetensors"
+        path.parent.mkdir(parents=True)
+        checkpoint.save(path, own, metadata | {"name": name, "seed": "2"})
     return folder

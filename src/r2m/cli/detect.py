@@ -23,6 +23,17 @@ FACES = Path("data/raw/faces")
     help="Folder with the face detector, yunet.onnx; the default run fetches it.",
 )
 @click.option("--aligned", is_flag=True, help="PATHS are aligned face crops already.")
+@click.option(
+    "--specialists",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Specialists, which tell what a fake is most like: files, or a folder such as results/specialists.",
+)
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    help="Scores of the model, scores.parquet: warn where PATHS differ from val's photographs.",
+)
 @click.option("--every", is_flag=True, help="Take every face, not the largest alone.")
 @click.option(
     "--frames", type=click.IntRange(min=1), default=32, show_default=True, help="Of a video, at most."
@@ -40,6 +51,8 @@ def command(
     base: Path | None,
     faces: Path,
     aligned: bool,
+    specialists: tuple[Path, ...],
+    compare: Path | None,
     every: bool,
     frames: int,
     out: Path | None,
@@ -55,25 +68,36 @@ def command(
     the mean over its frames. The table of --out has a row for every face and frame, and a file that cannot be
     scored has a row with the reason.
 
+    With --specialists, what is not called real has the name of the specialist that responds most. How often
+    that is right, results/tables/closest.md says. --compare tells whether logits of PATHS, one per file, are
+    distributed as those of the real photographs that thresholds were chosen on.
+
     The exit code is 0 if every file is scored, and 1 if one is not. After Ctrl-C the table holds what was
     done.
     """
     # Imported here: torch takes seconds, and mistakes should not wait for it.
-    from r2m.detection.listing import files_of
+    from r2m.detection.listing import files_of, specialist_files
 
     files = files_of(paths)
+    asked = specialist_files(specialists)
     if out is not None:
-        check_output(out, [*paths, model, *([base] if base is not None else [])], force)
+        check_output(
+            out, [*paths, *asked, *(one for one in (model, base, compare) if one is not None)], force
+        )
 
     from contextlib import ExitStack
 
+    import numpy as np
     import torch
     from tqdm import tqdm
 
     from r2m.detection.detecting import detect
+    from r2m.detection.drift import drift, logit_of
     from r2m.detection.finding import FaceFinder, face_network
-    from r2m.detection.lines import lines_of
+    from r2m.detection.lines import drift_line, lines_of
+    from r2m.detection.specialists import load_specialists
     from r2m.detection.tables import open_table, rows_of, table_type
+    from r2m.evaluate.val_reals import val_reals
     from r2m.models.image_detector import load
     from r2m.models.precision import resolve_device
 
@@ -83,15 +107,21 @@ def command(
     cores = threads or torch.get_num_threads()
     torch.set_num_threads(cores)
     detector = load(model, base, device=device)
+    loaded = load_specialists(asked, base, detector.config, device=device)
+    reals = None if compare is None else val_reals(compare, detector.metadata)
     network = None if aligned else face_network(faces)
     finder = FaceFinder(detector.config, network, every=every, frames=frames)
     width = max(len(str(file)) for file in files)
     failed = 0
+    logits: list[float] = []
     with ExitStack() as stack:
         table = None if out is None else stack.enter_context(open_table(out))
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=None, leave=False))
-        for detection in detect(files, detector, finder, batch_size=batch_size, threads=cores):
+        found = detect(files, detector, finder, specialists=loaded, batch_size=batch_size, threads=cores)
+        for detection in found:
             failed += not detection.faces
+            if detection.faces:
+                logits.append(logit_of(detection))
             if table is None:
                 for line in lines_of(detection, width):
                     tqdm.write(line)
@@ -99,6 +129,8 @@ def command(
                 for row in rows_of(detection):
                     table.write(row)
             bar.update()
+    if reals is not None:
+        click.echo(f"r2m: {drift_line(drift(reals, np.array(logits)))}", err=True)
     if failed:
         click.echo(f"r2m: {failed} of {len(files)} files are not scored", err=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Which files are looked at."""
+"""Which files are looked at, and which specialists are asked."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from r2m.data.listing import find_media
 from r2m.errors import R2MError
+
+# Where a folder of specialists has those of a name, as results/specialists does.
+SPECIALIST = "seed*/model.safetensors"
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
@@ -32,3 +35,24 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     if not found:
         raise R2MError(f"{', '.join(map(str, paths))}: neither a photograph nor a video")
     return list(dict.fromkeys(found))
+
+
+def specialist_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among `paths`, and of folders NAME/seedN/model.safetensors, of each NAME the least N.
+
+    Raises:
+        R2MError: a path that is not there, or a folder without specialists.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            seeds = [list(folder.glob(SPECIALIST)) for folder in sorted(path.iterdir())]
+            found = [min(own, key=lambda file: (len(file.parent.name), file)) for own in seeds if own]
+            if not found:
+                raise R2MError(f"{path}: no specialists; expected */{SPECIALIST} in it, or their files")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise R2MError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(files))

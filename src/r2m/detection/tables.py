@@ -3,7 +3,7 @@
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from r2m.detection.detecting import Detection
+from r2m.detection.detecting import Detection, ScoredFace
 from r2m.errors import R2MError
 from r2m.files import atomic_path
 
@@ -26,6 +26,8 @@ SCHEMA = pa.schema(
         ("logit", pa.float64()),
         ("probability", pa.float64()),
         ("decision", pa.string()),
+        ("closest", pa.string()),
+        ("closest_probability", pa.float64()),
         ("reason", pa.string()),
     ]
 )
@@ -50,8 +52,14 @@ def rows_of(detection: Detection) -> Iterator[Row]:
     def row(level: str, **values: Any) -> Row:
         return dict.fromkeys(COLUMNS) | {"path": path, "level": level} | values
 
-    def said(probability: float) -> Row:
-        return {"probability": probability, "decision": detection.decided(probability)}
+    def said(probability: float, faces: Sequence[ScoredFace]) -> Row:
+        specialist, response = detection.closest_to(faces) or (None, None)
+        return {
+            "probability": probability,
+            "decision": detection.decided(probability),
+            "closest": specialist,
+            "closest_probability": response,
+        }
 
     if not detection.faces:
         yield row("file", reason=detection.reason)
@@ -68,12 +76,12 @@ def rows_of(detection: Detection) -> Iterator[Row]:
             width=width,
             height=height,
             logit=face.logit,
-            **said(face.probability),
+            **said(face.probability, [face]),
         )
     if is_video:
         for number in detection.numbers:
-            yield row("track", face=number, **said(detection.mean(number)))
-        yield row("video", **said(detection.probability))
+            yield row("track", face=number, **said(detection.mean(number), detection.of(number)))
+        yield row("video", **said(detection.probability, detection.foremost))
 
 
 class Table(ABC):
