@@ -34,7 +34,7 @@ def test_lines_for_a_terminal(media, given):
     assert [line.split()[0].rsplit("/", 1)[1] for line in lines] == [
         *("a.png", "b.mp4", "c.png", "d.jpg", "e.png")
     ]
-    assert lines[2].endswith("–     no face found with a score of 0.6 or more")
+    assert lines[2].endswith("–       no face found with a score of 0.6 or more")
     assert "2 of 5 files are not scored" in result.stderr
     assert run(media / "a.png", *given).exit_code == 0
 

@@ -107,7 +107,10 @@ def test_unknown_suffix():
 
 
 def test_lines():
-    assert list(lines_of(PHOTO, 6)) == ["a.jpg   fake  0.881"]
-    assert list(lines_of(VIDEO, 6)) == ["b.mp4   real  0.158  face 0  ▁▃", "        fake  0.731  face 1  ▆"]
-    assert list(lines_of(NONE, 6)) == ["c.jpg   –     no face, none"]
+    assert list(lines_of(PHOTO, 6)) == ["a.jpg   fake    0.881"]
+    assert list(lines_of(VIDEO, 6)) == [
+        "b.mp4   real    0.158  face 0  ▁▃",
+        "        fake    0.731  face 1  ▆",
+    ]
+    assert list(lines_of(NONE, 6)) == ["c.jpg   –       no face, none"]
     assert curve([0.0, 0.5, 1.0]) == "▁▅█"

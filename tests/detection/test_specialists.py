@@ -95,8 +95,8 @@ def test_a_track_has_the_mean_of_its_frames():
         ("video", "swap", swap),
     ]
     assert list(lines_of(video, 5)) == [
-        "v.mp4  fake  0.650  like swap 0.30  face 0  █▄",
-        "       real  0.100  face 1  ▁",
+        "v.mp4  fake    0.650  like swap 0.30  face 0  █▄",
+        "       real    0.100  face 1  ▁",
     ]
 
 

@@ -7,6 +7,7 @@ from r2m.detection.detecting import Detection
 from r2m.detection.drift import LEAST, Drift
 
 LEVELS = "▁▂▃▄▅▆▇█"
+WIDEST = len("unsure")
 
 
 def lines_of(detection: Detection, width: int) -> Iterator[str]:
@@ -17,13 +18,13 @@ def lines_of(detection: Detection, width: int) -> Iterator[str]:
     """
     name = f"{detection.path!s:<{width}}"
     if not detection.faces:
-        yield f"{name}  –     {detection.reason}"
+        yield f"{name}  {'–':<{WIDEST}}  {detection.reason}"
         return
     is_video = detection.faces[0].seconds is not None
     several = len(detection.numbers) > 1
     for number in detection.numbers:
         probability = detection.mean(number)
-        told = [f"{name}  {detection.decided(probability)}  {probability:.3f}"]
+        told = [f"{name}  {detection.decided(probability):<{WIDEST}}  {probability:.3f}"]
         if like := detection.closest_to(detection.of(number)):
             told.append(f"like {like[0]} {like[1]:.2f}")
         if several:
