@@ -27,6 +27,8 @@ KILLED = "rule_finetune_wildcards_swap_0"
 STATE = "results/.state/swap/seed0.safetensors"
 LOG = "results/logs/finetune/swap/seed0.log"
 COMPARED = {".safetensors", ".parquet", ".csv", ".json", ".md", ".tex"}
+# What tells how long jobs took.
+TIMED = {"runtimes.csv", "model_card.md"}
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,11 @@ def compare(local: Project, on_slurm: Project) -> None:
 def tables_and_tensors(project: Project) -> set[Path]:
     """Return the paths of results that hold no times and no paths of the machine."""
     results = project / "results"
-    return {path.relative_to(project.root) for path in results.rglob("*") if path.suffix in COMPARED}
+    return {
+        path.relative_to(project.root)
+        for path in results.rglob("*")
+        if path.suffix in COMPARED and path.name not in TIMED
+    }
 
 
 def check(holds: bool, message: str) -> None:
