@@ -19,7 +19,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 PUT_IN_PLACE = (
     "import os, sys; r, w, *c = sys.argv[1:]; os.dup2(int(r), 3); os.dup2(int(w), 4); os.execv(c[0], c)"
 )
-PATIENCE = 60
+PATIENCE = 300
 
 
 def browser() -> str | None:

@@ -5,8 +5,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from drawn_videos import DiscDetector
-from r2m.data import faces
 from r2m.demo.answer import Answer
 from r2m.demo.worker import Scorer, ScorerOptions
 from r2m.errors import R2MError
@@ -17,6 +15,10 @@ class DrawnOptions(ScorerOptions):
     """Options of a scorer that finds drawn faces."""
 
     def load(self) -> Scorer:
+        # Imported here: the obedient scorer is loaded often, and needs none of this.
+        from drawn_videos import DiscDetector
+        from r2m.data import faces
+
         faces.FaceDetector = DiscDetector
         return super().load()
 

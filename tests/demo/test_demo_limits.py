@@ -33,7 +33,7 @@ def scratch(tmp_path, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker():
     worker = Worker(obedient)
     yield worker

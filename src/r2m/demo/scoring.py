@@ -4,7 +4,6 @@ from base64 import b64encode
 from pathlib import Path
 
 import cv2
-import torch
 
 from r2m.data.images import Image, read_image
 from r2m.data.listing import is_video
@@ -38,7 +37,7 @@ class FileScorer:
 
     def __call__(self, path: Path) -> Answer:
         """Return what is said of a photograph or video."""
-        (found,) = detect([path], self._detector, self._finder, threads=torch.get_num_threads())
+        (found,) = detect([path], self._detector, self._finder)
         if is_video(path):
             return _of_video(found)
         return _of_photograph(found)

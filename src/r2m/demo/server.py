@@ -17,19 +17,17 @@ PATIENCE = 1
 def serve(
     options: ScorerOptions, limits: Limits, host: str, port: int, announce: Callable[[str], object]
 ) -> None:
-    """Serve the page until a signal ends it; `announce` is called with its address.
+    """Serve the page until Ctrl-C or another signal ends it; `announce` is called with its address.
 
     Raises:
         R2MError: the address cannot be bound, or the detector cannot be loaded.
     """
     worker = Worker(options.load)
-    with listening(host, port) as bound:
+    with listening(host, port) as bound, suppress(KeyboardInterrupt):
         try:
             worker.start()
             announce(address(bound))
-            server = server_of(worker, limits, "/".join(options.model.parts[-3:]), host)
-            with suppress(KeyboardInterrupt):
-                server.run(sockets=[bound])
+            server_of(worker, limits, "/".join(options.model.parts[-3:]), host).run(sockets=[bound])
         finally:
             worker.stop()
 
@@ -39,8 +37,8 @@ def listening(host: str, port: int) -> "closing[socket.socket]":
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return closing(socket.create_server((host, port), family=family))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # the address follows, which is told already
         raise R2MError(f"--host {host} --port {port}: cannot be bound ({reason})") from error
 
 

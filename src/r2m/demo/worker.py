@@ -53,6 +53,7 @@ class Worker:
         self._load = load
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
+        self._is_interrupted = False
 
     def start(self) -> tuple[float, float]:
         """Start the process unless it runs, wait until it can score, and return the detector's cuts.
@@ -60,12 +61,15 @@ class Worker:
         Raises:
             R2MError: the detector cannot be loaded.
         """
+        if self._is_interrupted or (self._process is not None and not self._process.is_alive()):
+            self.stop()
         if self._connection is None:
             context = multiprocessing.get_context("spawn")
             self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(self._load, theirs), daemon=True)
-            self._process.start()
+            process = context.Process(target=_serve, args=(self._load, theirs), daemon=True)
+            process.start()
             theirs.close()
+            self._process = process
             self._cuts = self._received("the detector cannot be loaded: its process ended")
         return self._cuts
 
@@ -91,6 +95,7 @@ class Worker:
         """End the process, so that `score` returns at once."""
         process = self._process
         if process is not None:
+            self._is_interrupted = True
             process.kill()
 
     def stop(self) -> None:
@@ -100,6 +105,7 @@ class Worker:
             self._process.join()
             self._connection.close()
         self._process = self._connection = None
+        self._is_interrupted = False
 
     def _received(self, otherwise: str) -> Any:
         """Return what the process sends; raises R2MError if it sends an error, or `otherwise` if it ended."""
