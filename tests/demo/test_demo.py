@@ -145,7 +145,7 @@ def test_in_a_browser(folder, worker, tmp_path):
                 page.wait_for(
                     "document.querySelectorAll('article').length == 3"
                     " && !document.querySelector('[aria-busy]')"
-                    " && document.querySelector('.curve polyline')"
+                    " && [...document.images].every((image) => image.complete)"
                 )
                 read = "[...document.querySelectorAll('article')].map((one) => ({"
                 read += "name: one.querySelector('h2').innerText, text: one.innerText,"

@@ -179,11 +179,13 @@ function showCurve(article, people) {
   });
   svg.setAttribute("aria-label", `Probability of being fake over time. ${ranges.join("; ")}`);
   let width = 0;
-  new ResizeObserver(() => {
+  const redraw = () => {
     if (figure.clientWidth === width) return;
     width = figure.clientWidth;
     drawCurve(svg, people, width);
-  }).observe(figure);
+  };
+  redraw(); // observers wait for the page to be seen
+  new ResizeObserver(redraw).observe(figure);
 }
 
 /** Draw curves as wide as they are shown: a unit is a pixel, so that letters have their size at any width. */
