@@ -52,7 +52,7 @@ class Page:
     def wait_for(self, expression: str) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + PATIENCE
-        while not self.value(expression):
+        while not self.value(f"Boolean({expression})"):
             assert time.monotonic() < end, expression
             time.sleep(0.05)
 
