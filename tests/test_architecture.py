@@ -23,6 +23,7 @@ ORDER = [
     "forge",
     "models",
     "detection",
+    "demo",
     "trunk",
     "session_files",
     "session",

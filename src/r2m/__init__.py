@@ -5,6 +5,7 @@ A detector is a file. It knows its backbone, its input and its labels:
     import r2m
 
     detector = r2m.load("results/merged/r2m_task/seed0/model.safetensors")
+    detector("photo.jpg").decision                      # of the face that is found: real, unsure or fake
     detector.probabilities("face.png")                  # of being fake, of aligned face crops
     detector.is_fake("face.png")                        # whether at least detector.config.threshold
     table = r2m.score("crops/", detector)               # path, logit, probability, label, error
@@ -32,10 +33,11 @@ from r2m.version import __version__
 
 if TYPE_CHECKING:
     from r2m.detection.detecting import detect_all as detect
+    from r2m.detection.media_detector import load
     from r2m.merge.api import merge as merge_models
     from r2m.merge.inspection import inspect
     from r2m.merge.registry import methods
-    from r2m.models.image_detector import load, score
+    from r2m.models.image_detector import score
     from r2m.train.stages import finetune
 
 __all__ = [
@@ -55,7 +57,7 @@ _HOMES = {
     "detect": "r2m.detection.detecting:detect_all",
     "finetune": "r2m.train.stages:finetune",
     "inspect": "r2m.merge.inspection:inspect",
-    "load": "r2m.models.image_detector:load",
+    "load": "r2m.detection.media_detector:load",
     "merge_models": "r2m.merge.api:merge",
     "methods": "r2m.merge.registry:methods",
     "score": "r2m.models.image_detector:score",

@@ -33,6 +33,16 @@ def test_every_file_is_told_in_order(detector, media, faces):
     assert [one.decision == "" for one in found] == [False, False, True, True, False]
 
 
+def test_a_detector_is_called_with_files(detector, media, faces):
+    found = detector(media / "a.png", faces=faces, every=True)
+    assert [found] == r2m.detect(media / "a.png", detector, faces=faces, every=True)
+    assert detector([media], faces=faces) == r2m.detect(media, detector, faces=faces)
+    assert detector([media / "b.mp4"], faces=faces, frames=3)[0].path.name == "b.mp4"
+    assert detector(str(media / "d.jpg"), faces=faces).reason.startswith("cannot be read")
+    with pytest.raises(R2MError, match=r"media: a folder; expected a file, or a list: detector\(\['"):
+        detector(media, faces=faces)
+
+
 def test_the_largest_face_or_every_one(detector, media, faces):
     (largest,) = r2m.detect(media / "a.png", detector, faces=faces)
     (both,) = r2m.detect(media / "a.png", detector, faces=faces, every=True)

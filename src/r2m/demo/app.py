@@ -1,0 +1,143 @@
+"""The page, and what it asks: one file a request, which is scored and forgotten."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from r2m.data.listing import SUFFIXES, VIDEO_SUFFIXES
+from r2m.demo.guard import Guard
+from r2m.demo.worker import Worker
+from r2m.errors import R2MError
+
+PAGE = Path(__file__).with_name("page")
+MEGABYTE = 10**6
+# Files that are sent, wait or are scored at a time; each takes room on the disk.
+MOST_AT_ONCE = 8
+GONE = 499  # nobody reads it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a file may be, and how long it may be decoded and scored."""
+
+    megabytes: float
+    seconds: float
+
+
+class Desk:
+    """Takes files in, has them scored one after another, and answers in JSON."""
+
+    def __init__(self, worker: Worker, limits: Limits, model: str) -> None:
+        self._worker, self._limits, self._model = worker, limits, model
+        self._inside = 0
+        self._turn = anyio.Lock()
+
+    async def about(self, request: Request) -> JSONResponse:
+        """Tell which detector it is, where it decides, and what may be sent."""
+        async with self._turn:
+            real_below, fake_from = await to_thread.run_sync(self._worker.start)
+        return JSONResponse(
+            {
+                "model": self._model,
+                "real_below": real_below,
+                "fake_from": fake_from,
+                "megabytes": self._limits.megabytes,
+                "suffixes": sorted(SUFFIXES | VIDEO_SUFFIXES),
+            }
+        )
+
+    async def detect(self, request: Request) -> Response:
+        """Score the file that the request's body is; of its `name` in the query only the suffix matters."""
+        suffix = PurePosixPath(request.query_params.get("name", "")).suffix.lower()
+        if suffix not in SUFFIXES | VIDEO_SUFFIXES:
+            raise HTTPException(415, f"neither a photograph nor a video: a name that ends in {suffix!r}")
+        if self._inside >= MOST_AT_ONCE:
+            raise HTTPException(503, f"{MOST_AT_ONCE} files are being scored or wait; try again later")
+        self._inside += 1
+        try:
+            with TemporaryDirectory(prefix="r2m-demo-") as folder:
+                path = Path(folder) / f"file{suffix}"
+                await self._save(request, path)
+                return JSONResponse(await self._scored(request, path))
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        finally:
+            self._inside -= 1
+
+    async def _save(self, request: Request, path: Path) -> None:
+        """Write the body to a file as it comes."""
+        most = round(self._limits.megabytes * MEGABYTE)
+        too_large = HTTPException(413, f"too large: more than {self._limits.megabytes:g} MB")
+        stated = request.headers.get("content-length", "")
+        if stated.isdecimal() and int(stated) > most:
+            raise too_large
+        size = 0
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise too_large
+                file.write(chunk)
+
+    async def _scored(self, request: Request, path: Path) -> dict[str, Any]:
+        """Return the answer when it is the file's turn; raises ClientDisconnect if nobody waits for it."""
+        answer: dict[str, Any] | None = None
+        is_running = False
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            if is_running:
+                self._worker.interrupt()
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            async with self._turn:
+                is_running = True
+                try:
+                    answer = await to_thread.run_sync(self._worker.score, path, self._limits.seconds)
+                except R2MError as error:
+                    answer = {"reason": str(error)}
+            tasks.cancel_scope.cancel()
+        if answer is None:
+            raise ClientDisconnect
+        return answer
+
+
+def create_app(worker: Worker, limits: Limits, model: str, host: str) -> ASGIApp:
+    """Return the application of a server that is bound to `host`; it ends the worker when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        worker.interrupt()
+
+    async def told(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, HTTPException):
+            return JSONResponse({"reason": error.detail}, error.status_code)
+        return JSONResponse({"reason": str(error)}, 503)
+
+    desk = Desk(worker, limits, model)
+    routes = [
+        Route("/about", desk.about),
+        Route("/detect", desk.detect, methods=["POST"]),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    app = Starlette(
+        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: told, R2MError: told}
+    )
+    return Guard(app, host)

@@ -1,0 +1,48 @@
+"""Scorers that a process of the demo loads: of drawn faces, and one that does what a file asks for."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2m.demo.answer import Answer
+from r2m.demo.worker import Scorer, ScorerOptions
+from r2m.errors import R2MError
+
+
+@dataclass(frozen=True)
+class DrawnOptions(ScorerOptions):
+    """Options of a scorer that finds drawn faces."""
+
+    def load(self) -> Scorer:
+        # Imported here: the obedient scorer is loaded often, and needs none of this.
+        from drawn_videos import DiscDetector
+        from r2m.data import faces
+
+        faces.FaceDetector = DiscDetector
+        return super().load()
+
+
+class Obedient:
+    """Sleeps or crashes where the file says so, and tells where the file was and when it was looked at."""
+
+    cuts = (0.25, 0.75)
+
+    def __call__(self, path: Path) -> Answer:
+        begun = time.monotonic()
+        match path.read_bytes().split():
+            case [b"sleep", seconds]:
+                time.sleep(float(seconds))
+            case [b"crash"]:
+                os._exit(3)
+            case [b"raise"]:
+                raise RuntimeError("a mistake of the program")
+        return Answer(reason=f"{path} {begun} {time.monotonic()}")
+
+
+def obedient() -> Scorer:
+    return Obedient()
+
+
+def broken() -> Scorer:
+    raise R2MError("model.safetensors: no such file")
