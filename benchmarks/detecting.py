@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,8 @@ def stages(model: Path, faces: Path, files: list[Path]) -> dict[str, float]:
     return dict(clock.seconds)
 
 
-def scoring(model: Path, threads: int) -> dict[str, float]:
-    """Return the crops a second that torch and ONNX Runtime score, the best of two."""
+def scoring(model: Path, threads: int) -> Iterator[tuple[str, float]]:
+    """Yield the crops a second that torch and ONNX Runtime score, the best of two."""
     import numpy as np
     import onnxruntime
     import torch
@@ -84,7 +84,8 @@ def scoring(model: Path, threads: int) -> dict[str, float]:
     detectors = {precision: load(model, device="cpu", precision=precision) for precision in ("fp32", "bf16")}
     size = detectors["fp32"].config.image_size
     crops = np.random.default_rng(0).integers(0, 256, (SCORED, size, size, 3)).astype(np.uint8)
-    rates = {f"torch, {name}": rate(partial(one.logits, crops)) for name, one in detectors.items()}
+    for name, detector in detectors.items():
+        yield f"torch, {name}", rate(partial(detector.logits, crops))
     batches = np.split(crops.transpose(0, 3, 1, 2).astype(np.float32) / 255, SCORED // 64)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -94,8 +95,7 @@ def scoring(model: Path, threads: int) -> dict[str, float]:
             export_onnx(detectors["fp32"], path, int8=int8)
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             run = partial(session.run, ["logit"])
-            rates[f"ONNX Runtime, {name}"] = rate(partial(each, run, batches))
-    return rates
+            yield f"ONNX Runtime, {name}", rate(partial(each, run, batches))
 
 
 def each(run: Callable[[dict[str, Any]], object], batches: Iterable[Any]) -> None:
@@ -178,8 +178,8 @@ def main() -> None:
             print(f"| {stage} | {1000 * taken[stage] / len(files):.1f} | {share:.0%} |")
     elif arguments.only == "scoring":
         print("| scored by | crops a second |\n|---|--:|")
-        for name, rate in scoring(arguments.model, arguments.threads).items():
-            print(f"| {name} | {rate:.0f} |")
+        for name, rate in scoring(arguments.model, arguments.threads):
+            print(f"| {name} | {rate:.0f} |", flush=True)
     else:
         with tempfile.TemporaryDirectory() as scratch:
             whole(arguments, Path(scratch))
