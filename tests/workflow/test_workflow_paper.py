@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = (
     *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
-    *("hostile", "robustness", "families", "sources", "multiclass"),
+    *("hostile", "robustness", "explanation", "families", "sources", "multiclass"),
 )
 HOSTILE = {
     f"hostile_{step} {attack}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from r2m.cli.detector_options import base_option, device_option, force_option, model_option
-from r2m.cli.outputs import check_output
+from r2m.cli.outputs import check_folder, check_output
 
 FACES = Path("data/raw/faces")
 
@@ -30,6 +30,11 @@ FACES = Path("data/raw/faces")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write: .csv, .jsonl, .json or .parquet."
 )
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    help="Folder to write an image for every face to: what raises the logit of being fake, and where.",
+)
 @force_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces.")
 @click.option("--threads", type=click.IntRange(min=1), help="[default: the cores that there are]")
@@ -43,6 +48,7 @@ def command(
     every: bool,
     frames: int,
     out: Path | None,
+    explain: Path | None,
     force: bool,
     batch_size: int,
     threads: int | None,
@@ -53,7 +59,8 @@ def command(
     PATHS are files and folders. Faces are found, aligned and encoded as the detector was trained on them. Of
     a video, frames spread over all of it are scored and the face is followed through them: its probability is
     the mean over its frames. The table of --out has a row for every face and frame, and a file that cannot be
-    scored has a row with the reason.
+    scored has a row with the reason. --explain writes FOLDER/NAME-faceN.png, of a video the frame of the
+    greatest probability.
 
     The exit code is 0 if every file is scored, and 1 if one is not. After Ctrl-C the table holds what was
     done.
@@ -64,13 +71,20 @@ def command(
     files = files_of(paths)
     if out is not None:
         check_output(out, [*paths, model, *([base] if base is not None else [])], force)
+    stems = {}
+    if explain is not None:
+        from r2m.detection.overlay import existing, overlay_stems
+
+        stems = overlay_stems(files, explain)
+        check_folder(explain, paths, (path for stem in stems.values() for path in existing(stem)), force)
 
     from contextlib import ExitStack
 
     import torch
     from tqdm import tqdm
 
-    from r2m.detection.detecting import detect
+    from r2m.detection.detecting import seen_and_scored
+    from r2m.detection.explanations import write_explanations
     from r2m.detection.finding import FaceFinder, face_network
     from r2m.detection.lines import lines_of
     from r2m.detection.tables import open_table, rows_of, table_type
@@ -90,7 +104,10 @@ def command(
     with ExitStack() as stack:
         table = None if out is None else stack.enter_context(open_table(out))
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=None, leave=False))
-        for detection in detect(files, detector, finder, batch_size=batch_size, threads=cores):
+        found = seen_and_scored(files, detector, finder, batch_size=batch_size, threads=cores)
+        for seen, detection in found:
+            if stems:
+                write_explanations(seen, detection, detector, finder, stems[detection.path])
             failed += not detection.faces
             if table is None:
                 for line in lines_of(detection, width):
