@@ -23,6 +23,7 @@ from r2m.evaluate.faithfulness import (
 )
 from r2m.evaluate.protocols import EvaluationContext
 from r2m.experiments import explanation
+from r2m.models import checkpoint
 from r2m.report.figures.map_sheet import MapRow, draw_map_sheet
 from r2m.session_files import Compute
 
@@ -111,20 +112,23 @@ def test_images_are_drawn_by_the_seed(image_sets):
 
 
 def test_run_table_and_figure(image_sets, base_files, tmp_path, one_thread):
-    out, sheet = tmp_path / "scores.parquet", tmp_path / "sheet"
+    out, maps = tmp_path / "scores.parquet", tmp_path / "maps.safetensors"
+    manifests = image_sets.paths("drawn", "swap", "up")
     explanation.run(
         model=save_whole(base_files["vit"], tmp_path / "model.safetensors"),
-        manifests=image_sets.paths("drawn", "swap", "up"),
+        manifests=manifests,
         domain="drawn",
         images=3,
         shown=2,
         seed=0,
-        context=EvaluationContext.model_validate(CONTEXT),
         compute=Compute(VIT, "cpu", "fp32"),
         scores=out,
-        sheet=sheet,
+        maps=maps,
         threads=1,
     )
+    assert len(checkpoint.load(maps)[0]) == 3 * 2
+    context = EvaluationContext.model_validate(CONTEXT)
+    explanation.sheet(scores=out, maps=maps, manifests=manifests, context=context, out=tmp_path / "sheet")
     assert {path.suffix for path in tmp_path.glob("sheet.*")} == {".png", ".pdf", ".svg"}
     scores = pd.read_parquet(out)
     assert scores.groupby(["generator", "order"]).size().to_dict() == {

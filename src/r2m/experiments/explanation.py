@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from r2m.errors import R2MError
-from r2m.experiments.experiment import Experiment, ExperimentOptions, scores_stage
+from r2m.experiments.experiment import ROOT, Experiment, ExperimentOptions, scores_stage
 from r2m.plan.stage import Captioned, Job, Stage
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from r2m.evaluate.protocols import EvaluationContext
     from r2m.models.image_detector import ImageDetector
     from r2m.plan.plan import Plan
-    from r2m.report.figures.map_sheet import MapRow
     from r2m.report.table import Table
     from r2m.session_files import Compute
 
@@ -52,33 +50,47 @@ class ExplanationOptions(ExperimentOptions):
 
 
 def stages(plan: Plan, options: ExplanationOptions) -> Sequence[Stage]:
-    """Return the stage of the maps and of what they are worth."""
+    """Return the stage of the maps and of what they are worth, and that of the sheet."""
     from r2m.plan.reporting import figure_files
 
     domain = plan.params.train_domain
+    manifests = [plan.manifest(name) for name in [domain, *plan.generators]]
 
     def job(seed: str) -> Job:
-        scores = stage.paths(seed=seed)["scores"]
         return Job(
             "r2m.experiments.explanation:run",
-            {
-                "model": plan.model("merge", plan.reference, seed),
-                "manifests": [plan.manifest(name) for name in [domain, *plan.generators]],
-            },
-            {"scores": scores, "sheet": scores.with_name("sheet")},
+            {"model": plan.model("merge", plan.reference, seed), "manifests": manifests},
+            measured.paths(seed=seed),
             {
                 "domain": domain,
                 "images": options.images,
                 "shown": options.shown,
                 "seed": plan.params.seed,
-                "context": plan.experiment_context,
                 "compute": plan.compute,
             },
         )
 
-    stage = scores_stage(plan, "explanation", job, memory=3000, **figure_files("sheet"))
-    shown = Captioned("experiment", "Experiments", {"experiment": TITLE, "what": "sheet"})
-    return [replace(stage, report={"png": shown}, caption=CAPTION)]
+    def draw(seed: str) -> Job:
+        files = measured.paths(seed=seed)
+        return Job(
+            "r2m.experiments.explanation:sheet",
+            {**files, "manifests": manifests},
+            {"out": files["maps"].with_name("sheet")},
+            {"context": plan.experiment_context},
+        )
+
+    measured = scores_stage(plan, "explanation", job, memory=3000, maps="maps.safetensors")
+    drawn = Stage(
+        "figure_explanation_sheet",
+        figure_files(f"{ROOT}/explanation/seed{{seed}}/sheet"),
+        draw,
+        [{"seed": seed} for seed in plan.seeds],
+        is_benchmarked=False,
+        place="experiments/explanation/sheet",
+        report={"png": Captioned("experiment", "Experiments", {"experiment": TITLE, "what": "sheet"})},
+        caption=CAPTION,
+    )
+    return [measured, drawn]
 
 
 def run(
@@ -89,15 +101,15 @@ def run(
     images: int,
     shown: int,
     seed: int,
-    context: EvaluationContext,
     compute: Compute,
     scores: Path,
-    sheet: Path,
+    maps: Path,
     threads: int,
 ) -> None:
-    """Write the deletion and insertion scores of some test images, and draw the maps of a few of them.
+    """Write the deletion and insertion scores of some test images, and the maps of those that are shown.
 
-    Rows are images and `ORDERS`, with the probability of the whole image.
+    Rows are images and `ORDERS`, with the probability of the whole image. A map is a tensor (S, S) under the
+    name of its image.
 
     Raises:
         R2MError: no test images, an image that cannot be read, or a backbone that has no maps.
@@ -108,10 +120,9 @@ def run(
     from r2m import manifest
     from r2m.evaluate.protocols import KEPT
     from r2m.evaluate.scores import write
+    from r2m.models import checkpoint
     from r2m.models.image_detector import load
     from r2m.models.precision import make_deterministic
-    from r2m.report.figures.map_sheet import draw_map_sheet
-    from r2m.report.figures.style import save
 
     torch.set_num_threads(threads)
     detector = load(model, device=compute.device, precision=compute.precision)
@@ -120,13 +131,53 @@ def run(
     every = pd.concat(
         [manifest.read(path).assign(set=path.parent.name) for path in manifests], ignore_index=True
     )
-    parts, rows = [], []
-    for name, chosen in drawn(every, domain, images, seed):
-        measured, maps = faithfulness(detector, chosen, seed)
+    parts, kept = [], {}
+    for _, rows in drawn(every, domain, images, seed):
+        measured, found = faithfulness(detector, rows, seed)
         parts.append(measured[[*KEPT, "order", "whole", "deletion", "insertion"]])
-        rows.append(_row(context.generator_label(name), chosen[:shown], measured, maps[:shown]))
-    write(pd.concat(parts, ignore_index=True), {"experiment": "explanation", "model": str(model)}, scores)
-    save(draw_map_sheet(rows), sheet)
+        kept |= {
+            name: torch.from_numpy(one) for name, one in zip(rows["image_id"][:shown], found, strict=False)
+        }
+    notes = {"experiment": "explanation", "model": str(model)}
+    write(pd.concat(parts, ignore_index=True), notes, scores)
+    checkpoint.save(maps, kept, notes)
+
+
+def sheet(
+    *, scores: Path, maps: Path, manifests: Sequence[Path], context: EvaluationContext, out: Path
+) -> None:
+    """Draw the images that have a map beside it, a row per generator, as `out`.pdf, .svg and .png.
+
+    Raises:
+        R2MError: a file is missing or damaged.
+    """
+    import pandas as pd
+
+    from r2m import manifest
+    from r2m.evaluate.experiment_means import read_columns
+    from r2m.models import checkpoint
+    from r2m.models.preprocess import load_image
+    from r2m.report.figures.map_sheet import MapRow, draw_map_sheet
+    from r2m.report.figures.style import save
+
+    found = {name: tensor.numpy() for name, tensor in checkpoint.load(maps)[0].items()}
+    said = read_columns(scores, ["image_id", "generator", "whole"]).drop_duplicates("image_id")
+    said = said[said["image_id"].isin(found.keys())]
+    paths = pd.concat([manifest.read(path) for path in manifests]).set_index("image_id")["path"]
+    rows = []
+    for name, own in said.groupby("generator", sort=False):
+        shown = [found[image] for image in own["image_id"]]
+        images = [
+            load_image(paths[image], len(one)) for image, one in zip(own["image_id"], shown, strict=True)
+        ]
+        rows.append(MapRow(_label(str(name), context), images, shown, own["whole"].tolist()))
+    save(draw_map_sheet(rows), out)
+
+
+def _label(generator: str, context: EvaluationContext) -> str:
+    from r2m.manifest import REAL
+
+    return "Reals" if generator == REAL else context.generator_label(generator)
 
 
 def drawn(rows: pd.DataFrame, domain: str, count: int, seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -180,16 +231,6 @@ def faithfulness(
     return pd.concat(parts, ignore_index=True), maps
 
 
-def _row(label: str, rows: pd.DataFrame, measured: pd.DataFrame, maps: Sequence[np.ndarray]) -> MapRow:
-    """Return a row of the sheet: images, their maps and what the detector says of each."""
-    from r2m.models.preprocess import load_image
-    from r2m.report.figures.map_sheet import MapRow
-
-    whole = measured.drop_duplicates("image_id").set_index("image_id")["whole"]
-    images = [load_image(path, len(one)) for path, one in zip(rows["path"], maps, strict=True)]
-    return MapRow(label, images, list(maps), whole.loc[rows["image_id"]].tolist())
-
-
 def table(source: Path, context: EvaluationContext) -> Table:
     """Return the table of the scores in `source`: a row for every generator and order, all fakes first.
 
@@ -206,9 +247,9 @@ def table(source: Path, context: EvaluationContext) -> Table:
     found = read_columns(source, ["generator", "image_id", "order", *measures])
     present = set(found["generator"])
     known = [name for name in context.generators if name in present]
-    labels = {name: context.generator_label(name) for name in known} | {REAL: "Reals"}
+    named = [*known, *({REAL} & present)]
     groups = [("All fakes", found[found["generator"] != REAL])]
-    groups += [(labels[name], found[found["generator"] == name]) for name in labels if name in present]
+    groups += [(_label(name, context), found[found["generator"] == name]) for name in named]
     rows = [
         {"images": label, "count": len(own), "order": order, **own[measures].mean()}
         for label, part in groups
