@@ -18,6 +18,7 @@ from r2m.evaluate.faithfulness import (
     between,
     centred_map,
     deletion_and_insertion,
+    grey,
     random_map,
     ranks,
 )
@@ -28,6 +29,11 @@ from r2m.report.figures.map_sheet import MapRow, draw_map_sheet
 from r2m.session_files import Compute
 
 SIZE = 16
+
+
+def measured(probabilities, images, maps, steps=5):
+    ends = probabilities(images), probabilities(grey(images))
+    return deletion_and_insertion(probabilities, images, maps, ends, steps)
 
 
 def brightness(place):
@@ -71,19 +77,19 @@ def test_insertion_is_the_deletion_of_what_is_left(seed, steps):
     def probabilities(batch):
         return torch.sigmoid((batch * weights).mean((1, 2, 3))).double().numpy()
 
-    _, insertion = deletion_and_insertion(probabilities, images, maps, steps)
-    deletion, _ = deletion_and_insertion(probabilities, images, -maps, steps)
+    _, insertion = measured(probabilities, images, maps, steps)
+    deletion, _ = measured(probabilities, images, -maps, steps)
     np.testing.assert_allclose(insertion, deletion, atol=1e-6)
 
 
 def test_scores_by_hand():
     images = torch.ones(1, 3, SIZE, SIZE)
-    # The patch is a sixteenth: after the first of eight steps nothing of it is left.
-    deletion, insertion = deletion_and_insertion(brightness((1, 2)), images, patch_map((1, 2)))
-    assert deletion == pytest.approx(1 / 16)
-    assert insertion == pytest.approx(15 / 16)
-    worst = deletion_and_insertion(brightness((1, 2)), images, -patch_map((1, 2)))
-    assert (worst[0], worst[1]) == (pytest.approx(15 / 16), pytest.approx(1 / 16))
+    # The patch is a sixteenth: after the first of five steps nothing of it is left.
+    deletion, insertion = measured(brightness((1, 2)), images, patch_map((1, 2)))
+    assert deletion == pytest.approx(0.1)
+    assert insertion == pytest.approx(0.9)
+    worst = measured(brightness((1, 2)), images, -patch_map((1, 2)))
+    assert (worst[0], worst[1]) == (pytest.approx(0.9), pytest.approx(0.1))
     assert area([np.array([0.0]), np.array([1.0]), np.array([1.0])]) == pytest.approx(0.75)
     shares = [float(one.mean()) for one in between(images, 0 * images, ranks(patch_map((0, 0))), 4)]
     assert shares == [0.75, 0.5, 0.25]

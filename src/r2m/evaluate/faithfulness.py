@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Pixels are replaced an eighth at a time.
-STEPS = 8
+# Pixels are replaced a fifth at a time.
+STEPS = 5
 # A random map has so many patches each way, about as many as a relevance map: single pixels are other noise.
 CELLS = 7
 # Standard deviation of the Gaussian as a share of the side; with any other, pixels have the same order.
@@ -19,22 +19,32 @@ Scores = NDArray[np.float64]
 
 
 def deletion_and_insertion(
-    probabilities: Callable[[Tensor], Scores], images: Tensor, maps: Tensor, steps: int = STEPS
+    probabilities: Callable[[Tensor], Scores],
+    images: Tensor,
+    maps: Tensor,
+    ends: tuple[Scores, Scores],
+    steps: int = STEPS,
 ) -> tuple[Scores, Scores]:
     """Return the deletion and the insertion score (n,) of maps (n, S, S) of normalized images (n, 3, S, S).
+
+    `ends` are the probabilities (n,) of whole images and of grey ones (`grey`).
 
     Petsiuk, Das and Saenko, "RISE", BMVC 2018 (arXiv 1806.07421). Deletion is the area under the curve of the
     probability while pixels become grey, those of the greatest value first: the lower, the more it depended
     on them. Insertion is the area while they appear on grey: the higher, the better. Grey is the mean colour
     that images are normalized by. RISE inserts into a blurred image, which these detectors call fake.
     """
-    grey = torch.zeros_like(images)
+    whole, nothing = ends
     order = ranks(maps)
-    ends = probabilities(images), probabilities(grey)
     return (
-        area([ends[0], *map(probabilities, between(images, grey, order, steps)), ends[1]]),
-        area([ends[1], *map(probabilities, between(grey, images, order, steps)), ends[0]]),
+        area([whole, *map(probabilities, between(images, grey(images), order, steps)), nothing]),
+        area([nothing, *map(probabilities, between(grey(images), images, order, steps)), whole]),
     )
+
+
+def grey(images: Tensor) -> Tensor:
+    """Return images of the mean colour, of the same shape."""
+    return torch.zeros_like(images)
 
 
 def ranks(maps: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class ExplanationOptions(ExperimentOptions):
     """Faithfulness of relevance maps of the reference merge, and a sheet of some."""
 
     images: Annotated[int, Field(ge=1)] = Field(
-        default=32, description="most test images of a generator, and of the reals, drawn by the seed"
+        default=16, description="most test images of a generator, and of the reals, drawn by the seed"
     )
     shown: Annotated[int, Field(ge=1, le=8)] = Field(default=4, description="images of each on the sheet")
 
@@ -131,7 +131,8 @@ def run(
     every = pd.concat(
         [manifest.read(path).assign(set=path.parent.name) for path in manifests], ignore_index=True
     )
-    parts, kept = [], {}
+    parts: list[pd.DataFrame] = []
+    kept: dict[str, torch.Tensor] = {}
     for _, rows in drawn(every, domain, images, seed):
         measured, found = faithfulness(detector, rows, seed)
         parts.append(measured[[*KEPT, "order", "whole", "deletion", "insertion"]])
@@ -206,7 +207,7 @@ def faithfulness(
     import torch
 
     from r2m.detection.explaining import relevance_maps
-    from r2m.evaluate.faithfulness import centred_map, deletion_and_insertion, random_map
+    from r2m.evaluate.faithfulness import centred_map, deletion_and_insertion, grey, random_map
     from r2m.seeding import rng
 
     def probabilities(images: torch.Tensor) -> np.ndarray:
@@ -222,12 +223,12 @@ def faithfulness(
     }
     parts = []
     for start, images in zip(range(0, len(rows), BATCH), detector.batches(paths, BATCH), strict=True):
-        whole = probabilities(images)
+        ends = probabilities(images), probabilities(grey(images))
         for name, order in orders.items():
             values = torch.from_numpy(np.stack(order[start : start + BATCH]))
-            deletion, insertion = deletion_and_insertion(probabilities, images, values)
+            deletion, insertion = deletion_and_insertion(probabilities, images, values, ends)
             own = rows.iloc[start : start + BATCH]
-            parts.append(own.assign(order=name, whole=whole, deletion=deletion, insertion=insertion))
+            parts.append(own.assign(order=name, whole=ends[0], deletion=deletion, insertion=insertion))
     return pd.concat(parts, ignore_index=True), maps
 
 
