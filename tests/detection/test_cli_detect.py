@@ -109,3 +109,20 @@ def test_mistakes_are_told_at_once(tmp_path):
     assert done.returncode == 1
     assert "r2m: error: gone.jpg: no such file or folder" in done.stderr
     assert " torch\n" not in done.stderr
+
+
+def test_explanations_are_written(media, given, tmp_path):
+    maps = tmp_path / "maps"
+    assert run(media, *given, "--every", "--frames", 4, "--explain", maps).exit_code == 1
+    written = [f"{name}-face{number}.png" for name in ("a.png", "b.mp4", "e.png") for number in (0, 1)]
+    assert sorted(path.name for path in maps.iterdir()) == written
+    assert cv2.imread(str(maps / "a.png-face0.png")).shape == cv2.imread(str(media / "a.png")).shape
+    with pytest.raises(R2MError, match=r"a\.png-face0\.png: exists; --force replaces it"):
+        run(media, *given, "--explain", maps)
+    (maps / "a.png-face0.png").write_bytes(b"old")
+    assert run(media, *given, "--explain", maps, "--force").exit_code == 1
+    assert cv2.imread(str(maps / "a.png-face0.png")) is not None
+    with pytest.raises(R2MError, match=r"media/maps: lies in .*media, one of the inputs"):
+        run(media, *given, "--explain", media / "maps")
+    with pytest.raises(R2MError, match=r"a\.png: is no folder"):
+        run(media / "e.png", *given, "--explain", media / "a.png")

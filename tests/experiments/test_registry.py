@@ -17,7 +17,7 @@ from r2m.plan.plan import Plan
 
 ORDER = (
     *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
-    *("hostile", "robustness", "families", "sources", "multiclass"),
+    *("hostile", "robustness", "explanation", "families", "sources", "multiclass"),
 )
 
 

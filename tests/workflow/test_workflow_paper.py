@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = (
     *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
-    *("hostile", "robustness", "families", "sources", "multiclass"),
+    *("hostile", "robustness", "explanation", "families", "sources", "multiclass"),
 )
 HOSTILE = {
     f"hostile_{step} {attack}"
@@ -32,7 +32,15 @@ SOURCES = {
     *(f"sources_trunk forged/{name}" for name in ("swap", "up", "inp")),
     *(f"sources_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("swap", "up")),
 }
-JOBS = {*NAMES[1:], "multiclass_joint", *HOSTILE, *FAMILIES, *SOURCES, *TABLES} - {"sources"}
+JOBS = {
+    *NAMES[1:],
+    "multiclass_joint",
+    "figure_explanation_sheet",
+    *HOSTILE,
+    *FAMILIES,
+    *SOURCES,
+    *TABLES,
+} - {"sources"}
 
 
 def images(project: Project, folder: str, split: str) -> dict[str, bytes]:

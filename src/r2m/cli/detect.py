@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from r2m.cli.detector_options import base_option, device_option, force_option, model_option
-from r2m.cli.outputs import check_output
+from r2m.cli.outputs import check_folder, check_output
 
 FACES = Path("data/raw/faces")
 
@@ -41,6 +41,11 @@ FACES = Path("data/raw/faces")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Table to write: .csv, .jsonl, .json or .parquet."
 )
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    help="Folder to write an image for every face to: what raises the logit of being fake, and where.",
+)
 @force_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces.")
 @click.option("--threads", type=click.IntRange(min=1), help="[default: the cores that there are]")
@@ -56,6 +61,7 @@ def command(
     every: bool,
     frames: int,
     out: Path | None,
+    explain: Path | None,
     force: bool,
     batch_size: int,
     threads: int | None,
@@ -66,7 +72,8 @@ def command(
     PATHS are files and folders. Faces are found, aligned and encoded as the detector was trained on them. Of
     a video, frames spread over all of it are scored and the face is followed through them: its probability is
     the mean over its frames. The table of --out has a row for every face and frame, and a file that cannot be
-    scored has a row with the reason.
+    scored has a row with the reason. --explain writes FOLDER/NAME-faceN.png, of a video the frame of the
+    greatest probability.
 
     With --specialists, what is not called real has the name of the specialist that responds most. How often
     that is right, results/tables/closest.md says. --compare tells whether logits of PATHS, one per file, are
@@ -84,6 +91,12 @@ def command(
         check_output(
             out, [*paths, *asked, *(one for one in (model, base, compare) if one is not None)], force
         )
+    stems = {}
+    if explain is not None:
+        from r2m.detection.overlay import existing, overlay_stems
+
+        stems = overlay_stems(files, explain)
+        check_folder(explain, paths, (path for stem in stems.values() for path in existing(stem)), force)
 
     from contextlib import ExitStack
 
@@ -91,8 +104,9 @@ def command(
     import torch
     from tqdm import tqdm
 
-    from r2m.detection.detecting import detect
+    from r2m.detection.detecting import seen_and_scored
     from r2m.detection.drift import drift, logit_of
+    from r2m.detection.explanations import write_explanations
     from r2m.detection.finding import FaceFinder, face_network
     from r2m.detection.lines import drift_line, lines_of
     from r2m.detection.specialists import load_specialists
@@ -117,8 +131,12 @@ def command(
     with ExitStack() as stack:
         table = None if out is None else stack.enter_context(open_table(out))
         bar = stack.enter_context(tqdm(total=len(files), unit="file", disable=None, leave=False))
-        found = detect(files, detector, finder, specialists=loaded, batch_size=batch_size, threads=cores)
-        for detection in found:
+        found = seen_and_scored(
+            files, detector, finder, specialists=loaded, batch_size=batch_size, threads=cores
+        )
+        for seen, detection in found:
+            if stems:
+                write_explanations(seen, detection, detector, finder, stems[detection.path])
             failed += not detection.faces
             if detection.faces:
                 logits.append(logit_of(detection))

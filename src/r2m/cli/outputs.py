@@ -1,6 +1,7 @@
-"""What a command may write its table to."""
+"""What a command may write its table and images to."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from r2m.data.listing import is_image, is_video
@@ -20,6 +21,22 @@ def check_output(out: Path, inputs: list[Path], force: bool) -> None:
         raise R2MError(f"{out}: is one of the inputs; expected another name for the output")
     if os.path.lexists(out) and not force:
         raise R2MError(f"{out}: exists; --force replaces it")
+
+
+def check_folder(folder: Path, inputs: Sequence[Path], existing: Iterable[Path], force: bool) -> None:
+    """Refuse a folder that is none, lies in one of the inputs, or holds `existing` outputs unless `force`.
+
+    Raises:
+        R2MError: such a folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise R2MError(f"{folder}: is no folder; expected the name of one")
+    for path in inputs:
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise R2MError(f"{folder}: lies in {path}, one of the inputs; expected another folder")
+    for path in existing:
+        if not force:
+            raise R2MError(f"{path}: exists; --force replaces it")
 
 
 def _is_input(out: Path, given: Path) -> bool:

@@ -108,7 +108,25 @@ def detect(
 ) -> Iterator[Detection]:
     """Yield what `detector` says of each file, in order; a file that cannot be scored tells why not.
 
-    `specialists` are asked of the faces of files in which a face is not called real.
+    `specialists` are asked of the faces of files in which a face is not called real. Memory is that of
+    `seen_and_scored`.
+    """
+    found = seen_and_scored(
+        paths, detector, finder, specialists=specialists, batch_size=batch_size, threads=threads
+    )
+    yield from (detection for _, detection in found)
+
+
+def seen_and_scored(
+    paths: Iterable[Path],
+    detector: ImageDetector,
+    finder: FaceFinder,
+    *,
+    specialists: Mapping[str, ImageDetector] | None = None,
+    batch_size: int = BATCH,
+    threads: int = 1,
+) -> Iterator[tuple[Seen, Detection]]:
+    """Yield what is seen in each file and what `detector` says of it, in order; the faces are the same.
 
     Faces are found in `threads` threads ahead of the detector, and scored in batches across files, so that
     memory depends on neither the number of files nor the length of videos.
@@ -125,7 +143,7 @@ def detect(
 
 def _scored(
     seen: Sequence[Seen], detector: ImageDetector, specialists: Mapping[str, ImageDetector], batch_size: int
-) -> Iterator[Detection]:
+) -> Iterator[tuple[Seen, Detection]]:
     faces: list[Face] = [face for one in seen for face in one.faces]
     rgb = [np.ascontiguousarray(face.crop[..., ::-1]) for face in faces]
     logits = detector.logits(rgb, batch_size) if rgb else np.zeros(0, np.float32)
@@ -141,7 +159,7 @@ def _scored(
     said = zip(logits.tolist(), probabilities.tolist(), responses, strict=True)
     for one in seen:
         scored = [ScoredFace(face.number, face.box, face.seconds, *next(said)) for face in one.faces]
-        yield Detection(one.path, detector.config, scored, one.reason)
+        yield one, Detection(one.path, detector.config, scored, one.reason)
 
 
 def detect_all(

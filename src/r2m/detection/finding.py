@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
+from r2m.data.align import Landmarks, similarity
 from r2m.data.faces import AlignedFace, Aligner, Settings
 from r2m.data.images import Image, encode, read_image, read_square, resized
 from r2m.data.listing import is_video
@@ -19,6 +20,36 @@ from r2m.video.decode import Video
 from r2m.video.sample import spread
 from r2m.video.track import Boxes, by_area, least_frames, tracks
 
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PlacedFace(AlignedFace):
+    """An aligned face, and the transform (2, 3) from pixels of the image to those of the crop."""
+
+    matrix: Matrix
+
+
+# No part of `Aligner`, since all that a workflow made of that would have to be made again.
+class PlacingAligner(Aligner):
+    """An aligner whose faces are `PlacedFace`."""
+
+    def _placed(self, image: Image, points: Landmarks) -> PlacedFace:
+        face = super()._placed(image, points)
+        return PlacedFace(face.crop, face.landmarks, face.chip, similarity(points, face.landmarks))
+
+    def _whole(self, image: Image) -> PlacedFace:
+        face = super()._whole(image)
+        matrix = scaling(image.shape[1], image.shape[0], face.crop.shape[0])
+        return PlacedFace(face.crop, face.landmarks, face.chip, matrix)
+
+
+def scaling(width: int, height: int, size: int) -> Matrix:
+    """Return the transform (2, 3) of pixels of a whole image to those of a square of `size`."""
+    x, y = size / width, size / height
+    # Pixel centres lie at whole numbers: x' = (x + ½) r − ½.
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
+
 
 @dataclass(frozen=True)
 class Face:
@@ -28,13 +59,17 @@ class Face:
         crop: the aligned face, BGR (S, S, 3), encoded like the images of training.
         box: left edge, top edge, width and height in pixels of the photograph or frame.
         number: whose face it is: 0 is the largest of a photograph, or the largest track of a video.
+        matrix: (2, 3), from pixels of the photograph or frame to those of the crop.
         seconds: when the frame is shown; None on a photograph.
+        frame: the frame's number; None on a photograph.
     """
 
     crop: Image
     box: tuple[int, int, int, int]
     number: int
+    matrix: Matrix
     seconds: float | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +90,10 @@ class FaceFinder:
 
     def __init__(self, config: DetectorConfig, model: Path | None, *, every: bool, frames: int) -> None:
         options = FacesOptions(crop_size=config.crop_size, margin=config.margin)
-        self._size, self._quality = config.image_size, config.jpeg_quality
+        self._crop_size, self._size, self._quality = config.crop_size, config.image_size, config.jpeg_quality
         self._every, self._frames = every, frames
         self._is_aligned = model is None
-        self._aligner = Aligner(Settings(options, config.image_size, seed=0, detector=model))
+        self._aligner = PlacingAligner(Settings(options, config.image_size, seed=0, detector=model))
 
     def __call__(self, path: Path) -> Seen:
         """Return the faces of a photograph or video, or why there is none."""
@@ -71,27 +106,32 @@ class FaceFinder:
 
     def _in_photograph(self, path: Path) -> list[Face]:
         if self._is_aligned:  # read as the workflow scores it
-            return [Face(read_square(path, self._size), (0, 0, self._size, self._size), 0)]
+            size = self._size
+            return [Face(read_square(path, size), (0, 0, size, size), 0, scaling(size, size, size))]
         image, _ = read_image(path)
         boxes, faces = self._aligner.every(image)
         largest = np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")
         taken = largest if self._every else largest[:1]
         return [
-            Face(self._encoded(faces[place].crop), _pixels(boxes[place]), number)
+            Face(self._encoded(faces[place].crop), _pixels(boxes[place]), number, self._matrix(faces[place]))
             for number, place in enumerate(taken)
         ]
 
     def _in_video(self, path: Path) -> list[Face]:
         """Return the faces of tracks that last; raises ValueError where there is none."""
+        frames: list[int] = []
         seconds: list[float] = []
         boxes: list[Boxes] = []
         crops: list[list[Image]] = []
+        matrices: list[list[Matrix]] = []
         with Video(path) as video:
             for number, image in video.frames(spread(len(video), self._frames)):
                 places, faces = self._on_frame(image)
+                frames.append(number)
                 seconds.append(video.seconds(number))
                 boxes.append(places)
                 crops.append([self._encoded(face.crop) for face in faces])
+                matrices.append([self._matrix(face) for face in faces])
         if not any(crops):
             raise ValueError(f"no face found: none of {len(boxes)} frames")
         least = least_frames(len(boxes))
@@ -99,10 +139,37 @@ class FaceFinder:
         if not lasting:
             raise ValueError(f"no face lasts: none is on {least} of {len(boxes)} frames")
         return [
-            Face(crops[frame][place], _pixels(boxes[frame][place]), number, seconds[frame])
+            Face(
+                crops[seen][place],
+                _pixels(boxes[seen][place]),
+                number,
+                matrices[seen][place],
+                seconds[seen],
+                frames[seen],
+            )
             for number, track in enumerate(lasting if self._every else lasting[:1])
-            for frame, place in track
+            for seen, place in track
         ]
+
+    def picture(self, path: Path, face: Face) -> Image:
+        """Return the photograph or frame that a face was seen on, read again: BGR (H, W, 3).
+
+        Raises:
+            R2MError: it cannot be read any more.
+        """
+        try:
+            if face.frame is not None:
+                with Video(path) as video:
+                    return next(image for _, image in video.frames([face.frame]))
+            return read_square(path, self._size) if self._is_aligned else read_image(path)[0]
+        except ValueError as error:
+            raise R2MError(f"{path}: {error}, though a face was seen on it") from error
+
+    def _matrix(self, face: AlignedFace) -> Matrix:
+        """Return the transform (2, 3) to pixels of the crop at the size of the input."""
+        assert isinstance(face, PlacedFace)
+        resizing = scaling(self._crop_size, self._crop_size, self._size)
+        return resizing[:, :2] @ face.matrix + np.column_stack([np.zeros((2, 2)), resizing[:, 2]])
 
     def _on_frame(self, image: Image) -> tuple[Boxes, list[AlignedFace]]:
         try:

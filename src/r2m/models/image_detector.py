@@ -57,18 +57,14 @@ class ImageDetector:
             R2MError: an image that cannot be read, is none or is far from square; the path, or its
                 position, is named.
         """
-        if isinstance(images, str | Path | Pillow.Image):
-            images = [images]
-        elif isinstance(images, np.ndarray):
-            images = list(images) if images.ndim == 4 else [images]
-        return self._outputs(self._batches(images, batch_size))
+        return self.logits_of_inputs(self.batches(images, batch_size))
 
     def logits_of_files(
         self, paths: Sequence[str], batch_size: int = BATCH
     ) -> tuple[NDArray[np.float32], list[str]]:
         """Return the logits (n,) of files, NaN where one cannot be scored, and why not, empty if it is."""
         reasons: list[str] = []
-        scored = self._outputs(self._readable(paths, batch_size, reasons))
+        scored = self.logits_of_inputs(self._readable(paths, batch_size, reasons))
         logits = np.full(len(paths), np.nan, np.float32)
         logits[[not reason for reason in reasons]] = scored
         return logits, reasons
@@ -86,11 +82,18 @@ class ImageDetector:
         """Return whether images are fake (n,): by the detector's own threshold; raises like `logits`."""
         return self.probabilities(images, batch_size) >= self.config.threshold
 
-    def _outputs(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
+    def logits_of_inputs(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
+        """Return the logits (n,) of normalized images, given in batches (B, 3, S, S)."""
         logits = outputs(self.model, batches, self.device, self.precision)
         return np.concatenate([np.zeros(0, np.float32), *(batch.float().numpy() for batch in logits)])
 
-    def _batches(self, images: Iterable[ImageLike], size: int) -> Iterator[Tensor]:
+    def batches(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH) -> Iterator[Tensor]:
+        """Yield images as the model takes them, normalized (B, 3, S, S), in order; raises like `logits`."""
+        if isinstance(images, str | Path | Pillow.Image):
+            images = [images]
+        elif isinstance(images, np.ndarray):
+            images = list(images) if images.ndim == 4 else [images]
+
         def read(batch: Sequence[Path | Image]) -> Tensor:
             return self._normalized([self._crop(item) if isinstance(item, Path) else item for item in batch])
 
@@ -99,7 +102,7 @@ class ImageDetector:
             Path(image) if isinstance(image, str | Path) else self._crop(image, index)
             for index, image in enumerate(images)
         )
-        yield from read_ahead(read, _batched(items, size), _threads())
+        yield from read_ahead(read, _batched(items, batch_size), _threads())
 
     def _readable(self, paths: Sequence[str], size: int, reasons: list[str]) -> Iterator[Tensor]:
         """Yield batches of those files that can be read, and append for each why not, empty if it can."""
