@@ -64,9 +64,9 @@ class Workflow:
 
     @cached_property
     def paper(self) -> list[str]:
-        """The tables and figures of the experiments."""
-        names = [f"{what}_{name}" for name in self.params.experiments.enabled for what in ("table", "figure")]
-        return [path for name in names for path in self.experiments[name].artifacts()]
+        """The tables and figures of the experiments: what stages are called after."""
+        shown = [stage for name, stage in self.experiments.items() if name.startswith(("table_", "figure_"))]
+        return [path for stage in shown for path in stage.artifacts()]
 
     @cached_property
     def reporting(self) -> list[Stage]:

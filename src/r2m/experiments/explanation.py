@@ -310,7 +310,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
         "Area under the curve of the probability of being fake, while the first pixels of an order become"
         " grey or appear on grey. Numbers are those of the map."
     )
-    return dot_rows(sections, images * len(measures), series, legend)
+    return dot_rows(sections, images * len(measures), series, legend, measure="area under the curve")
 
 
 EXPERIMENT = Experiment(

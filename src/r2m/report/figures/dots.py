@@ -54,10 +54,12 @@ def dot_rows(
     series: Sequence[Series],
     legend: str,
     chance: bool = False,
+    measure: str = "AUC",
 ) -> Figure:
     """Draw rows named `labels` under the headings `sections` (one per row, equal ones together).
 
-    The numbers at the right are those of the first series. `chance` marks 0.5.
+    The numbers at the right are those of the first series. `measure` is what they are of, and `chance` marks
+    0.5.
     """
     blocks = [(heading, len(list(rows))) for heading, rows in groupby(sections)]
     left = MARGIN + max(text_width(text, LABEL_SIZE) for text in [*labels, "–"]) + 0.1
@@ -97,7 +99,7 @@ def dot_rows(
         shown = np.concatenate([values.ravel(), *(np.array(limit, dtype=float) for limit in limits)])
         low, high = np.nanmin(shown), np.nanmax(shown)
         pad = max(0.02, 0.06 * (high - low))
-        axes.set(xlim=(low - pad, min(high + pad, 1.02)), ylim=(body, 0), yticks=[], xlabel="AUC")
+        axes.set(xlim=(low - pad, min(high + pad, 1.02)), ylim=(body, 0), yticks=[], xlabel=measure)
         axes.spines["left"].set_visible(False)
         figure.legend(
             handles=[_handle(mark) for mark in series],
