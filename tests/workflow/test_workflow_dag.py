@@ -242,7 +242,7 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
     prune(project)
     tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
-    assert len(tables) == 19
+    assert len(tables) == 26
     for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path
