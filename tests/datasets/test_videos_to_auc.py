@@ -185,6 +185,7 @@ class Run:
             reference=None,
             video="mean",
             built_in=(),
+            members={},
             out=self.folder / "tables",
         )
 
