@@ -11,6 +11,7 @@ from r2m.data.images import Image
 from r2m.detection.overlay import overlaid
 from r2m.report.figures.framing import NOTE_SIZE, text_below
 from r2m.report.figures.style import add_axes, canvas, new_figure, styled, text_width, wrap
+from r2m.report.numbers import number
 
 SIDE, MARGIN, GAP, BETWEEN, NUMBER, LABEL = 0.8, 0.1, 0.02, 0.12, 0.16, 8
 LEAST = 4.0
@@ -52,6 +53,6 @@ def draw_map_sheet(rows: Sequence[MapRow]) -> Figure:
                     axes = add_axes(figure, x + shift, top, SIDE, SIDE)
                     axes.imshow(picture[..., ::-1], interpolation="nearest")
                     axes.set_axis_off()
-                page.text(x, top + SIDE + 0.02, f"{probability:.3f}", ha="left", va="top", size=6)
+                page.text(x, top + SIDE + 0.02, number(probability), ha="left", va="top", size=6)
         text_below(figure, legend, MARGIN)
     return figure
