@@ -43,8 +43,8 @@ def draw_map_sheet(rows: Sequence[MapRow]) -> Figure:
     with styled():
         figure = new_figure(width, MARGIN + len(rows) * (SIDE + NUMBER) + below)
         page = canvas(figure)
-        for number, row in enumerate(rows):
-            top = MARGIN + number * (SIDE + NUMBER)
+        for line, row in enumerate(rows):
+            top = MARGIN + line * (SIDE + NUMBER)
             page.text(left - 0.1, top + SIDE / 2, row.label, ha="right", va="center", size=LABEL)
             shown = zip(row.images, row.maps, row.probabilities, strict=True)
             for place, (image, relevance, probability) in enumerate(shown):
