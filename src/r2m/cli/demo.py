@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.detect import FACES
-from r2m.cli.detector_options import base_option, device_option, model_option
+from r2m.cli.detector_options import base_option, device_option, faces_option, model_option
 from r2m.errors import R2MError
 
 PACKAGES = ("starlette", "uvicorn")
@@ -15,13 +14,7 @@ PACKAGES = ("starlette", "uvicorn")
 @click.command()
 @model_option
 @base_option
-@click.option(
-    "--faces",
-    type=click.Path(path_type=Path),
-    default=FACES,
-    show_default=True,
-    help="Folder with the face detector, yunet.onnx; the default run fetches it.",
-)
+@faces_option
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; others are for all to see."

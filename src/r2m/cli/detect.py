@@ -5,23 +5,15 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.detector_options import base_option, device_option, force_option, model_option
+from r2m.cli.detector_options import base_option, device_option, faces_option, force_option, model_option
 from r2m.cli.outputs import check_folder, check_output
-
-FACES = Path("data/raw/faces")
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @model_option
 @base_option
-@click.option(
-    "--faces",
-    type=click.Path(path_type=Path),
-    default=FACES,
-    show_default=True,
-    help="Folder with the face detector, yunet.onnx; the default run fetches it.",
-)
+@faces_option
 @click.option("--aligned", is_flag=True, help="PATHS are aligned face crops already.")
 @click.option(
     "--specialists",

@@ -10,6 +10,13 @@ base_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
 )
+faces_option = click.option(
+    "--faces",
+    type=click.Path(path_type=Path),
+    default=Path("data/raw/faces"),
+    show_default=True,
+    help="Folder with the face detector, yunet.onnx; the default run fetches it.",
+)
 force_option = click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 model_option = click.option(
     "--model", type=click.Path(path_type=Path), required=True, help="A merged or trained detector."
