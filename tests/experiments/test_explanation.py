@@ -18,7 +18,6 @@ from r2m.evaluate.faithfulness import (
     between,
     centred_map,
     deletion_and_insertion,
-    grey,
     random_map,
     ranks,
 )
@@ -32,8 +31,9 @@ SIZE = 16
 
 
 def measured(probabilities, images, maps, steps=5):
-    ends = probabilities(images), probabilities(grey(images))
-    return deletion_and_insertion(probabilities, images, maps, ends, steps)
+    others = torch.zeros_like(images)
+    ends = probabilities(images), probabilities(others)
+    return deletion_and_insertion(probabilities, images, others, maps, ends, steps)
 
 
 def brightness(place):
@@ -115,6 +115,18 @@ def test_images_are_drawn_by_the_seed(image_sets):
     assert again["swap"]["image_id"].tolist() == chosen["swap"]["image_id"].tolist()
     with pytest.raises(R2MError, match="domain nowhere: no images in the split 'test'"):
         dict(explanation.drawn(rows, "nowhere", 2, 0))
+
+
+def test_photographs_show_other_people(image_sets):
+    rows = pd.concat([manifest.read(path) for path in image_sets.paths("drawn", "swap")])
+    own = rows[(rows["generator"] == "swap") & (rows["domain"] == "drawn") & (rows["split"] == "test")]
+    paths = explanation.photographs(rows, "drawn", own, np.random.default_rng(0))
+    others = rows.set_index("path").loc[paths]
+    assert (set(others["label"]), set(others["split"])) == ({0}, {"test"})
+    assert (others["identity"].to_numpy() != own["identity"].to_numpy()).all()
+    alone = rows[rows["identity"] == own["identity"].iloc[0]]
+    with pytest.raises(R2MError, match="domain drawn: no test photograph of another person than drawn-test"):
+        explanation.photographs(alone, "drawn", own[:1], np.random.default_rng(0))
 
 
 def test_run_table_and_figure(image_sets, base_files, tmp_path, one_thread):

@@ -21,30 +21,27 @@ Scores = NDArray[np.float64]
 def deletion_and_insertion(
     probabilities: Callable[[Tensor], Scores],
     images: Tensor,
+    others: Tensor,
     maps: Tensor,
     ends: tuple[Scores, Scores],
     steps: int = STEPS,
 ) -> tuple[Scores, Scores]:
     """Return the deletion and the insertion score (n,) of maps (n, S, S) of normalized images (n, 3, S, S).
 
-    `ends` are the probabilities (n,) of whole images and of grey ones (`grey`).
+    `others` are as many photographs, and `ends` the probabilities (n,) of the images and of these.
 
     Petsiuk, Das and Saenko, "RISE", BMVC 2018 (arXiv 1806.07421). Deletion is the area under the curve of the
-    probability while pixels become grey, those of the greatest value first: the lower, the more it depended
-    on them. Insertion is the area while they appear on grey: the higher, the better. Grey is the mean colour
-    that images are normalized by. RISE inserts into a blurred image, which these detectors call fake.
+    probability while pixels become those of the photograph, the ones of the greatest value first: the lower,
+    the more it depended on them. Insertion is the area while they appear on the photograph: the higher, the
+    better. RISE takes grey and blurred images, which look forged to these detectors themselves: the
+    probability rises there, whichever pixels go.
     """
-    whole, nothing = ends
+    first, last = ends
     order = ranks(maps)
     return (
-        area([whole, *map(probabilities, between(images, grey(images), order, steps)), nothing]),
-        area([nothing, *map(probabilities, between(grey(images), images, order, steps)), whole]),
+        area([first, *map(probabilities, between(images, others, order, steps)), last]),
+        area([last, *map(probabilities, between(others, images, order, steps)), first]),
     )
-
-
-def grey(images: Tensor) -> Tensor:
-    """Return images of the mean colour, of the same shape."""
-    return torch.zeros_like(images)
 
 
 def ranks(maps: Tensor) -> Tensor:

@@ -27,12 +27,12 @@ TITLE = "Explanations of decisions"
 CAPTION = (
     "Maps of what raises the logit of *fake* (Chefer et al. 2021, or Grad-CAM) of the reference merge on test"
     " images of the training domain. Deletion and insertion (Petsiuk et al. 2018) are areas under the curve"
-    " of the probability of being fake while the pixels of the greatest relevance become grey, or appear on"
-    " grey, beside those of random patches and of a Gaussian in the middle. A good map has less deletion and"
-    " more insertion than both. Look at whether it has, before you look at a map. A map is no proof of where"
-    " an image was forged: it tells what this detector reacts to, right or wrong, on the grid of its patches,"
-    " which mix with their neighbours on the way. Each is scaled to its own maximum, so that a real's is as"
-    " bright as a fake's."
+    " of the probability of being fake while the pixels of the greatest relevance become those of a"
+    " photograph of another person, or appear on it, beside those of random patches and of a Gaussian in the"
+    " middle. A good map has less deletion and more insertion than both. Look at whether it has, before you"
+    " look at a map. A map is no proof of where an image was forged: it tells what this detector reacts to,"
+    " right or wrong, on the grid of its patches, which mix with their neighbours on the way. Each is scaled"
+    " to its own maximum, so that a real's is as bright as a fake's."
 )
 ORDERS = {"map": "Relevance map", "random": "Random patches", "centre": "Gaussian in the middle"}
 COLOURS = {"map": "#CC3311", "random": "#999999", "centre": "#222222"}
@@ -123,6 +123,7 @@ def run(
     from r2m.models import checkpoint
     from r2m.models.image_detector import load
     from r2m.models.precision import make_deterministic
+    from r2m.seeding import rng
 
     torch.set_num_threads(threads)
     detector = load(model, device=compute.device, precision=compute.precision)
@@ -133,8 +134,9 @@ def run(
     )
     parts: list[pd.DataFrame] = []
     kept: dict[str, torch.Tensor] = {}
-    for _, rows in drawn(every, domain, images, seed):
-        measured, found = faithfulness(detector, rows, seed)
+    for name, rows in drawn(every, domain, images, seed):
+        others = photographs(every, domain, rows, rng(seed, "explanation", name, "others"))
+        measured, found = faithfulness(detector, rows, others, seed)
         parts.append(measured[[*KEPT, "order", "whole", "deletion", "insertion"]])
         kept |= {
             name: torch.from_numpy(one) for name, one in zip(rows["image_id"][:shown], found, strict=False)
@@ -199,15 +201,36 @@ def drawn(rows: pd.DataFrame, domain: str, count: int, seed: int) -> Iterator[tu
         yield name, own.iloc[np.sort(places)].reset_index(drop=True)
 
 
+def photographs(
+    every: pd.DataFrame, domain: str, rows: pd.DataFrame, random: np.random.Generator
+) -> list[str]:
+    """Return for every row the path of a test photograph of `domain` that shows another person.
+
+    Raises:
+        R2MError: there is none.
+    """
+    reals = every[(every["label"] == 0) & (every["split"] == "test") & (every["domain"] == domain)]
+    paths = []
+    for identity in rows["identity"]:
+        others = reals.loc[reals["identity"] != identity, "path"]
+        if others.empty:
+            raise R2MError(f"domain {domain}: no test photograph of another person than {identity}")
+        paths.append(str(others.iloc[random.integers(len(others))]))
+    return paths
+
+
 def faithfulness(
-    detector: ImageDetector, rows: pd.DataFrame, seed: int
+    detector: ImageDetector, rows: pd.DataFrame, others: Sequence[str], seed: int
 ) -> tuple[pd.DataFrame, list[np.ndarray]]:
-    """Return the scores of images, a row for every order and image, and the relevance maps (S, S)."""
+    """Return the scores of images, a row for every order and image, and the relevance maps (S, S).
+
+    `others` are the paths of the photographs that pixels become those of.
+    """
     import pandas as pd
     import torch
 
     from r2m.detection.explaining import relevance_maps
-    from r2m.evaluate.faithfulness import centred_map, deletion_and_insertion, grey, random_map
+    from r2m.evaluate.faithfulness import centred_map, deletion_and_insertion, random_map
     from r2m.seeding import rng
 
     def probabilities(images: torch.Tensor) -> np.ndarray:
@@ -222,11 +245,12 @@ def faithfulness(
         "centre": [centred_map(size)] * len(rows),
     }
     parts = []
-    for start, images in zip(range(0, len(rows), BATCH), detector.batches(paths, BATCH), strict=True):
-        ends = probabilities(images), probabilities(grey(images))
+    batches = zip(detector.batches(paths, BATCH), detector.batches(others, BATCH), strict=True)
+    for start, (images, photographs) in zip(range(0, len(rows), BATCH), batches, strict=True):
+        ends = probabilities(images), probabilities(photographs)
         for name, order in orders.items():
             values = torch.from_numpy(np.stack(order[start : start + BATCH]))
-            deletion, insertion = deletion_and_insertion(probabilities, images, values, ends)
+            deletion, insertion = deletion_and_insertion(probabilities, images, photographs, values, ends)
             own = rows.iloc[start : start + BATCH]
             parts.append(own.assign(order=name, whole=ends[0], deletion=deletion, insertion=insertion))
     return pd.concat(parts, ignore_index=True), maps
@@ -270,8 +294,9 @@ def table(source: Path, context: EvaluationContext) -> Table:
             "insertion": "Insertion ↑",
         },
         caption=(
-            "Probability of being fake: of the whole image, and the mean while pixels become grey (deletion)"
-            " or appear on grey (insertion), in three orders. Means over images. On"
+            "Probability of being fake: of the whole image, and the mean while pixels become those of a"
+            " photograph of another person (deletion) or appear on it (insertion), in three orders. Means"
+            " over images. On"
             f" {wins['deletion']} of the fakes the map's deletion is below that of random patches, on"
             f" {wins['insertion']} its insertion is above it. Best of each bold, second underlined."
         ),
@@ -308,7 +333,7 @@ def figure(table: pd.DataFrame, context: EvaluationContext) -> Figure:
     sections = [title for title in measures.values() for _ in images]
     legend = (
         "Area under the curve of the probability of being fake, while the first pixels of an order become"
-        " grey or appear on grey. Numbers are those of the map."
+        " those of a photograph of another person or appear on it. Numbers are those of the map."
     )
     return dot_rows(sections, images * len(measures), series, legend, measure="area under the curve")
 
