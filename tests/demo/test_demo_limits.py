@@ -203,6 +203,18 @@ def test_what_takes_too_long_is_stopped(worker, client):
     assert "file.jpg" in reason(asked(client)), "the next one has a process of its own"
 
 
+def test_a_file_may_be_scored_while_the_worker_is_stopped(worker, tmp_path):
+    worker.start()
+    path = tmp_path / "long.jpg"
+    path.write_bytes(b"sleep 1000")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(worker.score, path, 1000.0)
+        time.sleep(0.2)
+        worker.stop()
+        with pytest.raises(R2MError, match="its process ended without an answer"):
+            answer.result(PATIENCE)
+
+
 @pytest.mark.parametrize("content", [b"crash", b"raise"])
 def test_a_crash_is_a_message(client, content):
     assert reason(asked(client, content)) == "cannot be scored: its process ended without an answer"

@@ -1,5 +1,6 @@
 """Faces of photographs and videos, found, tracked and scored."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def test_a_face_that_does_not_last_is_none(detector, tmp_path, faces):
     empty = write_video(tmp_path / "empty.mp4", pictures)
     (found,) = r2m.detect(empty, detector, faces=faces)
     assert found.reason == "no face found: none of 32 frames"
+
+
+@pytest.mark.parametrize("name", ["pipe.jpg", "pipe.mp4"])
+def test_a_pipe_is_told_and_not_waited_for(detector, media, faces, name):
+    os.mkfifo(media / name)
+    told = {one.path.name: one.reason for one in r2m.detect(media, detector, faces=faces)}
+    assert told[name] == "cannot be read: no regular file"
+    assert told["a.png"] == ""
 
 
 def test_aligned_crops_have_the_workflow_score(detector, image_sets):

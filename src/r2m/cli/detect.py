@@ -103,7 +103,6 @@ def command(
     from r2m.detection.lines import drift_line, lines_of
     from r2m.detection.specialists import load_specialists
     from r2m.detection.tables import open_table, rows_of, table_type
-    from r2m.evaluate.val_reals import val_reals
     from r2m.models.image_detector import load
     from r2m.models.precision import resolve_device
 
@@ -114,7 +113,11 @@ def command(
     torch.set_num_threads(cores)
     detector = load(model, base, device=device)
     loaded = load_specialists(asked, base, detector.config, device=device)
-    reals = None if compare is None else val_reals(compare, detector.metadata)
+    reals = None
+    if compare is not None:
+        from r2m.evaluate.val_reals import val_reals
+
+        reals = val_reals(compare, detector.metadata)
     network = None if aligned else face_network(faces)
     finder = FaceFinder(detector.config, network, every=every, frames=frames)
     width = max(len(str(file)) for file in files)

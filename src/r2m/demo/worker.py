@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from r2m.demo.answer import Answer
@@ -46,7 +47,8 @@ class ScorerOptions:
 class Worker:
     """Scores one file at a time in a process that is started when it is needed, and anew after it ended.
 
-    `load` is called in that process. `interrupt` may be called from any thread, all else from one at a time.
+    `load` is called in that process. `interrupt` and `stop` may be called from any thread, all else from one
+    at a time.
     """
 
     def __init__(self, load: Callable[[], Scorer]) -> None:
@@ -54,6 +56,7 @@ class Worker:
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._is_interrupted = False
+        self._stopping = Lock()
 
     def start(self) -> tuple[float, float]:
         """Start the process unless it runs, wait until it can score, and return the detector's cuts.
@@ -70,7 +73,8 @@ class Worker:
             process.start()
             theirs.close()
             self._process = process
-            self._cuts = self._received("the detector cannot be loaded: its process ended")
+            otherwise = "the detector cannot be loaded: its process ended"
+            self._cuts = self._received(self._connection, otherwise)
         return self._cuts
 
     def score(self, path: Path, seconds: float) -> dict[str, Any]:
@@ -80,16 +84,18 @@ class Worker:
             R2MError: it takes longer than so many seconds, or its process ended.
         """
         self.start()
-        assert self._connection is not None
+        connection = self._connection  # another thread may stop the process, and forget it, at any time
+        if connection is None:
+            raise R2MError("cannot be scored: its process ended without an answer")
         try:
-            self._connection.send(path)
-            is_done = self._connection.poll(seconds)
+            connection.send(path)
+            is_done = connection.poll(seconds)
         except OSError:  # the process ended since the last file
             is_done = True
         if not is_done:
             self.stop()
             raise R2MError(f"cannot be scored: takes longer than {seconds:g} s")
-        return self._received("cannot be scored: its process ended without an answer")
+        return self._received(connection, "cannot be scored: its process ended without an answer")
 
     def interrupt(self) -> None:
         """End the process, so that `score` returns at once."""
@@ -101,17 +107,18 @@ class Worker:
     def stop(self) -> None:
         """End the process and forget it."""
         self.interrupt()
-        if self._process is not None and self._connection is not None:
-            self._process.join()
-            self._connection.close()
-        self._process = self._connection = None
-        self._is_interrupted = False
+        with self._stopping:
+            process, connection = self._process, self._connection
+            self._process = self._connection = None
+            if process is not None and connection is not None:
+                process.join()
+                connection.close()
+            self._is_interrupted = False
 
-    def _received(self, otherwise: str) -> Any:
+    def _received(self, connection: Connection, otherwise: str) -> Any:
         """Return what the process sends; raises R2MError if it sends an error, or `otherwise` if it ended."""
-        assert self._connection is not None
         try:
-            received = self._connection.recv()
+            received = connection.recv()
         except (EOFError, OSError) as error:
             self.stop()
             raise R2MError(otherwise) from error

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp
 
 from r2m.detection.detecting import Detection
 
@@ -44,6 +43,8 @@ def drift(reals: NDArray[np.float64], logits: NDArray[np.float64]) -> Drift:
     found = Drift(len(logits), len(reals))
     if not found.is_told:
         return found
+    from scipy.stats import ks_2samp  # takes half a second, and few commands compare
+
     test = ks_2samp(logits, reals, method="asymp")  # the exact one fails for some numbers of logits
     spread = float(np.std(reals)) or float("nan")  # a detector that says the same of all
     shift = (float(np.median(logits)) - float(np.median(reals))) / spread

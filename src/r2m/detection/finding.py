@@ -97,6 +97,8 @@ class FaceFinder:
 
     def __call__(self, path: Path) -> Seen:
         """Return the faces of a photograph or video, or why there is none."""
+        if path.exists() and not path.is_file():  # to open a pipe would wait for who writes into it
+            return Seen(path, reason="cannot be read: no regular file")
         try:
             return Seen(path, self._in_video(path) if is_video(path) else self._in_photograph(path))
         except (ValueError, R2MError) as error:

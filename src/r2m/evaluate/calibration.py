@@ -80,9 +80,11 @@ def reliability_table(
     """
     parts = []
     labels = matrix.units["label"].to_numpy()
+    pooled = pooled_rows(sets)
+    probabilities = {False: expit(matrix.scores), True: matrix.probabilities}
     for index, model in enumerate(model_columns(models)):
-        for protocol, (rows, weights) in pooled_rows(sets).items():
-            for is_calibrated, values in ((False, expit(matrix.scores)), (True, matrix.probabilities)):
+        for protocol, (rows, weights) in pooled.items():
+            for is_calibrated, values in probabilities.items():
                 curve = reliability(labels[rows], values[index, rows], weights, bins)
                 parts.append(curve.assign(**model, protocol=protocol, calibrated=is_calibrated))
     return pd.concat(parts, ignore_index=True)[RELIABILITY_COLUMNS]

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from r2m.evaluate.bootstrap import interval, resample
-from r2m.evaluate.evaluation import Evaluation, Scores, split_of
+from r2m.evaluate.evaluation import Evaluation, Scores, logits_of_val
 from r2m.evaluate.protocols import IN_DISTRIBUTION, UNSEEN_GENERATOR, EvaluationContext
-from r2m.evaluate.score_matrix import SetRows, people, set_rows
+from r2m.evaluate.score_matrix import SetRows, people
 from r2m.models.decision import Decision
-from r2m.train.deciding import platt
+from r2m.train.deciding import LogitSets, platt
 
 # The keys of a row: without a specialist it is the sum over the right ones, without a test set the mean.
 CLOSEST_KEYS = ["protocol", "test_set", "specialist"]
@@ -37,19 +37,14 @@ def own_calibrations(
     found = {}
     for scores in all_scores:
         own = members.get(scores.model, ()) if scores.kind == "specialist" else ()
-        if not own:
-            continue
-        rows = split_of(scores, "val")
-        logits = rows["logit"].to_numpy(float)
-        val_sets = [
-            (logits[val_set.reals], logits[val_set.fakes])
-            for val_set in set_rows(rows, context, f"{scores.path}: split 'val'")
-            if val_set.item.generator in own
-        ]
-        if val_sets:
+        if own and (val_sets := _logits_of(scores, own, context)):
             slope, offset = platt(val_sets)
             found[scores.model] = Decision(slope=slope, offset=offset)
     return found
+
+
+def _logits_of(scores: Scores, generators: Sequence[str], context: EvaluationContext) -> LogitSets:
+    return logits_of_val(scores, context, lambda item: item.generator in generators)
 
 
 def closest_table(

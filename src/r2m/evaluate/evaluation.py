@@ -1,7 +1,7 @@
 """From score files to the metrics of every model on every test set."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from r2m.evaluate.protocols import (
     SAMPLING,
     SET_COLUMNS,
     EvaluationContext,
+    TestSet,
     model_columns,
     order_models,
 )
 from r2m.evaluate.score_matrix import ScoreMatrix, SetRows, people, set_rows
 from r2m.models.decision import Decision
-from r2m.train.deciding import FPRS, platt
+from r2m.train.deciding import FPRS, LogitSets, platt
 from r2m.train.threshold import best_threshold, false_alarm_threshold
 
 UNIT_COLUMNS = ["image_id", "label", "generator", "domain", "identity", "video"]
@@ -142,18 +143,23 @@ def split_of(scores: Scores, split: str) -> pd.DataFrame:
     return rows.sort_values("image_id", ignore_index=True)
 
 
+def logits_of_val(
+    scores: Scores, context: EvaluationContext, is_taken: Callable[[TestSet], bool]
+) -> LogitSets:
+    """Return (logits of reals, logits of fakes) of those sets of the val split that are taken."""
+    rows = split_of(scores, "val")
+    logits = rows["logit"].to_numpy(float)
+    sets = set_rows(rows, context, f"{scores.path}: split 'val'")
+    return [(logits[one.reals], logits[one.fakes]) for one in sets if is_taken(one.item)]
+
+
 def describe_model(scores: Scores, context: EvaluationContext) -> dict[str, str | float]:
     """Row of a model for the table of models.
 
     Thresholds of logits and the calibration, slope and offset, come from the val sets of trained generators
     only. ``threshold`` is that behind ``accuracy``.
     """
-    rows = split_of(scores, "val")
-    logits = rows["logit"].to_numpy(float)
-    sets = set_rows(rows, context, f"{scores.path}: split 'val'")
-    val_sets = [
-        (logits[test_set.reals], logits[test_set.fakes]) for test_set in sets if test_set.item.role == "train"
-    ]
+    val_sets = logits_of_val(scores, context, lambda item: item.role == "train")
     if not val_sets:
         raise R2MError(f"{scores.path}: split 'val' has no fakes of a generator with role train")
     threshold, val_accuracy = best_threshold(val_sets)

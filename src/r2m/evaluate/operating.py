@@ -10,8 +10,9 @@ from scipy.special import expit
 from r2m.evaluate.bootstrap import interval, resample
 from r2m.evaluate.calibration import bins_of, pooled_rows
 from r2m.evaluate.evaluation import THRESHOLDS, Evaluation
+from r2m.evaluate.means import by_model
 from r2m.evaluate.protocols import MODEL_KEYS, PROTOCOLS, EvaluationContext
-from r2m.evaluate.score_matrix import SetRows, people
+from r2m.evaluate.score_matrix import people
 
 OPERATING_COLUMNS = [
     *(*MODEL_KEYS, "label", "protocol", "fpr", "n_sets", "fpr_reached", "fpr_low", "fpr_high"),
@@ -44,13 +45,14 @@ def operating_table(
             table = evaluation.models[[*MODEL_KEYS, "label"]].assign(
                 protocol=protocol, fpr=fpr, n_sets=len(sets)
             )
-            for name, side in (("fpr", _reals), ("tpr", _fakes)):
-                rate = _mean_rate(above, [side(test_set) for test_set in sets])
-                estimate, low, high = _with_interval(rate, evaluation, context, resamples, seed)
-                value = "fpr_reached" if name == "fpr" else name
-                table[[value, f"{name}_low", f"{name}_high"]] = np.stack([estimate, low, high], axis=1)
+            for columns, rows in (
+                (["fpr_reached", "fpr_low", "fpr_high"], [one.reals for one in sets]),
+                (["tpr", "tpr_low", "tpr_high"], [one.fakes for one in sets]),
+            ):
+                rate = _mean_rate(above, rows)
+                table[columns] = _with_interval(rate, evaluation, context, resamples, seed)
             parts.append(table)
-    return _in_order(parts, evaluation)[OPERATING_COLUMNS]
+    return by_model(parts)[OPERATING_COLUMNS]
 
 
 def calibration_table(
@@ -67,18 +69,10 @@ def calibration_table(
         table = evaluation.models[[*MODEL_KEYS, "label", "slope", "offset"]].assign(protocol=protocol)
         for name, values in (("ece_before", expit(matrix.scores)), ("ece", matrix.probabilities)):
             error = _pooled_error(values[:, rows], labels[rows], rows, counts.astype(float))
-            estimate, low, high = _with_interval(error, evaluation, context, resamples, seed)
-            table[[name, f"{name}_low", f"{name}_high"]] = np.stack([estimate, low, high], axis=1)
+            columns = [name, f"{name}_low", f"{name}_high"]
+            table[columns] = _with_interval(error, evaluation, context, resamples, seed)
         parts.append(table)
-    return _in_order(parts, evaluation)[CALIBRATION_COLUMNS]
-
-
-def _reals(test_set: SetRows) -> NDArray[np.int64]:
-    return test_set.reals
-
-
-def _fakes(test_set: SetRows) -> NDArray[np.int64]:
-    return test_set.fakes
+    return by_model(parts)[CALIBRATION_COLUMNS]
 
 
 def _mean_rate(above: NDArray[np.bool_], sets: list[NDArray[np.int64]]) -> Weighed:
@@ -120,20 +114,12 @@ def _pooled_error(
 
 def _with_interval(
     compute: Weighed, evaluation: Evaluation, context: EvaluationContext, resamples: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return values (M,) of all models with the limits of their intervals over people."""
+) -> NDArray[np.float64]:
+    """Return values of all models with the limits of their intervals over people (M, 3)."""
     units = evaluation.matrix.units
     known = people(units, context)
     estimate = compute(np.ones((1, len(units))))[0]
     drawn = [
         compute(counts[:, known.index].astype(float)) for counts in resample(known.strata, resamples, seed)
     ]
-    return estimate, *interval(np.concatenate(drawn), estimate)
-
-
-def _in_order(parts: list[pd.DataFrame], evaluation: Evaluation) -> pd.DataFrame:
-    """Return tables of one row per model as one table, in which the rows of a model stand together."""
-    places = {name: place for place, name in enumerate(evaluation.matrix.models)}
-    return pd.concat(parts, ignore_index=True).sort_values(
-        "model", key=lambda names: names.map(places), kind="stable", ignore_index=True
-    )
+    return np.stack([estimate, *interval(np.concatenate(drawn), estimate)], axis=1)

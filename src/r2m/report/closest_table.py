@@ -4,7 +4,7 @@ import pandas as pd
 
 from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.protocols import IN_DISTRIBUTION, UNSEEN_GENERATOR, EvaluationContext
-from r2m.report.numbers import number
+from r2m.report.numbers import limits
 from r2m.report.table import Table
 
 SECTIONS = {
@@ -35,8 +35,8 @@ def closest_specialists_table(
     right = frame[keys].merge(closest[closest["specialist"] == ""], on=keys, how="left")
     for name, title in {"share": "Right", "chance": "Chance"}.items():
         frame[name], titles[name] = right[name].astype(float), title
-    limits = zip(right["low"].astype(float), right["high"].astype(float), strict=True)
-    notes["share"] = [f" [{number(low, 2)}, {number(high, 2)}]" for low, high in limits]
+    pairs = zip(right["low"].astype(float), right["high"].astype(float), strict=True)
+    notes["share"] = [f" {limits(*pair, digits=2)}" for pair in pairs]
     return Table(
         frame,
         titles,

@@ -19,7 +19,7 @@ from r2m.evaluate.protocols import (
     mean_columns,
     order_test_sets,
 )
-from r2m.report.numbers import number
+from r2m.report.numbers import limits
 from r2m.report.table import Heading, Table
 
 OWN = "†"
@@ -165,8 +165,7 @@ def own_families(models: pd.DataFrame, context: EvaluationContext) -> list[str]:
 
 def _limits(low: pd.Series, high: pd.Series) -> list[str]:
     """Return the limits of intervals as they stand behind their estimates."""
-    limits = zip(low.astype(float), high.astype(float), strict=True)
-    return [f" [{number(lower)}, {number(upper)}]" for lower, upper in limits]
+    return [f" {limits(*pair)}" for pair in zip(low.astype(float), high.astype(float), strict=True)]
 
 
 def _heading(protocol: str, part: str) -> Heading:

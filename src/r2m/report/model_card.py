@@ -27,7 +27,7 @@ from r2m.models.options import BackboneOptions
 from r2m.models.preprocess import normalization
 from r2m.models.weights import open_weights
 from r2m.report.data_card import not_encoded
-from r2m.report.numbers import number
+from r2m.report.numbers import limits, number
 from r2m.report.origins import CardContext, built_in
 from r2m.report.runtimes import TOTAL, read_benchmarks, runtime_table
 from r2m.report.table import MISSING, markdown_table
@@ -261,7 +261,7 @@ def _metrics(scores: pd.DataFrame, row: pd.Series, means: pd.DataFrame, context:
             other_metrics = [
                 number(on_protocol[name].mean(), metric.digits) for name, metric in averaged.items()
             ]
-            interval = f"{number(auc)} [{number(low)}, {number(high)}]"
+            interval = f"{number(auc)} {limits(low, high)}"
             lowest = f"{number(least['auc'])} ({where})"
             video = [] if of_videos.empty else [number(of_videos[protocol]).replace("nan", MISSING)]
             rows.append((title, lowest, interval, *video, len(on_protocol), *other_metrics))
@@ -313,8 +313,10 @@ def _decisions(fitted: Decision, operating: pd.DataFrame, calibration: pd.DataFr
 
 def _with_limits(rows: pd.DataFrame, column: str, name: str) -> pd.Series:
     """Return the values of a column, with the limits of their intervals, by the rows' index."""
-    values = rows[[column, f"{name}_low", f"{name}_high"]].map(lambda value: number(float(value), 2))
-    return values[column] + " [" + values[f"{name}_low"] + ", " + values[f"{name}_high"] + "]"
+    columns = (rows[key].astype(float) for key in (column, f"{name}_low", f"{name}_high"))
+    values = zip(*columns, strict=True)
+    told = [f"{number(value, 2)} {limits(low, high, digits=2)}" for value, low, high in values]
+    return pd.Series(told, index=rows.index)
 
 
 def _limits(

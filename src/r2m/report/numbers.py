@@ -21,3 +21,8 @@ def rounded(value: float, digits: int = 3) -> float:
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     """Return the text of a number, with a sign before positive ones too if it is `signed`."""
     return f"{rounded(value, digits):{'+' if signed else ''}.{digits}f}"
+
+
+def limits(low: float, high: float, digits: int = 3) -> str:
+    """Return the text of an interval, as it stands behind an estimate."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"

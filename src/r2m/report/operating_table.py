@@ -4,7 +4,7 @@ import pandas as pd
 
 from r2m.evaluate.bootstrap import LEVEL
 from r2m.evaluate.protocols import PROTOCOLS
-from r2m.report.numbers import number
+from r2m.report.numbers import limits
 from r2m.report.table import Table
 
 # Columns of error rates → what they are called; the names of their limits begin alike.
@@ -24,12 +24,12 @@ def operating_points_table(operating: pd.DataFrame, calibration: pd.DataFrame) -
     keys = ["model", "protocol"]
     for fpr in operating["fpr"].unique():
         rates = errors[keys].merge(operating[operating["fpr"] == fpr], on=keys, how="left")
-        for column, (title, limits) in RATES.items():
+        for column, (title, start) in RATES.items():
             name = f"{column}/{fpr}"
-            frame[name], notes[name] = rates[column], _limits(rates, limits)
+            frame[name], notes[name] = rates[column], _notes(rates, start)
             titles[name] = f"{title} at {100 * fpr:g} %"
     for column, title in ERRORS.items():
-        frame[column], notes[column], titles[column] = errors[column], _limits(errors, column), title
+        frame[column], notes[column], titles[column] = errors[column], _notes(errors, column), title
     stated = " and ".join(f"{100 * fpr:g} %" for fpr in operating["fpr"].unique())
     return Table(
         frame,
@@ -48,6 +48,7 @@ def operating_points_table(operating: pd.DataFrame, calibration: pd.DataFrame) -
     )
 
 
-def _limits(rows: pd.DataFrame, name: str) -> list[str]:
-    limits = zip(rows[f"{name}_low"].astype(float), rows[f"{name}_high"].astype(float), strict=True)
-    return [f" [{number(low, 2)}, {number(high, 2)}]" for low, high in limits]
+def _notes(rows: pd.DataFrame, name: str) -> list[str]:
+    """Return the intervals behind the values of a column; the names of their limits begin with `name`."""
+    pairs = zip(rows[f"{name}_low"].astype(float), rows[f"{name}_high"].astype(float), strict=True)
+    return [f" {limits(*pair, digits=2)}" for pair in pairs]
