@@ -7,6 +7,9 @@ import sys
 import time
 
 import pytest
+from snakemake.benchmark import BenchmarkRecord
+
+from r2m.report.runtimes import read_benchmarks
 
 JOB = """
 import sys, time
@@ -24,7 +27,7 @@ def build(path):
 r2m.files.build = build
 if "torch" in sys.argv:
     import torch
-run_logged(Job("r2m.files:build", {}, {"path": Path("made")}, {}), 1, "job.log")
+run_logged(Job("r2m.files:build", {}, {"path": Path("made")}, {}), 1, "job.log", "")
 """
 
 
@@ -84,3 +87,23 @@ def test_the_next_start_removes_what_a_kill_left(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+QUICK = """
+from pathlib import Path
+from r2m.cli.job import run_logged
+from r2m.plan.stage import Job
+
+out = Path("out.json")
+run_logged(Job("r2m.files:write_text", {}, {"path": out}, {"text": "{}"}), 1, "job.log", "took/own.tsv")
+"""
+
+
+def test_what_a_job_took_is_written(tmp_path):
+    subprocess.run([sys.executable, "-c", QUICK], cwd=tmp_path, check=True)
+    (row,) = read_benchmarks({"stage": {"own": tmp_path / "took/own.tsv"}}).itertuples()
+    assert 0 < row.cpu_seconds < 60
+    assert 0 <= row.wall_seconds < 60
+    assert 5 < row.peak_mib < 1000
+    header = (tmp_path / "took/own.tsv").read_text().splitlines()[0]
+    assert header.split("\t") == BenchmarkRecord.get_header()

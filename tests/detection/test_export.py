@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 
 import r2m
@@ -75,10 +76,15 @@ def test_a_file_that_is_off_is_not_written(transformer, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_packages_that_are_missing_are_named(transformer, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(R2MError, match=r'onnxscript is not installed; expected pip install .* "\.\[onnx\]"'):
-        export_onnx(r2m.load(transformer, device="cpu"), tmp_path / "model.onnx")
+def test_a_network_that_cannot_be_written(transformer, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.onnx.OnnxExporterError("no such operator\nwith many lines")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    detector = r2m.load(transformer, device="cpu")
+    with pytest.raises(R2MError, match=r"model\.onnx: torch cannot write .* as ONNX: no such operator$"):
+        export_onnx(detector, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_example_of_the_docs(transformer, tmp_path, monkeypatch, capsys):

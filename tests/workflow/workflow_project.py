@@ -58,7 +58,8 @@ class Project:
             **os.environ,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join([str(self / "src"), str(FORK_SERVER)]),
-            **({"FORK_SERVER": self.fork_server} if self.fork_server else {}),
+            # Then the workflow need not start a server of its own.
+            **({"FORK_SERVER": self.fork_server, "R2M_WARM": ""} if self.fork_server else {}),
             "OMP_NUM_THREADS": "1",
             "DVC_SITE_CACHE_DIR": str(own),
             "DVC_GLOBAL_CONFIG_DIR": str(own),

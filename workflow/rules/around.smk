@@ -2,11 +2,15 @@
 
 import subprocess
 
+from r2m.cli import warm
+
 STARTED = time.time()
+# So many jobs are worth the import of all packages in a process that forks for them.
+MANY = 8
 
 
 def begin():
-    """Before a run: make the folders that DVC expects, and say what the params do not ask for any more."""
+    """Before a run: make the folders that DVC expects, say what the params do not ask for any more, and warm up."""
     for folder in RUN.dvc_folders:
         Path(folder).mkdir(parents=True, exist_ok=True)
     if orphans := RUN.orphans():
@@ -14,6 +18,10 @@ def begin():
             f"{len(orphans)} files below results are of names that params.yaml does not hold, such as"
             f" {orphans[0]}; `r2m prune` lists them"
         )
+    is_here = workflow.local_exec and not workflow.deployment_settings.deployment_method
+    is_cold = warm.ADDRESS not in os.environ
+    if is_here and is_cold and sum(1 for _ in workflow.dag.needrun_jobs()) >= MANY:
+        warm.start()
 
 
 def finish():

@@ -84,10 +84,11 @@ def memory(stage):
 
 
 def call(stage):
-    """Params of a rule: the job, and its arguments as plain values, which Snakemake compares."""
+    """Params of a rule: the job, its arguments as plain values, which Snakemake compares, and where its time goes."""
     return {
         "job": lambda wildcards: stage.job(**wildcards),
         "record": lambda wildcards: stage.job(**wildcards).record,
+        "benchmark": stage.benchmark if stage.is_benchmarked else "",
     }
 
 

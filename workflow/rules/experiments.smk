@@ -12,8 +12,6 @@ for stage in RUN.experiments.values():
             writes(stage),
         log:
             stage.log,
-        benchmark:
-            stage.benchmark
         priority: stage.priority
         threads: stage.threads
         resources:

@@ -9,8 +9,6 @@ rule source:
         writes(S.source),
     log:
         S.source.log,
-    benchmark:
-        S.source.benchmark
     params:
         **call(S.source),
         pins=pins_of,
@@ -25,8 +23,6 @@ rule base:
         writes(S.base),
     log:
         S.base.log,
-    benchmark:
-        S.base.benchmark
     resources:
         mem_mb=memory(S.base),
     params:
@@ -42,8 +38,6 @@ rule validate:
         writes(S.validate),
     log:
         S.validate.log,
-    benchmark:
-        S.validate.benchmark
     priority: S.validate.priority
     threads: S.validate.threads
     resources:
@@ -63,8 +57,6 @@ rule faces:
         writes(S.faces),
     log:
         S.faces.log,
-    benchmark:
-        S.faces.benchmark
     threads: S.faces.threads
     resources:
         mem_mb=memory(S.faces),
@@ -82,8 +74,6 @@ rule pool:
         writes(S.pool),
     log:
         S.pool.log,
-    benchmark:
-        S.pool.benchmark
     priority: S.pool.priority
     threads: S.pool.threads
     resources:
@@ -102,8 +92,6 @@ rule forge:
         writes(S.forge),
     log:
         S.forge.log,
-    benchmark:
-        S.forge.benchmark
     resources:
         mem_mb=memory(S.forge),
     params:
@@ -120,8 +108,6 @@ rule trunk:
         writes(S.trunk),
     log:
         S.trunk.log,
-    benchmark:
-        S.trunk.benchmark
     resources:
         mem_mb=memory(S.trunk),
         gpu=gpus(S.trunk),

@@ -8,8 +8,6 @@ rule statistics:
         writes(S.statistics),
     log:
         S.statistics.log,
-    benchmark:
-        S.statistics.benchmark
     resources:
         mem_mb=memory(S.statistics),
         gpu=gpus(S.statistics),
@@ -26,8 +24,6 @@ rule tune:
         writes(S.tune),
     log:
         S.tune.log,
-    benchmark:
-        S.tune.benchmark
     resources:
         mem_mb=memory(S.tune),
         gpu=gpus(S.tune),
@@ -44,8 +40,6 @@ rule real_component:
         writes(S.real_component),
     log:
         S.real_component.log,
-    benchmark:
-        S.real_component.benchmark
     resources:
         mem_mb=memory(S.real_component),
     params:
@@ -61,8 +55,6 @@ rule residual:
         writes(S.residual),
     log:
         S.residual.log,
-    benchmark:
-        S.residual.benchmark
     resources:
         mem_mb=memory(S.residual),
     params:
@@ -78,8 +70,6 @@ rule merge:
         writes(S.merge),
     log:
         S.merge.log,
-    benchmark:
-        S.merge.benchmark
     resources:
         mem_mb=memory(S.merge),
     params:

@@ -11,6 +11,9 @@ for stage in RUN.reporting:
             writes(stage),
         log:
             stage.log,
+        threads: stage.threads
+        resources:
+            mem_mb=memory(stage),
         params:
             **call(stage),
         script:

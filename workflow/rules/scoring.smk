@@ -8,8 +8,6 @@ rule score:
         writes(S.score),
     log:
         S.score.log,
-    benchmark:
-        S.score.benchmark
     resources:
         mem_mb=memory(S.score),
         gpu=gpus(S.score),
@@ -26,8 +24,6 @@ rule score_base:
         writes(S.score_base),
     log:
         S.score_base.log,
-    benchmark:
-        S.score_base.benchmark
     resources:
         mem_mb=memory(S.score_base),
         gpu=gpus(S.score_base),

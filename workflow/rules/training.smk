@@ -8,8 +8,6 @@ rule finetune:
         writes(S.finetune),
     log:
         S.finetune.log,
-    benchmark:
-        S.finetune.benchmark
     resources:
         mem_mb=memory(S.finetune),
         gpu=gpus(S.finetune),
@@ -26,8 +24,6 @@ rule joint:
         writes(S.joint),
     log:
         S.joint.log,
-    benchmark:
-        S.joint.benchmark
     priority: S.joint.priority
     resources:
         mem_mb=memory(S.joint),
@@ -45,8 +41,6 @@ rule probe:
         writes(S.probe),
     log:
         S.probe.log,
-    benchmark:
-        S.probe.benchmark
     resources:
         mem_mb=memory(S.probe),
         gpu=gpus(S.probe),
@@ -63,8 +57,6 @@ rule task_vector:
         writes(S.task_vector),
     log:
         S.task_vector.log,
-    benchmark:
-        S.task_vector.benchmark
     resources:
         mem_mb=memory(S.task_vector),
     params:

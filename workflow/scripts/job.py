@@ -3,4 +3,5 @@
 from r2m.cli.job import run_logged
 
 if __name__ == "__main__":  # processes that a job starts import this file again
-    run_logged(snakemake.params.job, snakemake.threads, snakemake.log[0])  # noqa: F821
+    params = snakemake.params  # noqa: F821
+    run_logged(params.job, snakemake.threads, snakemake.log[0], params.benchmark)  # noqa: F821

@@ -3,13 +3,17 @@
 import logging
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from r2m.cli.gpus import claim
+from r2m.cli.measure import write_benchmark
 from r2m.cli.process import guarded, leave, set_up_logging
+from r2m.cli.warm import run_warm
 from r2m.errors import R2MError
 from r2m.plan.stage import Job
 
@@ -63,8 +67,19 @@ def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> N
         job.run(threads)
 
 
-def run_logged(job: Job, threads: int, log: str) -> None:
-    """Run a job of Snakemake's in this process, all output in a log file; bad input ends it with one line."""
+def run_logged(job: Job, threads: int, log: str, benchmark: str) -> NoReturn:
+    """Run a job of Snakemake's, all output in a log file; bad input ends it with one line and 1.
+
+    What it took is written to the file `benchmark`, unless that is empty.
+    """
+    code = run_warm(_run, job, threads, log, benchmark) if threads == 1 else None
+    if code is None:
+        _run(job, threads, log, benchmark)
+    leave(code or 0)
+
+
+def _run(job: Job, threads: int, log: str, benchmark: str) -> None:
+    """Run a job in this process, and end it."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -72,9 +87,12 @@ def run_logged(job: Job, threads: int, log: str) -> None:
     set_up_logging()
 
     def run() -> None:
+        start = time.monotonic()
         if job.gpus:
             claim(job.gpus)
         job.run(threads)
+        if benchmark:
+            write_benchmark(Path(benchmark), time.monotonic() - start)
 
     try:
         guarded(run)

@@ -2,7 +2,6 @@
 
 import tempfile
 from copy import deepcopy
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from r2m.files import atomic_path
 from r2m.models.config import KEY
 from r2m.models.image_detector import ImageDetector
 
-PACKAGES = ("onnxscript", "onnxruntime")
 OPSET = 18
 INPUT, OUTPUTS = "images", ("logit", "probability")
 # How far logits of the file may be from torch's in fp32.
@@ -53,30 +51,14 @@ def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> f
     to 8 bits while it runs (dynamic quantization): a quarter of the size, other scores.
 
     Raises:
-        R2MError: a package of the extra `onnx` is missing, or the file does not compute what torch does.
+        R2MError: torch cannot write such a network as ONNX, or the file does not compute what torch does.
     """
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise R2MError(
-                f'{package} is not installed; expected pip install -c constraints.txt -e ".[onnx]"'
-            )
     module = Exported(detector).eval().cpu()
     size = detector.config.image_size
     images = torch.rand(TRIED_ON, 3, size, size, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="r2m-onnx-") as folder:
         whole = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            module,
-            (images,),
-            whole,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        _write_whole(module, images, whole)
         with torch.inference_mode():
             expected = module(images)[0].numpy()
         difference = float(np.abs(logits_of(whole, images.numpy()) - expected).max())
@@ -90,6 +72,25 @@ def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> f
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)
     return difference
+
+
+def _write_whole(module: Exported, images: Tensor, whole: Path) -> None:
+    try:
+        torch.onnx.export(
+            module,
+            (images,),
+            whole,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        told = str(error).strip().partition("\n")[0]
+        raise R2MError(f"{whole.name}: torch cannot write this network as ONNX: {told}") from error
 
 
 def logits_of(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The stages `tune` and `score`: files in, files out."""
+"""The stages `tune`, `score` and `onnx`: files in, files out."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from r2m import manifest
 from r2m.errors import R2MError
 from r2m.evaluate import scores as score_files
 from r2m.evaluate.bench import open_bench
@@ -93,3 +94,16 @@ def score(
     session.detector.load_tensors(tensors, f"{model}: tensors")
     described = {"model": name, "kind": kind, "method": method, "label": label, "seed": seed}
     score_files.write(score_files.score(session, batch_size), described, scores)
+
+
+def onnx(*, model: Path, manifests: Sequence[Path], seed: int, out: Path, threads: int = 1) -> None:
+    """Write how a detector as ONNX compares with torch in fp32, on val images of the manifests, as JSON."""
+    import torch
+
+    from r2m.evaluate.onnx_parity import onnx_parity, val_sample
+    from r2m.models.image_detector import load
+
+    torch.set_num_threads(threads)
+    images = manifest.concat(manifest.read(path) for path in manifests)
+    parity = onnx_parity(load(model, device="cpu", precision="fp32"), val_sample(images, seed))
+    write_text(out, json.dumps(parity, indent=2) + "\n")

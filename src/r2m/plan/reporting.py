@@ -16,6 +16,7 @@ SETTINGS = RESULTS / "settings.md"
 RUNTIMES = RESULTS / "runtimes.csv"
 TABLES = RESULTS / "tables"
 CUES = TABLES / "cues.csv"
+ONNX = TABLES / "onnx.json"
 # What the report shows as a page → the file of its caption, its category and its name there.
 PAGES = {
     TABLES / "main.md": ("main_table", "Results", "Mean AUC of every model"),
@@ -51,6 +52,7 @@ def stages(plan: Plan, earlier: Sequence[Stage]) -> list[Stage]:
         tuning(plan),
         contact_sheet(plan),
         cues(plan),
+        onnx(plan),
         data_card(plan),
         model_card(plan, benchmarks),
         settings(plan),
@@ -225,6 +227,23 @@ def cues(plan: Plan) -> Stage:
     return Stage("cues", {"out": str(CUES)}, job, is_benchmarked=False)
 
 
+def onnx(plan: Plan) -> Stage:
+    """How the merge that the model card is of compares with torch as an ONNX file."""
+
+    def job() -> Job:
+        return Job(
+            "r2m.evaluate.stages:onnx",
+            {
+                "model": plan.model("merge", plan.reference, plan.seeds[0]),
+                "manifests": [plan.manifest(name) for name in plan.training_sets(plan.trained)],
+            },
+            {"out": ONNX},
+            {"seed": plan.params.seed},
+        )
+
+    return Stage("onnx", {"out": str(ONNX)}, job, memory=3000, is_benchmarked=False)
+
+
 def card_context(plan: Plan) -> CardContext:
     """Return what the cards say of generators and domains."""
     described = plan.described(
@@ -278,6 +297,7 @@ def model_card(plan: Plan, benchmarks: Benchmarks) -> Stage:
                 "intervals": TABLES / "intervals.csv",
                 "operating": TABLES / "operating.csv",
                 "calibration": TABLES / "calibration.csv",
+                "onnx": ONNX,
             },
             {"out": MODEL_CARD},
             {

@@ -82,6 +82,7 @@ class Sources:
     intervals: Path
     operating: Path
     calibration: Path
+    onnx: Path
     benchmarks: Mapping[str, Mapping[str, Path]]
 
 
@@ -122,6 +123,7 @@ def compose_model_card(
     row = models.iloc[0]
     report = _read_json(sources.report, "update_norm", "the report of a merge")
     chosen = _read_json(sources.chosen, "val_auc", "the chosen options")
+    onnx = _read_json(sources.onnx, "opset", "the comparison with ONNX")
     sections = [
         [f"# Model card: {label}", "", *_summary(merged, specialists, backbone)],
         ["## What it is made of", "", *_parts(sources, merged, base, specialists, images, chosen, context)],
@@ -135,6 +137,7 @@ def compose_model_card(
             "",
             *_loading(sources.model, backbone, _alignment(faces, context), config, reduced),
         ],
+        ["## As ONNX", "", *_onnx(onnx, sources.model)],
         ["## What it took", "", *_cost(sources.benchmarks, variant)],
         ["## Versions", "", *_versions(merged)],
         ["## Licences", "", *_licences(sources.receipts)],
@@ -407,6 +410,28 @@ def _loading(
     ]
 
 
+def _onnx(parity: Mapping[str, Any], model: Path) -> list[str]:
+    if "reason" in parity:
+        return [f"It cannot be written as ONNX: {parity['reason']}"]
+    titles = {"torch": "torch, fp32", "fp32": "ONNX, fp32", "int8": "ONNX, matrices in 8 bits (`--int8`)"}
+    rows = []
+    for name, title in titles.items():
+        measured = parity["formats"][name]
+        is_file = "megabytes" in measured
+        off = f"{measured['difference']:.1e}" if is_file else MISSING
+        size = f"{measured['megabytes']:.0f}" if is_file else MISSING
+        rows.append((title, number(measured["auc"], 4), off, size))
+    return [
+        f"`r2m export {model} --onnx detector.onnx` writes it as one file of opset {parity['opset']}, with"
+        f" normalization and calibration inside. ONNX Runtime beside torch, on {parity['images']} aligned"
+        " faces of the val split:",
+        "",
+        *markdown_table(["format", "mean AUC", "logits off by, at most", "MB"], rows, "lrrr"),
+        "",
+        "Calibration and thresholds were fitted on scores by torch. They hold for fp32, not for 8 bits.",
+    ]
+
+
 def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
     benchmarks = read_benchmarks(files)
     of_variant = benchmarks["job"].map(lambda job: job.split("/")[0] == variant).astype(bool)
@@ -421,7 +446,7 @@ def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
     return [
         *markdown_table(header, rows, "lrrrr"),
         "",
-        "From Snakemake's benchmark files: the specialists, which all merges share, and the stages of this"
+        "From the benchmark files of the jobs: the specialists, which all merges share, and the stages of this"
         f" merge; `{TOTAL}` is their sum. Data, trunk and scores are in `results/runtimes.csv`.",
     ]
 

@@ -1,4 +1,4 @@
-"""What the stages of the workflow took: time and memory, from Snakemake's benchmark files."""
+"""What the stages of the workflow took: time and memory, from the benchmark files of the jobs."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import pandas as pd
 
 from r2m.errors import R2MError
 
-# Snakemake's columns: wall-clock and CPU seconds, and the greatest resident memory in MiB.
+# Columns as in Snakemake's benchmark files: wall-clock and CPU seconds, and the greatest resident memory in MiB.
 MEASURED = {"s": "wall_seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_mib"}
 TOTAL = "all"
 
@@ -20,7 +20,7 @@ def read_benchmarks(files: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
     results of those jobs came from DVC.
 
     Raises:
-        R2MError: a file that is no benchmark of Snakemake's.
+        R2MError: a file that is no benchmark file.
     """
     parts = [
         _read(path).assign(stage=stage, job=job)
@@ -36,7 +36,7 @@ def cpu_seconds(path: Path) -> float:
     """Return the CPU time of one benchmark file's job: NaN where there is no file, or nothing was measured.
 
     Raises:
-        R2MError: a file that is no benchmark of Snakemake's.
+        R2MError: a file that is no benchmark file.
     """
     return float(_read(path)["cpu_seconds"].mean()) if path.exists() else math.nan
 
@@ -45,7 +45,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         measured = pd.read_csv(path, sep="\t", na_values=["-", "NA"])[list(MEASURED)].astype(float)
     except (OSError, ValueError, KeyError) as error:
-        raise R2MError(f"{path}: not a benchmark file of Snakemake: {error}") from error
+        raise R2MError(f"{path}: not a benchmark file of a job: {error}") from error
     return measured.rename(columns=MEASURED)
 
 

@@ -245,6 +245,7 @@ def model_card(
     intervals: Path,
     operating: Path,
     calibration: Path,
+    onnx: Path,
     benchmarks: Mapping[str, Mapping[str, Path]],
     faces: FacesOptions,
     context: CardContext,
@@ -255,9 +256,9 @@ def model_card(
 ) -> None:
     """Write the card of a merged model that was scored on `device` in `precision`.
 
-    `manifests` are those of the training sets, `table`, `models`, `intervals`, `operating` and
-    `calibration` files of results/tables, and `benchmarks` Snakemake's benchmark files by stage and job, some
-    of which may be missing.
+    `manifests` are those of the training sets, `table`, `models`, `intervals`, `operating`,
+    `calibration` and `onnx` files of results/tables, and `benchmarks` the benchmark files by stage and job,
+    some of which may be missing.
 
     Raises:
         R2MError: a file that is missing or of another kind, or a model that the tables do not hold.
@@ -268,7 +269,7 @@ def model_card(
 
     sources = Sources(
         *(model, report, chosen, base, specialists, manifests, receipts),
-        *(table, models, intervals, operating, calibration, benchmarks),
+        *(table, models, intervals, operating, calibration, onnx, benchmarks),
     )
     reduced = is_reduced(resolve_device(device), precision)
     write_text(out, compose_model_card(sources, faces, label, context, reduced))
