@@ -1,6 +1,9 @@
 """Detectors as ONNX: all of a detector in one file, for programs without torch."""
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +20,8 @@ from r2m.models.config import KEY
 from r2m.models.image_detector import ImageDetector
 
 PACKAGES = ("onnxscript", "onnxruntime")
+# They tell of every step that simplifies a graph.
+LOGGERS = ("onnx_ir", "onnxscript")
 OPSET = 18
 INPUT, OUTPUTS = "images", ("logit", "probability")
 # How far logits of the file may be from torch's in fp32.
@@ -65,18 +70,19 @@ def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> f
     images = torch.rand(TRIED_ON, 3, size, size, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="r2m-onnx-") as folder:
         whole = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            module,
-            (images,),
-            whole,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        with warnings_only(*LOGGERS):
+            torch.onnx.export(
+                module,
+                (images,),
+                whole,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
         with torch.inference_mode():
             expected = module(images)[0].numpy()
         difference = float(np.abs(logits_of(whole, images.numpy()) - expected).max())
@@ -90,6 +96,19 @@ def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> f
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)
     return difference
+
+
+@contextmanager
+def warnings_only(*names: str) -> Iterator[None]:
+    """Let loggers of these names, and those below them, tell warnings and errors alone."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def logits_of(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
