@@ -13,7 +13,7 @@ from r2m.digest import modules_of
 
 SOURCE = Path(r2m.__file__).parent
 # Single modules that know no package, and packages and modules that import from those before them only.
-GROUND = {"errors", "files", "seeding", "digest", "manifest", "options", "declared", "version"}
+GROUND = {"errors", "files", "seeding", "digest", "manifest", "options", "declared", "version", "terminal"}
 ORDER = [
     "data",
     "video",

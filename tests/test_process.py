@@ -9,6 +9,9 @@ import time
 import pytest
 from snakemake.benchmark import BenchmarkRecord
 
+from r2m.cli import process
+from r2m.cli.process import Ended, Signals, guarded
+from r2m.errors import R2MError
 from r2m.report.runtimes import read_benchmarks
 
 JOB = """
@@ -107,3 +110,73 @@ def test_what_a_job_took_is_written(tmp_path):
     assert 5 < row.peak_mib < 1000
     header = (tmp_path / "took/own.tsv").read_text().splitlines()[0]
     assert header.split("\t") == BenchmarkRecord.get_header()
+
+
+def sent(number, items):
+    """Yield items, and send a signal to this process before the last."""
+    *first, last = items
+    yield from first
+    os.kill(os.getpid(), number)
+    time.sleep(5)  # the signal ends this at once
+    yield last
+
+
+@pytest.fixture
+def default_handlers():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield numbers
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def used(signals, items, use):
+    """Use items while signals are heeded."""
+    with signals:
+        for item in signals.between(items):
+            use(item)
+        use("end")
+
+
+def test_a_signal_ends_the_work_on_the_next_item(default_handlers):
+    signals, seen = Signals(*default_handlers), []
+    with pytest.raises(Ended) as ended:
+        used(signals, sent(signal.SIGINT, range(4)), seen.append)
+    assert ended.value.number == signal.SIGINT
+    assert (seen, signals.done) == ([0, 1, 2], 3)
+    assert {signal.getsignal(number) for number in default_handlers} == {signal.SIG_DFL}
+
+
+@pytest.mark.parametrize(("last", "expected"), [(2, [0, 1, 2]), ("end", [0, 1, 2, 3, "end"])])
+def test_a_signal_waits_until_what_was_begun_is_done(default_handlers, last, expected):
+    signals, seen = Signals(*default_handlers), []
+
+    def use(item):
+        if item == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second one ends the process"
+        seen.append(item)
+
+    with pytest.raises(Ended):
+        used(signals, range(4), use)
+    assert seen == expected
+    assert signals.done == min(len(seen), 4)
+
+
+def test_handlers_are_those_of_before(default_handlers):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with Signals(*default_handlers):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+def test_messages_do_not_command_a_terminal(default_handlers, monkeypatch, capsys):
+    def refused():
+        raise R2MError("\x1b[2Jx\r.jpg: no such file\n\texpected one")
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(process, "leave", lambda status: None)
+    guarded(refused)
+    assert capsys.readouterr().err == "r2m: error: \\x1b[2Jx\\r.jpg: no such file\n\texpected one\n"

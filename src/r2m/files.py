@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from r2m.errors import R2MError
+
 # What another machine left is not written any more after so many seconds: nobody there can be asked.
 OLD = 7 * 86400
 
@@ -51,6 +53,20 @@ def atomic_paths(*paths: Path) -> Iterator[list[Path]]:
     finally:
         for temporary in temporaries.values():
             discard(temporary)
+
+
+def refusal(source: str, path: Path, error: OSError) -> R2MError:
+    """Return what to tell of an output that the system refuses; `source` is where `path` was given."""
+    return R2MError(f"{source}: {error.filename or path}: cannot be written ({error.strerror or error})")
+
+
+@contextmanager
+def written(source: str, path: Path) -> Iterator[None]:
+    """Let what the system refuses to write raise R2MError, which names `source`, where `path` was given."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(source, path, error) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

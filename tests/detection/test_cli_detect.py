@@ -1,7 +1,14 @@
 """`r2m detect`."""
 
+import errno
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,9 +18,11 @@ from click.testing import CliRunner
 
 import r2m
 from r2m.cli import r2m as group
+from r2m.detection import explanations
 from r2m.errors import R2MError
 from r2m.evaluate.evaluation import SCORE_COLUMNS
 from r2m.evaluate.scores import write
+from r2m.models import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,6 +97,14 @@ def test_unlike_the_photographs_of_val(model, given, tmp_path):
         write(scores, described, tmp_path / "scores.parquet")
         return run(*paths, *given, "--aligned", "--compare", tmp_path / "scores.parquet")
 
+    with pytest.raises(
+        R2MError, match=r"scores of 'r2m', but the detector's metadata have neither 'variant'"
+    ):
+        compared(logits, folder)
+    tensors, metadata = checkpoint.load(model)
+    named = tmp_path / "named.safetensors"
+    checkpoint.save(named, tensors, metadata | {"variant": "r2m"})
+    given = [named if one == model else one for one in given]
     alike = compared(np.repeat(logits, 2), folder)
     assert alike.exit_code == 0
     assert "r2m: 25 files do not differ from the real photographs of val (Kolmogorov" in alike.stderr
@@ -101,6 +118,134 @@ def test_unlike_the_photographs_of_val(model, given, tmp_path):
         compared(logits, folder, kind="other")
     with pytest.raises(R2MError, match=r"not a readable Parquet file of scores"):
         run(folder, *given, "--aligned", "--compare", model)
+    with pytest.raises(
+        R2MError, match=r"--compare: nope\.parquet: cannot be read \(No such file or directory\)"
+    ):
+        run(folder, *given, "--aligned", "--compare", "nope.parquet")
+
+
+def test_a_model_without_calibration_is_told_once(media, given, model, tmp_path):
+    warning = (
+        f"r2m: warning: {model}: no calibration and no operating points in it; decisions are made at"
+        " probability 0.5 of scores that are not calibrated"
+    )
+    assert run(media, *given).stderr.count(warning) == 1
+    tensors, metadata = checkpoint.load(model)
+    config = json.loads(metadata["detector"]) | {"slope": 2.0}
+    fitted = tmp_path / "fitted.safetensors"
+    checkpoint.save(fitted, tensors, metadata | {"detector": config})
+    assert run(media, *[fitted if one == model else one for one in given]).stderr.startswith("r2m: 2 of 5")
+
+
+def test_a_specialist_without_its_base(media, specialists):
+    with pytest.raises(R2MError, match=r"lacks .*, which training did not change; .*: --base FILE$"):
+        run(media, "--model", specialists / "up/seed2/model.safetensors", "--aligned")
+
+
+def test_outputs_that_cannot_be_written(media, given, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(R2MError, match=r"--out: .*t\.csv: cannot be written \(.*/file is no folder\)"):
+        run(media, *given, "--out", tmp_path / "file/x/t.csv")
+    with pytest.raises(R2MError, match=r"--explain: .*maps: cannot be written \(.*/file is no folder\)"):
+        run(media, *given, "--explain", tmp_path / "file/maps")
+    with pytest.raises(R2MError, match=r"--out: x+\.csv: cannot be written \(File name too long\)"):
+        run(media, *given, "--out", f"{'x' * 300}.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+        with pytest.raises(R2MError, match=r"--out: .*t\.csv: cannot be written \(no permission to write"):
+            run(media, *given, "--out", tmp_path / "new/t.csv")
+
+    def refused(path, image):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(explanations, "write_overlay", refused)
+    with pytest.raises(
+        R2MError, match=r"--explain: .*a\.png-face0\.png: cannot be written \(Permission denied"
+    ):
+        run(media, *given, "--explain", tmp_path / "maps")
+
+
+def test_names_that_would_command_a_terminal(media, given, tmp_path):
+    name = "a\x1b[2J\rr2m: all is real\n.png"
+    (media / "a.png").rename(media / name)
+    for path in (media, media / name):
+        result = run(path, *given)
+        assert not {"\x1b", "\r"} & set(result.output)
+        assert r"a\x1b[2J\rr2m: all is real\n.png" in result.stdout
+    with pytest.raises(R2MError, match=r"gone\\n\.jpg: no such file or folder"):
+        run(media / "gone\n.jpg", *given)
+    out = tmp_path / "made/found.csv"
+    run(media / name, *given, "--out", out)
+    assert pd.read_csv(out)["path"].tolist() == [str(media / name)]
+
+
+# Files are found in no time, but for the last, which takes as long as the command lives.
+SLOW = """
+import sys, time
+from pathlib import Path
+seconds = float(sys.argv.pop())
+from r2m.cli import main
+from r2m.detection.finding import FaceFinder, Seen
+
+def find(finder, path):
+    if path.stem == "last":
+        Path("begun").touch()
+        time.sleep(seconds)
+    return Seen(path, reason="none")
+
+FaceFinder.__call__ = find
+main()
+"""
+
+
+def begun(folder, seconds, *arguments):
+    """Start the command on three files, the last of which takes so many seconds; return it then."""
+    for name in ("a.png", "b.png", "last.png"):
+        (folder / name).touch()
+    command = [sys.executable, "-c", SLOW, "detect", "a.png", "b.png", "last.png", *map(str, arguments)]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "1", "--device", "cpu", "--aligned", str(seconds)],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGTERM)],
+    )
+    deadline = time.monotonic() + 240
+    while not (folder / "begun").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    assert (folder / "begun").exists(), process.stderr.read()
+    time.sleep(0.3)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_the_table_holds_what_was_done(model, tmp_path, number):
+    process = begun(tmp_path, 2, "--model", model, "--threads", 1, "--out", "made/found.csv")
+    try:
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    expected = rf"r2m: ended by {number.name}: ([12]) of 3 files are done; their table is made/found\.csv"
+    done = re.fullmatch(expected, told.splitlines()[-1])
+    assert done, told
+    assert pd.read_csv(tmp_path / "made/found.csv")["path"].tolist() == ["a.png", "b.png"][: int(done[1])]
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["found.csv"]
+
+
+def test_a_second_signal_ends_it_at_once(model, tmp_path):
+    process = begun(tmp_path, 600, "--model", model, "--threads", 1)
+    try:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, "the file that is being looked at is waited for"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_mistakes_are_told_at_once(tmp_path):

@@ -7,10 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import expit
 
 import r2m
+from detector_samples import SIZE
 from drawn_videos import colour, two_faces, write_video
+from r2m.data.images import encode
 from r2m.detection.detecting import Detection, ScoredFace, detect
 from r2m.detection.finding import FaceFinder
 from r2m.detection.listing import files_of
@@ -86,13 +89,107 @@ def test_a_pipe_is_told_and_not_waited_for(detector, media, faces, name):
     assert told["a.png"] == ""
 
 
-def test_aligned_crops_have_the_workflow_score(detector, image_sets):
-    folder = image_sets.paths("drawn")[0].parent / "images"
-    found = r2m.detect(folder, detector, faces=None)
-    table = r2m.score(folder, detector)
+@pytest.fixture
+def encoded(image_sets, tmp_path):
+    """Folders of crops: `images`, encoded as the workflow does, and `crops`, the same before that."""
+    folders = tmp_path / "images", tmp_path / "crops"
+    for folder in folders:
+        folder.mkdir()
+    for path in sorted((image_sets.paths("drawn")[0].parent / "images").iterdir())[:6]:
+        crop = cv2.imread(str(path))
+        content = encode(crop, SIZE, (82, 82), np.random.default_rng(0))
+        (folders[0] / f"{path.stem}.jpg").write_bytes(content)
+        cv2.imwrite(str(folders[1] / f"{path.stem}.png"), crop)
+    return folders
+
+
+def test_aligned_crops_have_the_workflow_score(detector, encoded):
+    found = r2m.detect(encoded[0], detector, faces=None)
+    table = r2m.score(encoded[0], detector)
     assert [str(one.path) for one in found] == table["path"].tolist()
     np.testing.assert_allclose([one.faces[0].logit for one in found], table["logit"], atol=1e-4)
     np.testing.assert_allclose([one.probability for one in found], table["probability"], atol=1e-5)
+
+
+def test_lossless_crops_are_encoded_as_the_workflow_does(detector, encoded):
+    scored = [[one.faces[0].logit for one in r2m.detect(folder, detector, faces=None)] for folder in encoded]
+    np.testing.assert_allclose(scored[1], scored[0], atol=1e-4)
+    as_they_are = r2m.score(encoded[1], detector)["logit"]
+    assert np.abs(scored[1] - as_they_are).max() > 1e-3, "what is encoded is another image"
+
+
+def test_only_jpegs_of_the_input_size_are_encoded_already(detector, encoded, tmp_path):
+    find = FaceFinder(detector.config, None, every=False, frames=1)
+    path = sorted(encoded[0].iterdir())[0]
+    crop = cv2.imread(str(path))
+    np.testing.assert_array_equal(find(path).faces[0].crop, crop)
+    renamed = tmp_path / "crop.png"
+    renamed.write_bytes(path.read_bytes())
+    np.testing.assert_array_equal(find(renamed).faces[0].crop, crop)
+    large = tmp_path / "large.jpg"
+    cv2.imwrite(str(large), cv2.resize(crop, (2 * SIZE, 2 * SIZE)), [cv2.IMWRITE_JPEG_QUALITY, 100])
+    resized = cv2.resize(cv2.imread(str(large)), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    once = cv2.imdecode(
+        np.frombuffer(encode(resized, SIZE, (82, 82), np.random.default_rng(0)), np.uint8), cv2.IMREAD_COLOR
+    )
+    np.testing.assert_array_equal(find(large).faces[0].crop, once)
+
+
+def test_photographs_in_memory(detector, media, faces):
+    from_file = detector(media / "a.png", faces=faces, every=True)
+    image = Image.open(media / "a.png")
+    for given in (image, np.asarray(image.convert("RGB"))):
+        found = detector(given, faces=faces, every=True)
+        assert found.path == Path("image 0")
+        assert found.faces == from_file.faces
+    mixed = r2m.detect([media / "e.png", image, media / "b.mp4"], detector, faces=faces, frames=3)
+    assert [one.path.name for one in mixed] == ["e.png", "image 1", "b.mp4"]
+    assert mixed[1].faces[0].box == from_file.faces[0].box
+    several = np.stack([np.asarray(image)] * 2)
+    assert [str(one.path) for one in detector(several, faces=faces)] == ["image 0", "image 1"]
+    assert detector(np.zeros((64, 64, 3), np.uint8), faces=faces).reason.startswith("blank")
+
+
+def test_aligned_crops_in_memory(detector, encoded):
+    for folder in encoded:
+        for path in sorted(folder.iterdir())[:2]:
+            found = detector([path, Image.open(path)], faces=None)
+            assert found[0].faces[0].logit == pytest.approx(found[1].faces[0].logit, abs=0.02), path
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 90, 3)).astype(np.uint8))
+    assert detector(wide, faces=None).reason.startswith("no aligned crop: 90×20 pixels")
+
+
+def test_nothing_is_given(detector, faces):
+    assert detector([], faces=faces) == []
+    assert r2m.detect([], detector, faces=faces) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (None, {}, r"NoneType: expected a path, a PIL image or an RGB array \(H, W, 3\) of uint8, or a list"),
+        (b"x.jpg", {}, r"bytes: expected a path"),
+        ([3], {}, r"image 0: int; expected a path"),
+        (np.zeros((4, 4)), {}, r"image 0: float64 \(4, 4\); expected a path, a PIL image or an RGB array"),
+        ([np.zeros((4, 4, 4), np.uint8)], {}, r"image 0: uint8 \(4, 4, 4\); expected"),
+        ("a.jpg", {"frames": 0}, r"frames=0; expected how many frames of a video are looked at, 1 or more"),
+        ("a.jpg", {"frames": 2.5}, r"frames=2\.5; expected"),
+        ("a.jpg", {"every": 0}, r"every=0; expected True, for every face, or False, for the largest"),
+    ],
+)
+def test_what_is_no_media(detector, faces, given, options, message):
+    with pytest.raises(R2MError, match=message):
+        detector(given, faces=faces, **options)
+
+
+def test_a_path_is_no_detector(detector, media, faces):
+    expected = r"detector: a str; expected what r2m\.load returns: r2m\.{}\({}, r2m\.load\('m\.st'\)\)"
+    with pytest.raises(R2MError, match=expected.format("detect", "paths")):
+        r2m.detect(media, "m.st", faces=faces)
+    with pytest.raises(R2MError, match=expected.format("score", "images")):
+        r2m.score(media, "m.st")
+    with pytest.raises(R2MError, match=r"specialists=\{'gan': r2m\.load\('m\.st'\)\}"):
+        r2m.detect(media, detector, faces=faces, specialists={"gan": "m.st"})
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -1,12 +1,15 @@
 """Detections as tables and as lines."""
 
+import errno
 import json
+import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from scipy.special import expit
 
+from r2m.cli.process import Ended
 from r2m.detection.detecting import Detection, ScoredFace
 from r2m.detection.lines import curve, lines_of
 from r2m.detection.tables import COLUMNS, TABLES, open_table, rows_of, table_type
@@ -79,11 +82,20 @@ def interrupted(path: Path, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("suffix", TABLES)
-def test_what_was_done_before_ctrl_c_is_kept(tmp_path, suffix):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Ended(signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"])
+def test_what_was_done_before_a_signal_is_kept(tmp_path, suffix, error):
     path = tmp_path / f"t{suffix}"
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(path, KeyboardInterrupt())
+    with pytest.raises(type(error)):
+        interrupted(path, error)
     assert written(path)["path"].tolist() == ["a.jpg"]
+
+
+def test_where_nothing_was_done_nothing_is_written(tmp_path):
+    (tmp_path / "t.csv").write_text("old")
+    with pytest.raises(Ended), open_table(tmp_path / "t.csv"):
+        raise Ended(signal.SIGTERM)
+    assert (tmp_path / "t.csv").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("suffix", TABLES)
@@ -99,6 +111,38 @@ def test_a_name_that_is_no_text_is_escaped(tmp_path):
         with open_table(tmp_path / f"t{suffix}") as table:
             table.write(next(rows_of(odd)))
         assert written(tmp_path / f"t{suffix}")["path"].tolist() == ["\\udcff.jpg"]
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\rb.jpg", "a\x1b[2Jb.jpg", 'a",b.jpg'])
+def test_names_are_kept_whole_in_tables_and_escaped_in_lines(tmp_path, suffix, name):
+    odd = Detection(Path(name), Decision(), reason=f"cannot be read: {name}")
+    with open_table(tmp_path / f"t{suffix}") as table:
+        for _ in range(2):
+            table.write(next(rows_of(odd)))
+    assert written(tmp_path / f"t{suffix}")["path"].tolist() == [name] * 2
+    (line,) = lines_of(odd, 8)
+    assert line.isprintable()
+    assert line.startswith(name.encode("unicode_escape").decode().replace('\\"', '"'))
+
+
+def test_a_table_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    opened = open_table(tmp_path / "file/t.csv", "--out")
+    with pytest.raises(R2MError, match=r"--out: .*file: cannot be written \(.+\)"), opened:
+        pass
+
+    def full(table):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TABLES[".csv"], "close", full)
+    opened = open_table(tmp_path / "t.csv", "--out")
+    with (
+        pytest.raises(R2MError, match=r"--out: .*t\.csv: cannot be written \(No space left"),
+        opened as table,
+    ):
+        table.write(next(rows_of(PHOTO)))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_unknown_suffix():

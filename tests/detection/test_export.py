@@ -1,6 +1,7 @@
 """Detectors as ONNX files."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -12,9 +13,8 @@ import torch
 from click.testing import CliRunner
 
 import r2m
-from detector_samples import SIZE, VIT, load_detector
+from detector_samples import VIT, load_detector
 from r2m.cli import r2m as group
-from r2m.data.images import encode
 from r2m.detection import export
 from r2m.detection.export import export_onnx, logits_of
 from r2m.detection.finding import FaceFinder
@@ -97,21 +97,30 @@ def test_the_example_of_the_docs(transformer, tmp_path, monkeypatch, capsys):
     exec(code, {})
     probability, is_fake = capsys.readouterr().out.split()
     (found,) = FaceFinder(detector.config, None, every=False, frames=1)(Path("crop.png")).faces
-    content = encode(found.crop, SIZE, (82, 82), np.random.default_rng(0))
-    crop = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    assert float(probability) == pytest.approx(detector.probabilities(crop[..., ::-1])[0], abs=1e-4)
+    assert float(probability) == pytest.approx(detector.probabilities(found.crop[..., ::-1])[0], abs=1e-4)
     assert is_fake == str(bool(float(probability) >= detector.config.threshold))
 
 
-def test_the_command(transformer, tmp_path):
+def test_the_command(transformer, specialists, tmp_path, caplog):
     def run(*arguments):
         return CliRunner().invoke(group, ["export", *map(str, arguments)], catch_exceptions=False)
 
-    out = tmp_path / "model.onnx"
-    assert "MB, opset 18; logits within" in run(transformer, "--onnx", out).output
+    out = tmp_path / "made/model.onnx"
+    with caplog.at_level(logging.INFO):
+        result = run(transformer, "--onnx", out)
+        logging.getLogger("onnxscript").info("told again")
+    assert "MB, opset 18; logits within" in result.stdout
+    told = [one for one in caplog.records if one.name.startswith(("onnx_ir", "onnxscript"))]
+    assert [one.message for one in told if one.levelno < logging.WARNING] == ["told again"]
     with pytest.raises(R2MError, match=r"model\.onnx: exists; --force replaces it"):
         run(transformer, "--onnx", out)
     with pytest.raises(R2MError, match=r"is one of the inputs"):
         run(transformer, "--onnx", transformer, "--force")
     with pytest.raises(R2MError, match=r"gone: no such file"):
         run(tmp_path / "gone", "--onnx", tmp_path / "x.onnx")
+    with pytest.raises(
+        R2MError, match=r"--onnx: .*x\.onnx: cannot be written \(.*model\.onnx is no folder\)"
+    ):
+        run(transformer, "--onnx", out / "x.onnx")
+    with pytest.raises(R2MError, match=r"give its base as well: --base FILE$"):
+        run(specialists / "up/seed2/model.safetensors", "--onnx", tmp_path / "x.onnx")

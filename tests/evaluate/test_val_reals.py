@@ -15,7 +15,7 @@ from r2m.evaluate.val_reals import val_reals
 def test_reals_of_val(score_files: list[Path]) -> None:
     frame = read_scores(score_files[6]).frame.query("split == 'val' and label == 0")
     expected = frame["logit"].to_numpy(float)
-    for metadata in ({"variant": "r2m", "name": "x"}, {}):
+    for metadata in ({"variant": "r2m", "name": "x"}, {"name": "r2m", "seed": "0"}):
         np.testing.assert_array_equal(val_reals(score_files[6], metadata), expected)
 
 
@@ -46,7 +46,16 @@ def test_scores_of_something_else(
         val_reals(seeded, {"name": "swap", "seed": "0"})
     no_reals = rewrite(score_files[2], lambda frame: frame[frame["split"] == "test"])
     with pytest.raises(R2MError, match="no reals in split 'val'"):
-        val_reals(no_reals, {})
+        val_reals(no_reals, {"name": "tps"})
     (tmp_path / "table.parquet").write_bytes(b"no table")
     with pytest.raises(R2MError, match="not a readable Parquet file of scores"):
-        val_reals(tmp_path / "table.parquet", {})
+        val_reals(tmp_path / "table.parquet", {"name": "tps"})
+    with pytest.raises(R2MError, match=r"gone\.parquet: cannot be read \(No such file or directory\)"):
+        val_reals(tmp_path / "gone.parquet", {"name": "tps"})
+
+
+def test_a_detector_that_names_no_model(score_files: list[Path]) -> None:
+    """As `r2m merge` writes it: whose scores a file has cannot be told."""
+    message = r"r2m\.parquet: scores of 'r2m', but the detector's metadata have neither 'variant' nor 'name'"
+    with pytest.raises(R2MError, match=message):
+        val_reals(score_files[6], {"method": "r2m"})

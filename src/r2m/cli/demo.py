@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.detector_options import base_option, device_option, faces_option, model_option
+from r2m.cli.detector_options import base_option, device_option, faces_option, loading, model_option
 from r2m.errors import R2MError
 
 PACKAGES = ("starlette", "uvicorn")
@@ -64,10 +64,11 @@ def command(
 
     if host not in LOOPBACK:
         click.echo(f"r2m: warning: whoever reaches {host} can use the page; there is no password", err=True)
-    serve(
-        ScorerOptions(model, base, faces, device),
-        Limits(max_megabytes, max_seconds),
-        host,
-        port,
-        lambda address: click.echo(f"{address} (Ctrl-C ends it)"),
-    )
+    with loading():
+        serve(
+            ScorerOptions(model, base, faces, device),
+            Limits(max_megabytes, max_seconds),
+            host,
+            port,
+            lambda address: click.echo(f"{address} (Ctrl-C ends it)"),
+        )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.detector_options import base_option
-from r2m.cli.outputs import check_output
+from r2m.cli.detector_options import base_option, loading
+from r2m.cli.outputs import check_output, check_writable
 from r2m.errors import R2MError
 
 
@@ -23,11 +23,16 @@ def command(model: Path, out: Path, base: Path | None, int8: bool, force: bool) 
     """
     if not model.is_file():
         raise R2MError(f"{model}: no such file")
+    check_writable("--onnx", out)
     check_output(out, [model, *([base] if base is not None else [])], force)
 
     from r2m.detection.export import OPSET, export_onnx
+    from r2m.files import written
     from r2m.models.image_detector import load
 
-    difference = export_onnx(load(model, base, device="cpu", precision="fp32"), out, int8=int8)
+    with loading():
+        detector = load(model, base, device="cpu", precision="fp32")
+    with written("--onnx", out):
+        difference = export_onnx(detector, out, int8=int8)
     megabytes = out.stat().st_size / 1e6
     click.echo(f"{out}: {megabytes:.0f} MB, opset {OPSET}; logits within {difference:.1e} of torch's")

@@ -23,6 +23,36 @@ def check_output(out: Path, inputs: list[Path], force: bool) -> None:
         raise R2MError(f"{out}: exists; --force replaces it")
 
 
+def check_writable(option: str, path: Path) -> None:
+    """Refuse a file or folder that cannot be made; the folders above it may have to be made as well.
+
+    Raises:
+        R2MError: it names the `option` that `path` was given by.
+    """
+    place = Path(os.path.abspath(path))
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # the folders above tell
+    except OSError as error:  # such as a name that is too long
+        raise R2MError(f"{option}: {path}: cannot be written ({error.strerror})") from error
+    above = place if os.path.isdir(place) else place.parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not os.path.isdir(above):
+        raise R2MError(f"{option}: {path}: cannot be written ({above} is no folder)")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise R2MError(f"{option}: {path}: cannot be written (no permission to write to {above})")
+
+
+def check_readable(option: str, path: Path) -> None:
+    """Refuse a file that cannot be read; raises R2MError, which names the `option` that it was given by."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise R2MError(f"{option}: {path}: cannot be read ({error.strerror or error})") from error
+
+
 def check_folder(folder: Path, inputs: Sequence[Path], existing: Iterable[Path], force: bool) -> None:
     """Refuse a folder that is none, lies in one of the inputs, or holds `existing` outputs unless `force`.
 

@@ -4,13 +4,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
 
 import click
 
 from r2m.errors import R2MError
+from r2m.terminal import printable
+
+Item = TypeVar("Item")
+
+# Characters that messages are laid out with.
+LAYOUT = "\n\t"
 
 
 def set_up_logging(verbose: bool = False) -> None:
@@ -23,11 +30,14 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 class Ended(BaseException):
-    """A signal ends the process; no Exception, so that nobody takes it for what is wrong with a file."""
+    """A signal ends the process; no Exception, so that nobody takes it for what is wrong with a file.
 
-    def __init__(self, number: int) -> None:
+    `told` is what was done until then, if there is anything to tell.
+    """
+
+    def __init__(self, number: int, told: str = "") -> None:
         super().__init__(number)
-        self.number = number
+        self.number, self.told = number, told
 
 
 def guarded(call: Callable[[], object]) -> None:
@@ -38,37 +48,79 @@ def guarded(call: Callable[[], object]) -> None:
     # oneMKL's and OpenMP's workers spin while idle, which starves the other job of a two-core machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _raising(signal.SIGTERM, signal.SIGHUP):
+        with Signals(signal.SIGTERM, signal.SIGHUP):
             call()
     except Ended as end:
         with suppress(OSError):
-            click.echo(f"r2m: ended by {signal.Signals(end.number).name}", err=True)
+            told = f": {end.told}" if end.told else ""
+            click.echo(printable(f"r2m: ended by {signal.Signals(end.number).name}{told}"), err=True)
         leave(128 + end.number, at_once=True)
     except (R2MError, OSError) as error:
         with suppress(OSError):
-            click.echo(f"r2m: error: {error}", err=True)
+            click.echo(f"r2m: error: {printable(str(error), keep=LAYOUT)}", err=True)
         leave(1)
 
 
-@contextmanager
-def _raising(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals raise `Ended` in the main thread, unless they are ignored, as under nohup."""
-    process = os.getpid()
+class Signals:
+    """Signals that end the process: the first raises `Ended` in the main thread, the second ends it at once.
 
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != process:  # a fork has nothing to clean up
+    One that is ignored, as under nohup, stays so. Afterwards they do what they did before, or end the process
+    at once if one came. `done` counts the items of `between`.
+    """
+
+    done = 0
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers
+        self._before: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
+        self._came: int | None = None
+        self._raises = True
+
+    def __enter__(self) -> Self:
+        handlers = {number: signal.getsignal(number) for number in self._numbers}
+        self._before = {
+            number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
+        }
+        for number in self._before:
+            signal.signal(number, self._end)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if self._came is None else signal.SIG_DFL)
+        if self._came is not None and error is None:
+            raise Ended(self._came)
+
+    def between(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items; a signal that comes while one is in use is raised before the next, not at once.
+
+        So what is done with an item is done whole, and so is what follows the last one.
+        """
+        iterator = iter(items)
+        while True:
+            self._raises = True
+            if self._came is not None:
+                raise Ended(self._came)
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._raises = False
+            yield item
+            self.done += 1
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        for one in self._before:
+            signal.signal(one, signal.SIG_DFL)
+        if os.getpid() != self._process:  # a fork has nothing to clean up
             os.kill(os.getpid(), number)
-        raise Ended(number)
-
-    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    try:
-        for number in taken:
-            signal.signal(number, end)
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        self._came = number
+        if self._raises:
+            raise Ended(number)
 
 
 def leave(status: int, at_once: bool = False) -> None:

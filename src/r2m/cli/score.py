@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from r2m.cli.detector_options import base_option, device_option, force_option, model_option
+from r2m.cli.detector_options import base_option, device_option, force_option, loading, model_option
 from r2m.cli.outputs import check_output
 from r2m.errors import R2MError
 
@@ -45,7 +45,8 @@ def command(
     from r2m.models.precision import resolve_device
 
     resolve_device(device, "--device")
-    detector = load(model, base, device=device)
+    with loading():
+        detector = load(model, base, device=device)
     table = score(paths, detector, batch_size)
     if told := failures(table):
         click.echo(f"r2m: warning: {told}", err=True)

@@ -22,6 +22,8 @@ Image = NDArray[np.uint8]
 LEAST_SIDE = 16
 # A crop that is aligned already is about square: its longer side is at most so many times the shorter.
 MOST_OBLONG = 3
+# How the content of a JPEG begins.
+JPEG = b"\xff\xd8\xff"
 # How the reason begins for an image that shows nothing.
 BLANK = "blank or a mask"
 # Nobody sees what lies under transparent pixels.
@@ -88,6 +90,17 @@ def read_square(path: Path, size: int) -> Image:
     if max(height, width) > MOST_OBLONG * min(height, width):
         raise _Unfit(f"no aligned crop: {width}×{height} pixels, expected about a square")
     return resized(image, size)
+
+
+def is_jpeg(path: Path, size: int) -> bool:
+    """Tell whether a file that can be read is a JPEG of `size` by `size` pixels, by its content."""
+    with path.open("rb") as file:
+        if file.read(len(JPEG)) != JPEG:
+            return False
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+        with Pillow.open(path) as image:
+            return image.size == (size, size)
 
 
 def bgr_of(image: Pillow.Image) -> Image:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import torch
 
-from r2m.detection.finding import Face, FaceFinder, Seen, face_network
-from r2m.detection.listing import files_of
+from r2m.detection.finding import Face, FaceFinder, HeldImage, Seen, face_network
+from r2m.detection.given import listed, media_of
 from r2m.models.decision import Decision
-from r2m.models.image_detector import BATCH, ImageDetector
+from r2m.models.image_detector import BATCH, ImageDetector, ImageLike, require_detector
 from r2m.models.read_ahead import read_ahead
 
 
@@ -36,7 +36,7 @@ class Detection:
     """What was seen in a file and what the detector says of it.
 
     Attributes:
-        path: the file.
+        path: the file; of an image in memory `image N`, N its place among what was given.
         rule: how the detector decides.
         faces: its faces, by number and time; in a video one for every frame that shows it.
         reason: why there is no face, empty where there is one.
@@ -98,7 +98,7 @@ class Detection:
 
 
 def detect(
-    paths: Iterable[Path],
+    paths: Iterable[Path | HeldImage],
     detector: ImageDetector,
     finder: FaceFinder,
     *,
@@ -118,7 +118,7 @@ def detect(
 
 
 def seen_and_scored(
-    paths: Iterable[Path],
+    paths: Iterable[Path | HeldImage],
     detector: ImageDetector,
     finder: FaceFinder,
     *,
@@ -163,7 +163,7 @@ def _scored(
 
 
 def detect_all(
-    paths: str | Path | Iterable[str | Path],
+    paths: ImageLike | Iterable[ImageLike],
     detector: ImageDetector,
     *,
     faces: str | Path | None = "data/raw/faces",
@@ -173,17 +173,20 @@ def detect_all(
 ) -> list[Detection]:
     """Return what a detector says of photographs, videos, and those in folders.
 
-    `faces` is the folder with the face detector, or None where images are aligned crops already. `every`
-    takes all faces, not the largest alone; `frames` of a video are looked at, at most. Of what is not called
-    real, `closest` tells which of `specialists`, loaded detectors by name, responds most.
+    Photographs may be in memory as well: PIL images, or RGB arrays (H, W, 3) of uint8. `faces` is the folder
+    with the face detector, or None where images are aligned crops already. `every` takes all faces, not the
+    largest alone; `frames` of a video are looked at, at most. Of what is not called real, `closest` tells
+    which of `specialists`, loaded detectors by name, responds most.
 
     Raises:
-        R2MError: a path that is not there, or no face detector. A file that cannot be scored does not stop
-            the others: its `reason` says why.
+        R2MError: a path that is not there, what is no image, no detector, or no face detector. A file that
+            cannot be scored does not stop the others: its `reason` says why.
     """
-    given = [paths] if isinstance(paths, str | Path) else paths
+    require_detector(detector, "r2m.detect(paths, r2m.load({}))")
+    for name, specialist in (specialists or {}).items():
+        require_detector(specialist, f"specialists={{{name!r}: r2m.load({{}})}}")
+    given = listed(paths)
     network = None if faces is None else face_network(Path(faces))
     finder = FaceFinder(detector.config, network, every=every, frames=frames)
-    threads = torch.get_num_threads()
-    files = files_of(map(Path, given))
-    return list(detect(files, detector, finder, specialists=specialists, threads=threads))
+    media = media_of(given)
+    return list(detect(media, detector, finder, specialists=specialists, threads=torch.get_num_threads()))

@@ -1,6 +1,9 @@
 """Detectors as ONNX: all of a detector in one file, for programs without torch."""
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from r2m.files import atomic_path
 from r2m.models.config import KEY
 from r2m.models.image_detector import ImageDetector
 
+# They tell of every step that simplifies a graph.
+LOGGERS = ("onnx_ir", "onnxscript")
 OPSET = 18
 INPUT, OUTPUTS = "images", ("logit", "probability")
 # How far logits of the file may be from torch's in fp32.
@@ -76,21 +81,35 @@ def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> f
 
 def _write_whole(module: Exported, images: Tensor, whole: Path) -> None:
     try:
-        torch.onnx.export(
-            module,
-            (images,),
-            whole,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        with warnings_only(*LOGGERS):
+            torch.onnx.export(
+                module,
+                (images,),
+                whole,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         told = str(error).strip().partition("\n")[0]
         raise R2MError(f"{whole.name}: torch cannot write this network as ONNX: {told}") from error
+
+
+@contextmanager
+def warnings_only(*names: str) -> Iterator[None]:
+    """Let loggers of these names, and those below them, tell warnings and errors alone."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def logits_of(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """Faces of a file: of a photograph, or of frames that are spread over a video."""
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from r2m.data.align import Landmarks, similarity
 from r2m.data.faces import AlignedFace, Aligner, Settings
-from r2m.data.images import Image, encode, read_image, read_square, resized
+from r2m.data.images import MOST_OBLONG, Image, encode, is_jpeg, read_image, read_square
 from r2m.data.listing import is_video
 from r2m.data.options import FacesOptions
 from r2m.data.sources import verify
@@ -72,6 +73,23 @@ class Face:
     frame: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class HeldImage:
+    """A photograph in memory, or an aligned crop.
+
+    Attributes:
+        path: a name that stands for its path.
+        image: BGR (H, W, 3), None where it cannot be taken.
+        is_jpeg: whether it was read from a JPEG of its size.
+        reason: why it cannot be taken.
+    """
+
+    path: Path
+    image: Image | None = None
+    is_jpeg: bool = False
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What was seen in a file: its faces, by number and time, or the `reason` why there is none."""
@@ -86,31 +104,67 @@ class FaceFinder:
 
     `model` is YuNet's ONNX file; without it images are aligned crops already. With `every` all faces are
     taken, otherwise the largest; at most `frames` of a video are looked at.
+
+    Every crop is encoded once, as the last step of making an image of training is: JPEGs of the size of the
+    input have been, all others are resized and encoded here.
     """
 
     def __init__(self, config: DetectorConfig, model: Path | None, *, every: bool, frames: int) -> None:
+        """Load nothing yet.
+
+        Raises:
+            R2MError: `every` is no truth value, or `frames` no number from 1 on.
+        """
+        if not isinstance(every, bool):
+            raise R2MError(f"every={every!r}; expected True, for every face, or False, for the largest")
+        if isinstance(frames, bool) or not isinstance(frames, Integral) or frames < 1:
+            raise R2MError(f"frames={frames!r}; expected how many frames of a video are looked at, 1 or more")
         options = FacesOptions(crop_size=config.crop_size, margin=config.margin)
         self._crop_size, self._size, self._quality = config.crop_size, config.image_size, config.jpeg_quality
         self._every, self._frames = every, frames
         self._is_aligned = model is None
         self._aligner = PlacingAligner(Settings(options, config.image_size, seed=0, detector=model))
 
-    def __call__(self, path: Path) -> Seen:
+    def __call__(self, given: Path | HeldImage) -> Seen:
         """Return the faces of a photograph or video, or why there is none."""
-        if path.exists() and not path.is_file():  # to open a pipe would wait for who writes into it
-            return Seen(path, reason="cannot be read: no regular file")
+        path = given.path if isinstance(given, HeldImage) else given
         try:
+            if isinstance(given, HeldImage):
+                return Seen(path, self._in_memory(given))
+            if path.exists() and not path.is_file():  # to open a pipe would wait for who writes into it
+                return Seen(path, reason="cannot be read: no regular file")
             return Seen(path, self._in_video(path) if is_video(path) else self._in_photograph(path))
         except (ValueError, R2MError) as error:
             return Seen(path, reason=str(error).removeprefix(f"{path}: "))
         except cv2.error as error:  # OpenCV rejects some unusual shapes
             return Seen(path, reason=f"cannot be aligned: {error.err}")
+        except OSError as error:
+            return Seen(path, reason=f"cannot be read: {error.strerror or error}")
 
     def _in_photograph(self, path: Path) -> list[Face]:
         if self._is_aligned:  # read as the workflow scores it
-            size = self._size
-            return [Face(read_square(path, size), (0, 0, size, size), 0, scaling(size, size, size))]
-        image, _ = read_image(path)
+            return [self._whole(read_square(path, self._size), is_jpeg(path, self._size))]
+        return self._faces_on(read_image(path)[0])
+
+    def _in_memory(self, held: HeldImage) -> list[Face]:
+        """Return the faces of an image in memory; raises ValueError where there is none."""
+        if held.image is None:
+            raise ValueError(held.reason)
+        if not self._is_aligned:
+            return self._faces_on(held.image)
+        height, width = held.image.shape[:2]
+        if max(height, width) > MOST_OBLONG * min(height, width):
+            raise ValueError(f"no aligned crop: {width}×{height} pixels, expected about a square")
+        return [self._whole(held.image, held.is_jpeg and (height, width) == (self._size, self._size))]
+
+    def _whole(self, crop: Image, is_encoded: bool) -> Face:
+        """Return an aligned crop as a face."""
+        size = self._size
+        taken = crop if is_encoded else self._encoded(crop)
+        return Face(taken, (0, 0, size, size), 0, scaling(size, size, size))
+
+    def _faces_on(self, image: Image) -> list[Face]:
+        """Return the faces on a photograph; raises ValueError where there is none."""
         boxes, faces = self._aligner.every(image)
         largest = np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")
         taken = largest if self._every else largest[:1]
@@ -181,8 +235,6 @@ class FaceFinder:
 
     def _encoded(self, crop: Image) -> Image:
         """Return a crop as an image of training is read: brought to the input's size, and once a JPEG."""
-        if self._is_aligned:
-            return resized(crop, self._size)
         content = encode(crop, self._size, (self._quality, self._quality), default_rng(0))
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         assert decoded is not None

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from r2m.detection.detecting import Detection
 from r2m.detection.drift import LEAST, Drift
+from r2m.models.decision import Decision
+from r2m.terminal import printable
 
 LEVELS = "▁▂▃▄▅▆▇█"
 WIDEST = len("unsure")
@@ -14,11 +17,11 @@ def lines_of(detection: Detection, width: int) -> Iterator[str]:
     """Yield the lines of a file, whose name takes `width` columns: the decision, the probability, and whose.
 
     What is not called real has the specialist that responds most, where specialists were asked. A video has
-    the curve of its probabilities over time.
+    the curve of its probabilities over time. Nothing in a line tells a terminal to do anything.
     """
-    name = f"{detection.path!s:<{width}}"
+    name = f"{shown(detection.path):<{width}}"
     if not detection.faces:
-        yield f"{name}  {'–':<{WIDEST}}  {detection.reason}"
+        yield f"{name}  {'–':<{WIDEST}}  {printable(detection.reason)}"
         return
     is_video = detection.faces[0].seconds is not None
     several = len(detection.numbers) > 1
@@ -26,13 +29,18 @@ def lines_of(detection: Detection, width: int) -> Iterator[str]:
         probability = detection.mean(number)
         told = [f"{name}  {detection.decided(probability):<{WIDEST}}  {probability:.3f}"]
         if like := detection.closest_to(detection.of(number)):
-            told.append(f"like {like[0]} {like[1]:.2f}")
+            told.append(f"like {printable(like[0])} {like[1]:.2f}")
         if several:
             told.append(f"face {number}")
         if is_video:
             told.append(curve([face.probability for face in detection.of(number)]))
         yield "  ".join(told)
         name = " " * width
+
+
+def shown(path: Path) -> str:
+    """Return the name of a file as lines have it."""
+    return printable(str(path))
 
 
 def curve(probabilities: list[float]) -> str:
@@ -56,4 +64,12 @@ def drift_line(drift: Drift) -> str:
     return (
         f"warning: {drift.files} files differ from the real photographs of val ({told}): there are fakes"
         " among them, or photographs on which false positive rates do not hold"
+    )
+
+
+def unfitted_line(model: Path, rule: Decision) -> str:
+    """Return the warning that nothing of how a model decides was fitted on val."""
+    return (
+        f"warning: {shown(model)}: no calibration and no operating points in it; decisions are made at"
+        f" probability {rule.threshold:g} of scores that are not calibrated"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from r2m.data.listing import find_media
 from r2m.errors import R2MError
+from r2m.terminal import printable
 
 # Where a folder of specialists has those of a name, as results/specialists does.
 SPECIALIST = "seed*/model.safetensors"
@@ -19,9 +20,10 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
+        name = printable(str(path))
         if re.match(r"[a-zA-Z][\w+.-]+:/", str(path)):
             raise R2MError(
-                f"{path}: an address; expected files or folders of this machine: download it first"
+                f"{name}: an address; expected files or folders of this machine: download it first"
             )
         try:
             if path.is_dir():
@@ -29,11 +31,13 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
             elif path.exists():
                 found.append(path)
             else:
-                raise R2MError(f"{path}: no such file or folder")
-        except PermissionError as error:
-            raise R2MError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
+                raise R2MError(f"{name}: no such file or folder")
+        except OSError as error:  # a folder that may not be entered, or a name that is too long
+            name = printable(str(error.filename or path))
+            raise R2MError(f"{name}: cannot be read ({error.strerror})") from error
     if not found:
-        raise R2MError(f"{', '.join(map(str, paths))}: neither a photograph nor a video")
+        names = ", ".join(printable(str(path)) for path in paths)
+        raise R2MError(f"{names}: neither a photograph nor a video")
     return list(dict.fromkeys(found))
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import overload
 
 from r2m.detection.detecting import Detection, detect_all
+from r2m.detection.given import is_one
 from r2m.errors import R2MError
 from r2m.models import image_detector
-from r2m.models.image_detector import ImageDetector
+from r2m.models.image_detector import ImageDetector, ImageLike
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,16 @@ class MediaDetector(ImageDetector):
     Its other methods take aligned face crops.
     """
 
-    # A string is an iterable of strings too; the first signature that fits counts.
+    # A string is an iterable of strings too, as an array is one of arrays; the first that fits counts.
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self, paths: str | Path, *, faces: str | Path | None = ..., every: bool = ..., frames: int = ...
+        self, paths: ImageLike, *, faces: str | Path | None = ..., every: bool = ..., frames: int = ...
     ) -> Detection: ...
 
     @overload
     def __call__(
         self,
-        paths: Iterable[str | Path],
+        paths: Iterable[ImageLike],
         *,
         faces: str | Path | None = ...,
         every: bool = ...,
@@ -36,7 +37,7 @@ class MediaDetector(ImageDetector):
 
     def __call__(
         self,
-        paths: str | Path | Iterable[str | Path],
+        paths: ImageLike | Iterable[ImageLike],
         *,
         faces: str | Path | None = "data/raw/faces",
         every: bool = False,
@@ -44,15 +45,16 @@ class MediaDetector(ImageDetector):
     ) -> Detection | list[Detection]:
         """Return what the detector says of a photograph or video, or a list of what it says of several.
 
-        Options are those of `r2m.detect`, and folders may be among several paths.
+        Photographs may be in memory, as for `r2m.detect`, whose options these are. Folders may be among
+        several paths.
 
         Raises:
-            R2MError: a path that is not there, a folder alone, or no face detector.
+            R2MError: a path that is not there, what is no image, a folder alone, or no face detector.
         """
         if isinstance(paths, str | Path) and Path(paths).is_dir():
             raise R2MError(f"{paths}: a folder; expected a file, or a list: detector([{str(paths)!r}])")
         found = detect_all(paths, self, faces=faces, every=every, frames=frames)
-        return found[0] if isinstance(paths, str | Path) else found
+        return found[0] if is_one(paths) else found
 
 
 def load(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from r2m.detection.detecting import Detection, ScoredFace
 from r2m.errors import R2MError
-from r2m.files import atomic_path
+from r2m.files import atomic_path, refusal
 
 SCHEMA = pa.schema(
     [
@@ -85,14 +85,21 @@ def rows_of(detection: Detection) -> Iterator[Row]:
 
 
 class Table(ABC):
-    """A table in a file, written row by row."""
+    """A table in a file, written row by row; `rows` counts them."""
+
+    rows = 0
 
     @abstractmethod
     def __init__(self, path: Path) -> None:
         """Begin the file."""
 
-    @abstractmethod
     def write(self, row: Row) -> None:
+        """Write a row."""
+        self._write(row)
+        self.rows += 1
+
+    @abstractmethod
+    def _write(self, row: Row) -> None:
         """Write a row."""
 
     @abstractmethod
@@ -116,18 +123,19 @@ class CsvTable(_Text):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._rows = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+        self._quoted = csv.DictWriter(self._file, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
         self._rows.writeheader()
 
-    def write(self, row: Row) -> None:
-        """Write a row."""
-        self._rows.writerow(row)
+    def _write(self, row: Row) -> None:
+        # Readers take a bare carriage return for the end of a row, and Python before 3.13 does not quote it.
+        is_plain = not any(isinstance(value, str) and "\r" in value for value in row.values())
+        (self._rows if is_plain else self._quoted).writerow(row)
 
 
 class JsonLinesTable(_Text):
     """One JSON object a line."""
 
-    def write(self, row: Row) -> None:
-        """Write a row."""
+    def _write(self, row: Row) -> None:
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -138,8 +146,7 @@ class JsonTable(_Text):
         super().__init__(path)
         self._before = "[\n"
 
-    def write(self, row: Row) -> None:
-        """Write a row."""
+    def _write(self, row: Row) -> None:
         self._file.write(self._before + json.dumps(row, ensure_ascii=False))
         self._before = ",\n"
 
@@ -154,23 +161,22 @@ class ParquetTable(Table):
 
     def __init__(self, path: Path) -> None:
         self._writer = pq.ParquetWriter(path, SCHEMA)
-        self._rows: list[Row] = []
+        self._group: list[Row] = []
 
-    def write(self, row: Row) -> None:
-        """Write a row."""
-        self._rows.append(row)
-        if len(self._rows) >= GROUP:
+    def _write(self, row: Row) -> None:
+        self._group.append(row)
+        if len(self._group) >= GROUP:
             self._flush()
 
     def close(self) -> None:
         """Write what is left, and the footer."""
-        if self._rows:
+        if self._group:
             self._flush()
         self._writer.close()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows = []
+        self._writer.write_table(pa.Table.from_pylist(self._group, SCHEMA))
+        self._group = []
 
 
 TABLES: Mapping[str, type[Table]] = MappingProxyType(
@@ -186,22 +192,31 @@ def table_type(path: Path) -> type[Table]:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[Table]:
-    """Yield a table that appears at `path` when it is whole: at the end, or with what there is at Ctrl-C.
+def open_table(path: Path, source: str = "table") -> Iterator[Table]:
+    """Yield a table that appears at `path` when it is whole; `source` is where the path was given.
+
+    That is at the end, or with the rows that there are when Ctrl-C or another signal ends the body. Then
+    nothing is written where there are none.
 
     Raises:
-        R2MError: a suffix that is none of a table.
-        OSError: it cannot be written; nothing is left.
+        R2MError: a suffix that is none of a table, or it cannot be written; nothing is left.
     """
     make = table_type(path)
-    interrupted: KeyboardInterrupt | None = None
-    with atomic_path(path) as temporary:
-        table = make(temporary)
-        try:
-            yield table
-        except KeyboardInterrupt as error:
-            interrupted = error
-        finally:
-            table.close()
-    if interrupted is not None:
-        raise interrupted
+    ended: BaseException | None = None
+    try:
+        with atomic_path(path) as temporary:
+            table = make(temporary)
+            try:
+                yield table
+            except BaseException as error:
+                ended = error
+                if isinstance(error, Exception) or not table.rows:
+                    raise
+            finally:
+                table.close()
+    except OSError as error:
+        if error is ended:
+            raise
+        raise refusal(source, path, error) from error
+    if ended is not None:
+        raise ended

@@ -16,12 +16,23 @@ def val_reals(path: Path, metadata: Mapping[str, str]) -> NDArray[np.float64]:
     Where every generator brings reals of its own, these are taken.
 
     Raises:
-        R2MError: not a readable file of scores, the scores of another model, or no reals of val among them.
+        R2MError: not a readable file of scores, a detector that names no model of the workflow, the scores of
+            another model, or no reals of val among them.
     """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise R2MError(f"{path}: cannot be read ({error.strerror})") from error
     scores = read_scores(path)
     name = metadata.get("variant", metadata.get("name"))
     seed = metadata.get("seed")
-    if name is not None and name != scores.model:
+    if name is None:
+        raise R2MError(
+            f"{path}: scores of {scores.model!r}, but the detector's metadata have neither 'variant' nor"
+            " 'name', so that nothing tells whether they are its own; expected a detector that the workflow"
+            " made"
+        )
+    if name != scores.model:
         raise R2MError(f"{path}: scores of {scores.model!r}; expected those of the model {name!r}")
     if seed is not None and scores.seed is not None and int(seed) != scores.seed:
         raise R2MError(f"{path}: scores of seed {scores.seed}; expected those of the model, seed {seed}")

@@ -40,3 +40,8 @@ class Decision(BaseModel):
         if probability >= max(cuts):
             return "fake"
         return "unsure" if probability >= min(cuts) else "real"
+
+
+def is_fitted(decision: Decision) -> bool:
+    """Whether anything of it was fitted on val; a bare head, as of a merge alone, has the defaults."""
+    return any(getattr(decision, name) != field.default for name, field in Decision.model_fields.items())

@@ -177,8 +177,9 @@ def score(
     from square, does not stop the others: `error` says why not, and is empty where an image is scored.
 
     Raises:
-        R2MError: a folder without images, or no image can be scored.
+        R2MError: no detector, a folder without images, or no image can be scored.
     """
+    require_detector(detector, "r2m.score(images, r2m.load({}))")
     if isinstance(images, str | Path):
         paths = _files(Path(images))
     else:
@@ -193,6 +194,14 @@ def score(
     if paths and all(reasons):
         raise R2MError(failures(table))
     return table
+
+
+def require_detector(detector: object, expected: str) -> None:
+    """Raise R2MError unless a detector is given; `expected` is the call, with {} for the path of one."""
+    if not isinstance(detector, ImageDetector):
+        is_path = isinstance(detector, str | Path)
+        call = expected.replace("{}", repr(str(detector)) if is_path else "path")
+        raise R2MError(f"detector: a {type(detector).__name__}; expected what r2m.load returns: {call}")
 
 
 def failures(table: pd.DataFrame) -> str:
