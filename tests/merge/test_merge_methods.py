@@ -65,7 +65,7 @@ def complete(method, task_vectors):
     inputs = {"base": {key: torch.ones(shape) for key, shape in every.items()}}
     if method.statistics is not None:
         matrices = {key: shape for key, shape in every.items() if len(shape) == 2}
-        if method.name == "regmean":
+        if "Gram" in method.statistics:
             one = {key: torch.eye(shape[1]) for key, shape in matrices.items()}
         else:
             one = {key: torch.ones(shape) for key, shape in every.items()}
@@ -154,8 +154,8 @@ def test_sweep_merges_proportional_candidates_once(task_vectors, monkeypatch):
 
 def test_registry():
     assert " ".join(registry.names()) == (
-        "breadcrumbs cart consensus dare fisher iso_c iso_cts karcher knots_ties lines model_stock pcb r2m"
-        " regmean slerp task_arithmetic ties tsv_m weight_averaging wudi"
+        "breadcrumbs cart consensus dare della esm fisher iso_c iso_cts karcher knots_ties lines model_stock"
+        " nuslerp pcb r2m regmean sce slerp task_arithmetic ties tsv_m weight_averaging wudi"
     )
     assert registry.get("r2m").options is R2M
     with pytest.raises(R2MError, match="unknown merging method 'tis'; did you mean 'ties'"):

@@ -31,7 +31,7 @@ FEW = 8
 @click.option("--head-prefix", metavar="PREFIX", help="Tensors that are the head, merged by --head.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Tensors that stay as in the base.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
-@named_files("--statistics", help="Statistics of a specialist (fisher, regmean).")
+@named_files("--statistics", help="Statistics of a specialist (fisher, regmean, esm).")
 @click.option("--gram-cache", type=_PATH, help="Keep inner products of task vectors in this file (r2m).")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @click.option("--allow-nonfinite", is_flag=True, help="Average tensors with NaN or infinite values.")
