@@ -1,5 +1,6 @@
-"""DELLA, SCE and NuSLERP against plain float64 transcriptions of their definitions, and their special cases."""
+"""DELLA, SCE and NuSLERP against plain float64 transcriptions of their definitions, and special cases."""
 
+import itertools
 import math
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_parts_hold_whole_rows(shape, count, expected, monkeypatch):
     parts = list(rows.row_parts(source))
     assert [part.stop - part.start for part in parts] == expected
     assert parts[0].start == 0
-    assert all(first.stop == second.start for first, second in zip(parts, parts[1:], strict=False))
+    assert all(first.stop == second.start for first, second in itertools.pairwise(parts))
 
 
 def rows_source(shape, count):
@@ -179,8 +180,11 @@ def test_order_of_specialists_does_not_matter(name, count, seed, data):
     task_vectors = random_task_vectors(count, seed)
     order = data.draw(st.permutations(sorted(task_vectors)))
     expected = run(name, task_vectors)
-    for key, tensor in run(name, {one: task_vectors[one] for one in order}).items():
-        assert torch.equal(tensor, expected[key])
+    # What DELLA drops depends on the names, by which a merge takes its specialists.
+    names = sorted(task_vectors) if name == "sce" else order
+    shuffled = {new: task_vectors[one] for new, one in zip(names, order, strict=True)}
+    for key, tensor in run(name, shuffled).items():
+        torch.testing.assert_close(tensor, expected[key], atol=1e-6, rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=15)

@@ -41,14 +41,15 @@ class Options(Section):
 def merge(piece: Piece, options: Options, state: None) -> Tensor:
     """Return scaling · (mean of the entries τ̂_k that have the sign of Σ τ̂_k), τ̂_k = m_k ∘ τ_k / (1 - p).
 
-    The mask m_k is zero with probability p, which falls linearly with the rank of the entry's magnitude in its
-    row, from drop + eps/2 to drop - eps/2: the steps drop (MagPrune), elect and fuse of Deep et al., arXiv
-    2406.11617. A row is the weights of one output; a vector is one row. Equal magnitudes count as rising with
-    their position. Where Σ τ̂_k is zero, nothing agrees. What is dropped depends on the same as in `dare`.
+    The mask m_k is zero with probability p, which falls linearly with the rank of the entry's magnitude in
+    its row, from drop + eps/2 to drop - eps/2: the steps drop (MagPrune), elect and fuse of Deep et al.,
+    arXiv 2406.11617. A row is the weights of one output; a vector is one row. Equal magnitudes count as
+    rising with their position. Where Σ τ̂_k is zero, nothing agrees. What is dropped depends on the same as
+    in `dare`.
 
     mergekit's `della` keeps with probability density ± epsilon, so that drop is 1 - density and eps twice its
-    epsilon; it rescales each tensor to the L1 norm it had, not each entry by 1 / (1 - p); it ranks the entries
-    of a convolution along its input channels; and where Σ τ̂_k is zero, it takes the positive entries.
+    epsilon; it rescales each tensor to the L1 norm it had, not each entry by 1 / (1 - p); it ranks the
+    entries of a convolution along its input channels; and where Σ τ̂_k is zero, it takes the positive entries.
     """
     import torch
 

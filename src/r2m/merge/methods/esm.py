@@ -1,4 +1,4 @@
-"""ESM: the directions in which task vectors move the outputs most, made orthogonal, and great parts greater."""
+"""ESM: the directions in which task vectors move outputs most, made orthogonal, great parts made greater."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ def prepare(stream: TensorStream, options: Options) -> State:
 
 
 def merge(piece: Piece, options: Options, state: State) -> Tensor:
-    """Return scaling · (‖τ‖ / mean ‖τ‖)² τ of a matrix (m, n), τ = 2 ē c̄ E C, of the blocks' other ones τ alone.
+    """Return scaling · (‖τ‖ / mean ‖τ‖)² τ of a matrix (m, n) of the blocks, else scaling · τ; τ = 2 ē c̄ E C.
 
     E (m, rK) and C (rK, n), r = int(m / K), join over the specialists the r leading eigenvectors of
     τ_k G_k τ_kᵀ, G_k (n, n) the Gram of the layer's inputs, and C_k = E_kᵀ τ_k. The columns of E and the rows
-    of C are weighted by λ^0.15 as a multiple of its mean over the r; C_k by (‖τ_k‖ / mean ‖τ_k‖)²; the columns
-    of C, once joined, by the squares of their norms as multiples of the mean norm. Then E and C are replaced
-    by their orthogonal polar factors; ē and c̄ are the mean singular values of what they replace. The mean ‖τ‖
-    is over the changed matrices of the same shape and role in the model's blocks. Li et al., Model merging in
-    the essential subspace, CVPR 2026, arXiv 2602.20208, with the constants of the authors' code.
+    of C are weighted by λ^0.15 as a multiple of its mean over the r; C_k by (‖τ_k‖ / mean ‖τ_k‖)²; and the
+    columns of C, once joined, by the squares of their norms as multiples of the mean norm. Then E and C are
+    replaced by their orthogonal polar factors; ē and c̄ are the mean singular values of what they replace. The
+    mean ‖τ‖ is over the changed matrices of the same shape and role in the model's blocks. Li et al., Model
+    merging in the essential subspace, CVPR 2026, arXiv 2602.20208, with the constants of the authors' code.
 
-    Matrices of which nobody has statistics are merged as by `tsv_m`, in the authors' code as well. Eigenvectors
-    whose √λ is a rounding error, and directions in which the joined ones depend on each other, are left out
-    and count as zero in all means, where that code takes arbitrary vectors. With more specialists than m,
-    r = 0: no change.
+    Matrices of which nobody has statistics are merged as by `tsv_m`, as the authors do with the attention's
+    output projection. Eigenvectors whose √λ is a rounding error, and directions in which the joined ones
+    depend on each other, are left out and count as zero in all means, where the authors' code takes arbitrary
+    vectors. With more specialists than m, r = 0: no change.
     """
     if piece.key in state.factors:
         return state.updates[piece.key] * (options.scaling * state.factors[piece.key])

@@ -98,7 +98,8 @@ def _squares(part: Piece, options: Options) -> Tensor:
 
 METHOD = Method(
     title="NuSLERP",
-    citation="Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985; of task vectors as in mergekit",
+    citation="Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985, doi 10.1145/325334.325242;"
+    " of task vectors, as in mergekit",
     options=Options,
     merge=merge,
     least_specialists=2,
