@@ -130,8 +130,10 @@ SCALED = [name for name in registry.names() if "scaling" in registry.get(name).o
 @pytest.mark.parametrize("name", SCALED)
 def test_proportional_methods_say_so(task_vectors, name):
     method = registry.get(name)
+    task_vectors, inputs = complete(method, task_vectors)
     once, twice = (
-        flatten(merging.merge(method, task_vectors, method.options(scaling=scaling))[0]) for scaling in (1, 2)
+        flatten(merging.merge(method, task_vectors, method.options(scaling=scaling), **inputs)[0])
+        for scaling in (1, 2)
     )
     difference = torch.linalg.norm(twice - 2 * once)
     assert (difference <= 1e-6 * torch.linalg.norm(twice)) == method.is_proportional

@@ -36,8 +36,8 @@ def merge(piece: Piece, options: Options, state: None) -> Tensor:
 
     As mergekit's `nuslerp` with a base and its options nuslerp_flatten (tensor), neither (rows), or
     nuslerp_row_wise alone (columns), and t its second weight as a share of both. There only cosines within
-    1e-16 of ±1 take the straight line, so that nearly opposite vectors turn through rounding errors, and a
-    zero vector counts as orthogonal.
+    1e-16 of ±1 take the straight line, so that nearly opposite vectors turn through rounding errors; a zero
+    vector counts as orthogonal; and rows of more than two dimensions are vectors along the last one.
     """
     import torch
 
