@@ -72,6 +72,37 @@ def test_merge_with_options(folder):
         torch.testing.assert_close(tensor, expected)
 
 
+def test_weights(folder):
+    invoke(*arguments(folder, "weight_averaging"), "--weight", "a=3")
+    a, b = (load_file(folder / f"{name}.safetensors") for name in ("a", "b"))
+    for key, tensor in load_file(folder / "m.safetensors").items():
+        torch.testing.assert_close(tensor, 0.75 * a[key] + 0.25 * b[key])
+    assert json.loads((folder / "m.json").read_text())["weights"] == {"a": 1.5, "b": 0.5}
+    recipe = {
+        "method": "weight_averaging",
+        "base": "base.safetensors",
+        "specialists": {"a": "a.safetensors", "b": "b.safetensors"},
+        "weights": {"a": 1, "b": 9},
+        "out": "n.safetensors",
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    invoke("merge", "--recipe", folder / "recipe.yaml", "--weight", "a=3")
+    assert (folder / "n.safetensors").read_bytes() == (folder / "m.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["a"], "expected NAME=NUMBER, got 'a'"),
+        (["a="], "expected NAME=NUMBER, got 'a='"),
+        (["a=much"], "expected NAME=NUMBER, got 'a=much'"),
+        (["a=1", "a=2"], "'a' is given twice"),
+    ],
+)
+def test_weights_that_are_none(folder, weights, message):
+    assert message in invoke(*arguments(folder), *(f"--weight={one}" for one in weights), code=2)
+
+
 def test_dotted_options(folder):
     settings = [
         "--set",
@@ -224,6 +255,9 @@ def test_methods():
     assert described["task_arithmetic"]["options"] == {"scaling": 0.3}
     assert described["fisher"]["needs_data"]
     assert described["tsv_m"]["others"] == "scaled_mean"
+    assert described["tsv_m"]["takes_weights"]
+    assert not described["slerp"]["takes_weights"]
+    assert "    takes no --weight: its option t" in invoke("methods", "slerp")
 
 
 def test_options_that_are_listed_are_accepted(folder):

@@ -153,7 +153,7 @@ def test_methods_that_build_on_others():
     built = {
         name for name, module in methods.items() if modules_of([module]) & set(methods.values()) != {module}
     }
-    assert built == {"knots_ties"}
+    assert built == {"della", "esm", "knots_ties", "nuslerp"}
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_tune_and_merge_agree(trained, tmp_path):
     assert table["logit"].to_numpy() == pytest.approx(rows["logit"].to_numpy(), abs=5e-3)
 
 
-@pytest.mark.parametrize("method", ["fisher", "regmean"])
+@pytest.mark.parametrize("method", ["fisher", "regmean", "esm"])
 def test_methods_that_need_statistics(trained, tmp_path, method):
     known = {name: tmp_path / name for name in NAMES}
     for name, path in known.items():
@@ -312,7 +312,7 @@ def test_methods_that_need_statistics(trained, tmp_path, method):
 
 
 def test_statistics_that_no_method_takes(trained, tmp_path):
-    with pytest.raises(R2MError, match="'ties' takes no statistics; expected fisher or regmean"):
+    with pytest.raises(R2MError, match="'ties' takes no statistics; expected fisher or regmean or esm"):
         statistics(trained, tmp_path / "s", method="ties")
     assert not (tmp_path / "s").exists()
 

@@ -65,7 +65,7 @@ def complete(method, task_vectors):
     inputs = {"base": {key: torch.ones(shape) for key, shape in every.items()}}
     if method.statistics is not None:
         matrices = {key: shape for key, shape in every.items() if len(shape) == 2}
-        if method.name == "regmean":
+        if "Gram" in method.statistics:
             one = {key: torch.eye(shape[1]) for key, shape in matrices.items()}
         else:
             one = {key: torch.ones(shape) for key, shape in every.items()}
@@ -130,8 +130,10 @@ SCALED = [name for name in registry.names() if "scaling" in registry.get(name).o
 @pytest.mark.parametrize("name", SCALED)
 def test_proportional_methods_say_so(task_vectors, name):
     method = registry.get(name)
+    task_vectors, inputs = complete(method, task_vectors)
     once, twice = (
-        flatten(merging.merge(method, task_vectors, method.options(scaling=scaling))[0]) for scaling in (1, 2)
+        flatten(merging.merge(method, task_vectors, method.options(scaling=scaling), **inputs)[0])
+        for scaling in (1, 2)
     )
     difference = torch.linalg.norm(twice - 2 * once)
     assert (difference <= 1e-6 * torch.linalg.norm(twice)) == method.is_proportional
@@ -154,8 +156,8 @@ def test_sweep_merges_proportional_candidates_once(task_vectors, monkeypatch):
 
 def test_registry():
     assert " ".join(registry.names()) == (
-        "breadcrumbs cart consensus dare fisher iso_c iso_cts karcher knots_ties lines model_stock pcb r2m"
-        " regmean slerp task_arithmetic ties tsv_m weight_averaging wudi"
+        "breadcrumbs cart consensus dare della esm fisher iso_c iso_cts karcher knots_ties lines model_stock"
+        " nuslerp pcb r2m regmean sce slerp task_arithmetic ties tsv_m weight_averaging wudi"
     )
     assert registry.get("r2m").options is R2M
     with pytest.raises(R2MError, match="unknown merging method 'tis'; did you mean 'ties'"):

@@ -38,7 +38,7 @@ def statistics_of(method, base, specialists):
     if method.statistics is None:
         return None
     kept = {key: one for key, one in base.items() if key in merged_shapes(base)}
-    if method.name == "regmean":
+    if "Gram" in method.statistics:
         some = {key: torch.eye(one.shape[1]) for key, one in kept.items() if one.ndim == 2}
     else:
         some = {key: torch.ones_like(one) for key, one in kept.items()}

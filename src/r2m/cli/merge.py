@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.named_file import named_files
+from r2m.cli.named_file import named_files, named_numbers
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
 from r2m.merge.memory import map_large_blocks
@@ -27,11 +27,12 @@ FEW = 8
 @click.option("--out", type=_PATH, help="Merged weights to write (.safetensors).")
 @click.option("--report", type=_PATH, help="JSON report to write  [default: OUT with the suffix .json]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
+@named_numbers("--weight", help="Relative weight of a specialist  [default: 1].")
 @click.option("--head", metavar="RULE", help="average, base or specialist:NAME.")
 @click.option("--head-prefix", metavar="PREFIX", help="Tensors that are the head, merged by --head.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Tensors that stay as in the base.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
-@named_files("--statistics", help="Statistics of a specialist (fisher, regmean).")
+@named_files("--statistics", help="Statistics of a specialist (fisher, regmean, esm).")
 @click.option("--gram-cache", type=_PATH, help="Keep inner products of task vectors in this file (r2m).")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @click.option("--allow-nonfinite", is_flag=True, help="Average tensors with NaN or infinite values.")
@@ -44,6 +45,7 @@ def command(
     recipe: Path | None,
     specialist: dict[str, Path],
     statistics: dict[str, Path],
+    weight: dict[str, float],
     settings: tuple[str, ...],
     exclude: tuple[str, ...],
     force: bool,
@@ -64,6 +66,7 @@ def command(
     content = {key: value for key, value in given.items() if value is not None}
     content |= {"specialists": specialist} if specialist else {}
     content |= {"statistics": statistics} if statistics else {}
+    content |= {"weights": weight} if weight else {}
     content |= {"exclude": list(exclude)} if exclude else {}
     content |= {"options": _options(settings)} if settings else {}
     asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")

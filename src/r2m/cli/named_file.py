@@ -1,10 +1,12 @@
-"""Options `--flag NAME=FILE` that may be given several times."""
+"""Options `--flag NAME=FILE` and `--flag NAME=NUMBER` that may be given several times."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class NamedFile(click.ParamType):
@@ -14,24 +16,51 @@ class NamedFile(click.ParamType):
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Path]:
+    ) -> tuple[str, Any]:
         """Split at the first `=`."""
         if isinstance(value, tuple):
             return value
-        name, separator, file = value.partition("=")
-        if not (name and separator and file):
-            self.fail(f"expected NAME=FILE, got {value!r}", param, ctx)
-        return name, Path(file)
+        name, separator, text = value.partition("=")
+        if name and separator and text:
+            try:
+                return name, self.value_of(text)
+            except ValueError:
+                pass
+        self.fail(f"expected {self.name}, got {value!r}", param, ctx)
+
+    @staticmethod
+    def value_of(text: str) -> Any:
+        """Return what stands behind the `=`; raises ValueError where it is of another type."""
+        return Path(text)
 
 
-def named_files(flag: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+class NamedNumber(NamedFile):
+    """Parameter type that turns NAME=NUMBER into a pair."""
+
+    name = "NAME=NUMBER"
+
+    @staticmethod
+    def value_of(text: str) -> float:
+        """Return a number."""
+        return float(text)
+
+
+def named_files(flag: str, **settings: Any) -> Decorator:
     """Decorate a command with a repeatable option; it gets a mapping of names to files, sorted by name."""
+    return _named(flag, NamedFile(), settings)
 
-    def collect(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Path], ...]) -> Any:
+
+def named_numbers(flag: str, **settings: Any) -> Decorator:
+    """Decorate a command with a repeatable option; it gets a mapping of names to numbers, sorted by name."""
+    return _named(flag, NamedNumber(), settings)
+
+
+def _named(flag: str, kind: click.ParamType, settings: Any) -> Decorator:
+    def collect(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> Any:
         names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:
                 raise click.BadParameter(f"{name!r} is given twice", ctx, param)
         return dict(sorted(pairs))
 
-    return click.option(flag, type=NamedFile(), multiple=True, callback=collect, **settings)
+    return click.option(flag, type=kind, multiple=True, callback=collect, **settings)

@@ -13,6 +13,7 @@ from r2m.merge.merging import check_count, check_statistics, merge_weights
 from r2m.merge.recipe import resolve
 from r2m.merge.stream import MemorySource, TensorStream
 from r2m.merge.tensors import TaskVectors, Tensors, buffer_warnings, changed_buffers, merged_shapes
+from r2m.merge.weights import factors
 
 logger = logging.getLogger(__name__)
 
@@ -25,20 +26,23 @@ def merge(
     specialists: Mapping[str, Tensors],
     options: Mapping[str, Any] | None = None,
     *,
+    weights: Mapping[str, float] | None = None,
     statistics: TaskVectors | None = None,
     allow_nonfinite: bool = False,
     threads: int = 1,
 ) -> dict[str, Tensor]:
     """Return the merged weights: every tensor of `base`, in its dtype.
 
-    `options` are the method's, nested or dotted: `{"residual.rank.ratio": 0.05}`. All tensors are merged
-    alike; leave out a head that is to be treated apart. With `allow_nonfinite`, tensors that hold NaN or
-    infinite values are averaged, and results may hold some. What looks wrong is logged as a warning.
+    `options` are the method's, nested or dotted: `{"residual.rank.ratio": 0.05}`. `weights` of specialists
+    are relative: task vectors are multiplied by what these are once divided by their mean. All tensors are
+    merged alike; leave out a head that is to be treated apart. With `allow_nonfinite`, tensors that hold NaN
+    or infinite values are averaged, and results may hold some. What looks wrong is logged as a warning.
     `r2m.merge.registry.names()` lists the methods.
 
     Raises:
-        R2MError: unknown method or option, tensors that do not fit together, quantized weights, or values
-            that are not finite, among the inputs or in the result's dtype.
+        R2MError: unknown method or option, weights that the method does not take or that are of nobody,
+            tensors that do not fit together, quantized weights, or values that are not finite, among the
+            inputs or in the result's dtype.
     """
     chosen, complete = resolve(method, options or {})
     if not isinstance(specialists, Mapping):
@@ -53,11 +57,13 @@ def merge(
     }
     _check(model, models)
     check_statistics(models, statistics)
+    multiplied = factors(chosen, weights or {}, tuple(models))
     source = _Weights(model, models, statistics)
     merged = _Tensors({key: model.tensors[key] for key in source.shapes})
     merge_weights(
         *(chosen, complete, TensorStream(source, threads), source, merged),
         permitting=None if allow_nonfinite else "allow_nonfinite returns them all the same",
+        factors=multiplied,
     )
     return {key: merged.tensors.get(key, tensor) for key, tensor in sorted(model.tensors.items())}
 

@@ -25,6 +25,7 @@ from r2m.merge.merging import Outcome, check_count, merge_weights
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
 from r2m.merge.stream import Progress, TensorStream
+from r2m.merge.weights import factors
 from r2m.models.config import head_average, inherited
 from r2m.models.digests import weights_digest
 from r2m.models.weight_files import ADAPTER_CONFIG
@@ -79,6 +80,7 @@ class _Merge:
     ) -> None:
         self.method, self.options = method, options
         self.recipe, self.settings, self.inputs = recipe, settings, inputs
+        self.factors = factors(method, recipe.weights, sorted(recipe.specialists))
         self.source = FileSource(
             inputs.base,
             inputs.specialists,
@@ -115,6 +117,7 @@ class _Merge:
                 permitting=None
                 if self.settings.allow_nonfinite
                 else "--allow-nonfinite writes them all the same",
+                factors=self.factors,
             )
             digests = self._digests()
             report = self._report(digests, outcome, head)
@@ -170,6 +173,7 @@ class _Merge:
             **inherited(self.inputs.base.metadata, self.inputs.base.path),
             "method": self.method.name,
             "options": self.options.model_dump(mode="json", exclude_none=True),
+            **({} if self.factors is None else {"weights": self.factors}),
             "head": self.recipe.head or ("average" if self.inputs.head else ""),
             "exclude": self.recipe.exclude,
             "base_hash": digests["base"],

@@ -82,6 +82,15 @@ def place(name: str) -> Place | None:
     return Place(name[: match.start()], tuple(numbers))
 
 
+def role(name: str) -> tuple[str, str] | None:
+    """Return what a tensor is within its block: the tower, and its name from behind the block's numbers.
+
+    It is the same in all blocks of a tower; None outside the blocks.
+    """
+    match = _BLOCK.search(name)
+    return None if match is None else (name[: match.start()], name[match.end() :])
+
+
 def depths(names: Iterable[str], method: str) -> dict[str, float]:
     """Return the depth of every tensor that belongs to a block: from 0 at the first block to 1 at the last.
 

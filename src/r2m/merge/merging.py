@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +28,7 @@ from r2m.merge.method import Method
 from r2m.merge.stream import MemorySource, Piece, Source, TensorStream, averages, trained
 from r2m.merge.stream import average as averaged
 from r2m.merge.tensors import TaskVectors, Tensors
+from r2m.merge.weights import Weighted
 from r2m.options import Section
 
 logger = logging.getLogger(__name__)
@@ -188,12 +189,15 @@ def merge_weights(
     *,
     inner: Callable[[TensorStream], dict[str, Tensor] | None] = lambda stream: None,
     permitting: str | None = None,
+    factors: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Merge the weights that `stream` has from `source`, tensor by tensor, into `sink`; log what looks wrong.
 
     Running statistics are averaged, whatever the method. `inner` gives the inner products of the task vectors
     that are known before. `permitting` ends the error about values that are not finite, and tells how
     to merge all the same; with None they are merged, and tensors that hold such values are averaged.
+    `factors` of the specialists are those that the merge multiplies their task vectors by; what is told of
+    the specialists is that of the task vectors themselves.
 
     Raises:
         R2MError: values that are not finite, among the inputs or in the result's type.
@@ -237,11 +241,15 @@ def merge_weights(
     finite = stream.only(key for key in stream.keys if key not in {*nonfinite, *running})
     if not is_one_pass:
         comparison = compared(finite)
-    finite.grams = inner(finite)
+    seen: Source = source
+    if factors is not None:
+        seen = Weighted(source, [factors[name] for name in names])
+    merged_stream = finite.of(seen).only((*finite.keys, *finite.unchanged))
+    merged_stream.grams = inner(merged_stream)
     update: Callable[[Piece], Tensor] = averaged
     state = None
     if finite.keys or finite.unchanged:
-        update, state = updater(method, finite, options)
+        update, state = updater(method, merged_stream, options)
 
     def work(piece: Piece) -> tuple[float, Survey | None]:
         sums = survey(piece) if is_one_pass else None
@@ -254,7 +262,7 @@ def merge_weights(
         elif key in source.unchanged or (sums is not None and not sums.changes):
             merged = source.original(*span).to(dtype)
         else:
-            change = (averaged if key in running else update)(piece)
+            change = (averaged if key in running else update)(replace(piece, source=seen))
             length = torch.linalg.vector_norm(change).double().item()
             merged = change.add_(piece.base()).to(dtype)
         if permitting is not None and (sums is None or sums.is_finite) and not is_finite(merged):

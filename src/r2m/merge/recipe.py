@@ -10,6 +10,7 @@ from r2m.errors import R2MError
 from r2m.merge import registry
 from r2m.merge.method import Method
 from r2m.merge.options import R2M
+from r2m.merge.weights import factors
 from r2m.options import Section, complaint, read_yaml, with_dotted
 
 Name = Annotated[str, Field(pattern=r"^[^=/\s]+$")]
@@ -26,6 +27,9 @@ class Recipe(Section, strict=False):
     out: Path
     report: Path | None = Field(default=None, description="default: `out` with the suffix .json")
     options: dict[str, Any] = Field(default={}, description="of the method, nested or dotted")
+    weights: dict[Name, Annotated[float, Field(strict=True)]] = Field(
+        default={}, description="of specialists, relative; default: 1 each"
+    )
     head: Head | None = Field(default=None, description="average | base | specialist:NAME")
     head_prefix: str | None = Field(default=None, description="tensors that are the head")
     exclude: list[str] = Field(default=[], description="patterns of tensors that stay as in the base")
@@ -58,6 +62,8 @@ class Recipe(Section, strict=False):
             raise R2MError(f"statistics: {self.method} takes none")
         if self.gram_cache is not None and not isinstance(options, R2M):
             raise R2MError(f"gram_cache: {self.method} needs no inner products, only r2m does")
+        if factors(method, self.weights, self.specialists) is not None and self.gram_cache is not None:
+            raise R2MError("gram_cache: holds inner products without weights; expected no weights beside it")
         return method, options
 
 

@@ -107,6 +107,7 @@ def _run_trained_layers(detector: Detector, x: Tensor) -> Tensor:
 STATISTICS: dict[str, Callable[[Session, pd.DataFrame], dict[str, Tensor]]] = {
     "fisher": fisher,
     "regmean": regmean,
+    "esm": regmean,
 }
 
 
