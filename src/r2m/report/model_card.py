@@ -446,8 +446,8 @@ def _cost(files: Mapping[str, Mapping[str, Path]], variant: str) -> list[str]:
     return [
         *markdown_table(header, rows, "lrrrr"),
         "",
-        "From the benchmark files of the jobs: the specialists, which all merges share, and the stages of this"
-        f" merge; `{TOTAL}` is their sum. Data, trunk and scores are in `results/runtimes.csv`.",
+        "From the benchmark files of the jobs: the specialists, which all merges share, and the stages of"
+        f" this merge; `{TOTAL}` is their sum. Data, trunk and scores are in `results/runtimes.csv`.",
     ]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from r2m.errors import R2MError
 
-# Columns as in Snakemake's benchmark files: wall-clock and CPU seconds, and the greatest resident memory in MiB.
+# Named as by Snakemake: wall-clock and CPU seconds, and the greatest resident memory in MiB.
 MEASURED = {"s": "wall_seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_mib"}
 TOTAL = "all"
 
