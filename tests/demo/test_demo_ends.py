@@ -27,7 +27,7 @@ ENDS = [
 
 @contextmanager
 def started(folder, prefix=()):
-    """Start the command, whose scorer is `Obedient`, in a group of processes of its own, as a terminal does."""
+    """Start the command, whose scorer is `Obedient`, in a group of its own, as a terminal does."""
     (folder / "model.safetensors").touch()
     (folder / "scratch").mkdir()
     options = ["--model", folder / "model.safetensors", "--port", 0]
@@ -88,7 +88,7 @@ def ended(process):
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 @pytest.mark.parametrize(("number", "status", "told"), ENDS)
 def test_a_signal_ends_it_whatever_it_does(tmp_path, send, number, status, told):
-    """One file is scored, one waits, and one has not come whole; of the last, the client does not listen."""
+    """One file is scored, one waits, and one has not come whole."""
     held, scratch = tmp_path / "held", tmp_path / "scratch"
     with started(tmp_path) as process:
         port = port_of(process)
@@ -121,8 +121,8 @@ def test_a_signal_ends_it_while_it_does_nothing(tmp_path, number, status, told):
 
 
 @pytest.mark.parametrize(("number", "status", "told"), ENDS)
-def test_ctrl_c_ends_it_before_it_serves(tmp_path, number, status, told):
-    """The processes that it starts are in their imports then, which a terminal's signal interrupts as well."""
+def test_a_signal_ends_it_before_it_serves(tmp_path, number, status, told):
+    """The processes that it starts import modules then, which a terminal's signal reaches as well."""
     children = "/proc/{0}/task/{0}/children"
     if not Path(children.format(os.getpid())).exists():
         pytest.skip("needs Linux's /proc")

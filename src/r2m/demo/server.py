@@ -28,7 +28,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Let signals end the server, and raise the first again when it has; those that are ignored stay so."""
+        """Let signals end the server, and raise the first again afterwards; ignored ones stay so."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
