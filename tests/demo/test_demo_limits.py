@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 
 import anyio
 import pytest
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 
 from demo_scorers import broken, obedient
 from r2m.demo import app as demo
-from r2m.demo.app import Limits, create_app
+from r2m.demo.app import App, Limits
 from r2m.demo.guard import HEADERS, is_own
 from r2m.demo.worker import Worker
 from r2m.errors import R2MError
@@ -42,7 +43,7 @@ def worker():
 
 @pytest.fixture
 def app(worker):
-    return create_app(worker, Limits(megabytes=0.1, seconds=PATIENCE), "m/model.safetensors", "127.0.0.1")
+    return App(worker, Limits(megabytes=0.1, seconds=PATIENCE), "m/model.safetensors", "127.0.0.1")
 
 
 @pytest.fixture
@@ -131,6 +132,15 @@ def test_names_are_never_paths(client, scratch, name):
     assert path.parent.parent == scratch
 
 
+def test_maps_come_if_they_are_asked_for(client):
+    def told(**query):
+        return client.post("/detect", params={"name": "a.jpg", **query})
+
+    assert [told(**query).json()["unexplained"] for query in ({}, {"explain": "false"})] == ["", ""]
+    assert told(explain="true").json()["unexplained"] == "as it was asked for"
+    assert reason(told(explain="yes"), 400) == "explain is 'yes'; expected true or false"
+
+
 @pytest.mark.parametrize("name", ["", "a", "a.txt", ".jpg", "a.jpg/", "a.mp4.exe"])
 def test_other_files_are_refused(client, name):
     if name == "a.jpg/":
@@ -197,8 +207,20 @@ def test_who_leaves_while_it_is_scored_is_forgotten(worker, app):
         assert "file.jpg" in reason(asked(client))
 
 
+def test_who_leaves_before_it_is_scored_is_forgotten(worker, tmp_path):
+    """The process that is ended is not that which would score."""
+    worker.start()
+    path = tmp_path / "long.jpg"
+    path.write_bytes(b"sleep 1000")
+    is_left = Event()
+    is_left.set()
+    worker.interrupt()
+    with pytest.raises(R2MError, match="its process ended without an answer"):
+        worker.score(path, 1000.0, is_left=is_left)
+
+
 def test_what_takes_too_long_is_stopped(worker, client):
-    with TestClient(create_app(worker, Limits(1, 0.5), "m", "127.0.0.1"), base_url=OWN) as hasty:
+    with TestClient(App(worker, Limits(1, 0.5), "m", "127.0.0.1"), base_url=OWN) as hasty:
         assert reason(asked(hasty, b"sleep 1000")) == "cannot be scored: takes longer than 0.5 s"
     assert "file.jpg" in reason(asked(client)), "the next one has a process of its own"
 
@@ -241,7 +263,7 @@ def test_a_detector_that_cannot_be_loaded(scratch):
     worker = Worker(broken)
     with pytest.raises(R2MError, match=r"^model\.safetensors: no such file$"):
         worker.start()
-    with TestClient(create_app(worker, Limits(1, 1), "m", "127.0.0.1"), base_url=OWN) as client:
+    with TestClient(App(worker, Limits(1, 1), "m", "127.0.0.1"), base_url=OWN) as client:
         assert reason(client.get("/about"), 503) == "model.safetensors: no such file"
         assert reason(asked(client)) == "model.safetensors: no such file"
 

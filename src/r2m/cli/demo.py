@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Serve a page on this machine that takes photographs and videos and tells whether faces are forged.
 
-    It shows boxes around faces, decisions and probabilities, and of a video the curve over time. Files are
-    scored as by `r2m detect`, one at a time, and nothing is kept. Without --host nobody else can reach it.
+    It shows boxes around faces, decisions and probabilities, of a video the curve over time, and if wanted
+    what the detector looks at. Files are scored as by `r2m detect`, one at a time, and nothing is kept.
+    Without --host nobody else can reach it.
     """
     for package in PACKAGES:
         if find_spec(package) is None:

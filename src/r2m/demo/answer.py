@@ -21,7 +21,8 @@ class Person(BaseModel):
     """A face on a photograph, or a person in a video with a `curve` of (seconds, probability).
 
     `box` is where the face is on the picture: left edge, top edge, width and height, None if it is not on it.
-    `image` may explain the decision, as a data URL.
+    `image` is the part of the picture around the face with its map of relevance, as a data URL, if it was
+    asked for and the face is on the picture.
     """
 
     number: int
@@ -33,10 +34,15 @@ class Person(BaseModel):
 
 
 class Answer(BaseModel):
-    """What is said of a file; the `reason` why it has no decision is empty if it has one."""
+    """What is said of a file.
+
+    The `reason` why it has no decision is empty if it has one. `unexplained` tells why there are no maps,
+    where they were asked for and the detector's backbone has none.
+    """
 
     decision: str = ""
     probability: float | None = None
     reason: str = ""
+    unexplained: str = ""
     picture: Picture | None = None
     faces: list[Person] = []

@@ -1,10 +1,9 @@
 """The page, and what it asks: one file a request, which is scored and forgotten."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any
 
 import anyio
@@ -15,9 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from r2m.data.listing import SUFFIXES, VIDEO_SUFFIXES
+from r2m.demo.answer import Answer
+from r2m.demo.ending import Ending
 from r2m.demo.guard import Guard
 from r2m.demo.worker import Worker
 from r2m.errors import R2MError
@@ -27,6 +28,7 @@ MEGABYTE = 10**6
 # Files that are sent, wait or are scored at a time; each takes room on the disk.
 MOST_AT_ONCE = 8
 GONE = 499  # nobody reads it
+FLAGS = {"": False, "false": False, "true": True}
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,16 @@ class Desk:
         )
 
     async def detect(self, request: Request) -> Response:
-        """Score the file that the request's body is; of its `name` in the query only the suffix matters."""
+        """Score the file that the request's body is.
+
+        Of its `name` in the query only the suffix matters; with `explain=true` there are maps of relevance.
+        """
         suffix = PurePosixPath(request.query_params.get("name", "")).suffix.lower()
         if suffix not in SUFFIXES | VIDEO_SUFFIXES:
             raise HTTPException(415, f"neither a photograph nor a video: a name that ends in {suffix!r}")
+        explain = request.query_params.get("explain", "")
+        if explain not in FLAGS:
+            raise HTTPException(400, f"explain is {explain!r}; expected true or false")
         if self._inside >= MOST_AT_ONCE:
             raise HTTPException(503, f"{MOST_AT_ONCE} files are being scored or wait; try again later")
         self._inside += 1
@@ -71,7 +79,7 @@ class Desk:
             with TemporaryDirectory(prefix="r2m-demo-") as folder:
                 path = Path(folder) / f"file{suffix}"
                 await self._save(request, path)
-                return JSONResponse(await self._scored(request, path))
+                return JSONResponse(await self._scored(request, path, FLAGS[explain]))
         except ClientDisconnect:
             return Response(status_code=GONE)
         finally:
@@ -92,14 +100,16 @@ class Desk:
                     raise too_large
                 file.write(chunk)
 
-    async def _scored(self, request: Request, path: Path) -> dict[str, Any]:
+    async def _scored(self, request: Request, path: Path, explain: bool) -> dict[str, Any]:
         """Return the answer when it is the file's turn; raises ClientDisconnect if nobody waits for it."""
         answer: dict[str, Any] | None = None
         is_running = False
+        is_left = Event()
 
         async def watch() -> None:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
+            is_left.set()
             if is_running:
                 self._worker.interrupt()
             tasks.cancel_scope.cancel()
@@ -109,35 +119,44 @@ class Desk:
             async with self._turn:
                 is_running = True
                 try:
-                    answer = await to_thread.run_sync(self._worker.score, path, self._limits.seconds)
+                    answer = await to_thread.run_sync(
+                        self._worker.score, path, self._limits.seconds, explain, is_left
+                    )
                 except R2MError as error:
-                    answer = {"reason": str(error)}
+                    answer = Answer(reason=str(error)).model_dump(mode="json")
             tasks.cancel_scope.cancel()
         if answer is None:
             raise ClientDisconnect
         return answer
 
 
-def create_app(worker: Worker, limits: Limits, model: str, host: str) -> ASGIApp:
-    """Return the application of a server that is bound to `host`; it ends the worker when it ends."""
+class App:
+    """The application of a server that is bound to `host`."""
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        worker.interrupt()
+    def __init__(self, worker: Worker, limits: Limits, model: str, host: str) -> None:
+        desk = Desk(worker, limits, model)
+        routes = [
+            Route("/about", desk.about),
+            Route("/detect", desk.detect, methods=["POST"]),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ]
+        handlers = {HTTPException: _told, R2MError: _told}
+        self._worker = worker
+        self._ending = Ending(Starlette(routes=routes, exception_handlers=handlers))
+        self._guarded = Guard(self._ending, host)
 
-    async def told(request: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, HTTPException):
-            return JSONResponse({"reason": error.detail}, error.status_code)
-        return JSONResponse({"reason": str(error)}, 503)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._guarded(scope, receive, send)
 
-    desk = Desk(worker, limits, model)
-    routes = [
-        Route("/about", desk.about),
-        Route("/detect", desk.detect, methods=["POST"]),
-        Mount("/", StaticFiles(directory=PAGE, html=True)),
-    ]
-    app = Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: told, R2MError: told}
-    )
-    return Guard(app, host)
+    def end(self) -> None:
+        """End what is scored and the requests, which get a 503; nothing is scored any more."""
+        self._worker.close()
+        self._ending.end()
+
+
+async def _told(request: Request, error: Exception) -> JSONResponse:
+    """Return what is wrong with a request, as JSON."""
+    if isinstance(error, HTTPException):
+        return JSONResponse({"reason": error.detail}, error.status_code)
+    return JSONResponse({"reason": str(error)}, 503)

@@ -1,17 +1,60 @@
 """The server behind the page."""
 
+import asyncio
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import closing, suppress
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
 
 import uvicorn
 
-from r2m.demo.app import Limits, create_app
+from r2m.demo.app import App, Limits
 from r2m.demo.worker import ScorerOptions, Worker
 from r2m.errors import R2MError
 
-# Requests that are still answered so many seconds after Ctrl-C are ended.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Answers that nobody fetches are dropped so many seconds after Ctrl-C.
 PATIENCE = 1
+
+
+class Server(uvicorn.Server):
+    """A server that signals end at once, with what it scores."""
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ended_by: list[signal.Signals] = []
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Let signals end the server, and raise the first again afterwards; ignored ones stay so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        taken = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+        try:
+            for number in taken:
+                loop.add_signal_handler(number, self._end_by, number)
+            yield
+        finally:
+            for number in taken:
+                loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+        for number in self._ended_by[:1]:
+            signal.raise_signal(number)
+
+    def _end_by(self, number: signal.Signals) -> None:
+        self._ended_by.append(number)
+        self._app.end()
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is in flight, and then the server."""
+        self._app.end()
+        await super().shutdown(sockets)
 
 
 def serve(
@@ -29,6 +72,7 @@ def serve(
             announce(address(bound))
             server_of(worker, limits, "/".join(options.model.parts[-3:]), host).run(sockets=[bound])
         finally:
+            worker.close()
             worker.stop()
 
 
@@ -48,18 +92,19 @@ def address(bound: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def server_of(worker: Worker, limits: Limits, model: str, host: str) -> uvicorn.Server:
-    """Return the server of a worker's page, which is bound to `host`."""
+def server_of(worker: Worker, limits: Limits, model: str, host: str) -> Server:
+    """Return the server of a worker's page, which is bound to `host`; the worker is closed when it ends."""
+    app = App(worker, limits, model, host)
     config = uvicorn.Config(
-        create_app(worker, limits, model, host),
+        app,
         http="h11",
         ws="none",
         loop="asyncio",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=PATIENCE,
     )
-    return uvicorn.Server(config)
+    return Server(config, app)

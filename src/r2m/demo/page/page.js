@@ -3,7 +3,9 @@
 const MARKS = { real: "●", unsure: "◆", fake: "▲" };
 const DASHES = ["none", "8 5", "2 4", "12 4 2 4"]; // of the curves of several people
 const byId = (id) => document.getElementById(id);
-const waiting = [];
+const explain = byId("explain");
+const waiting = []; // [file, its article, whether it was scored and only maps are asked for]
+let unexplained = []; // [file, its article], scored without maps
 let busy = false;
 let about = null;
 
@@ -48,15 +50,27 @@ async function asked(address, options) {
 function add(files) {
   for (const file of files) {
     const article = byId("result").content.cloneNode(true).firstElementChild;
-    for (const part of article.querySelectorAll("p, svg, table, figure, .explanations")) {
+    for (const part of article.querySelectorAll("p, svg, table, figure")) {
       part.toggleAttribute("hidden", true); // SVG elements have no property of this name
     }
     article.querySelector("h2").textContent = file.name;
     article.setAttribute("aria-busy", "true");
     tell(article, "waits");
     byId("results").prepend(article);
-    waiting.push([file, article]);
+    waiting.push([file, article, false]);
   }
+  work();
+}
+
+/** Show maps, and ask for those of files that were scored without; or hide all maps. */
+function explainOrNot() {
+  byId("results").classList.toggle("explained", explain.checked);
+  if (!explain.checked) return;
+  for (const [file, article] of unexplained) {
+    article.setAttribute("aria-busy", "true");
+    waiting.push([file, article, true]);
+  }
+  unexplained = [];
   work();
 }
 
@@ -64,22 +78,31 @@ async function work() {
   if (busy) return;
   busy = true;
   while (waiting.length) {
-    const [file, article] = waiting.shift();
-    const left = waiting.length ? `; ${waiting.length} more` : "";
-    byId("status").textContent = `Scoring ${file.name}${left} …`;
-    tell(article, "is being scored …");
-    const answer = await score(file);
-    show(article, file.name, answer);
-    byId("status").textContent = `${file.name}: ${inWords(answer)}`;
+    const [file, article, isScored] = waiting.shift();
+    const withMaps = explain.checked;
+    if (withMaps || !isScored) {
+      const left = waiting.length ? `; ${waiting.length} more` : "";
+      byId("status").textContent = `${isScored ? "Explaining" : "Scoring"} ${file.name}${left} …`;
+      if (!isScored) tell(article, "is being scored …");
+      const answer = await score(file, withMaps);
+      if (!isScored) show(article, file.name, answer);
+      if (withMaps && (isScored || answer.decision)) showExplanations(article, answer);
+      if (!withMaps && answer.decision) unexplained.push([file, article]);
+      byId("status").textContent = `${file.name}: ${isScored ? "explained" : inWords(answer)}`;
+    } else {
+      unexplained.push([file, article]); // maps are not wanted any more
+    }
+    article.removeAttribute("aria-busy");
+    if (explain.checked) explainOrNot(); // those that were scored while it was checked
   }
   busy = false;
 }
 
-async function score(file) {
+async function score(file, withMaps) {
   if (about?.fake_from === undefined) await introduce();
   if (about.reason) return about;
   if (file.size > about.megabytes * 1e6) return { reason: `too large: more than ${about.megabytes} MB` };
-  const address = `detect?${new URLSearchParams({ name: file.name })}`;
+  const address = `detect?${new URLSearchParams({ name: file.name, explain: withMaps })}`;
   return asked(address, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
 }
 
@@ -94,7 +117,6 @@ function tell(article, text) {
 }
 
 function show(article, name, answer) {
-  article.removeAttribute("aria-busy");
   tell(article, answer.reason);
   const faces = answer.faces ?? [];
   if (answer.picture) showPicture(article, name, answer.picture, faces);
@@ -103,7 +125,6 @@ function show(article, name, answer) {
   if (faces.length > 1) showTable(article, faces);
   const people = faces.filter((face) => face.curve.length);
   if (people.length) showCurve(article, people);
-  showExplanations(article, faces);
 }
 
 function showPicture(article, name, picture, faces) {
@@ -225,15 +246,29 @@ function drawCurve(svg, people, width) {
   }
 }
 
-/** Images that explain a decision, of faces that have one. */
-function showExplanations(article, faces) {
-  const shelf = article.querySelector(".explanations");
-  for (const face of faces.filter((one) => one.image)) {
+/** Maps of faces, of a video of those on its frame; or why there are none. */
+function showExplanations(article, answer) {
+  const figure = article.querySelector(".explanations");
+  figure.hidden = false;
+  const faces = answer.faces ?? [];
+  const mapped = faces.filter((face) => face.image);
+  if (!mapped.length) {
+    figure.querySelector("figcaption").textContent = answer.unexplained || answer.reason;
+    return;
+  }
+  for (const face of mapped) {
+    const map = document.createElement("figure");
     const image = document.createElement("img");
     image.src = face.image;
-    image.alt = `what the decision on face ${face.number + 1} rests on`;
-    shelf.append(image);
-    shelf.hidden = false;
+    image.alt = `face ${face.number + 1}, coloured by what raises the probability of fake`;
+    map.append(image);
+    if (faces.length > 1) {
+      const caption = document.createElement("figcaption");
+      caption.className = face.decision;
+      caption.textContent = `${MARKS[face.decision]} face ${face.number + 1}`;
+      map.append(caption);
+    }
+    figure.querySelector(".maps").append(map);
   }
 }
 
@@ -246,6 +281,7 @@ async function introduce() {
 }
 
 const drop = byId("drop");
+explain.addEventListener("change", explainOrNot);
 byId("files").addEventListener("change", (event) => {
   add(event.target.files);
   event.target.value = "";
