@@ -40,11 +40,12 @@ class Workflow:
         """The stages of the experiments that are enabled: their own, and the table and figure of each."""
         stages: list[Stage] = []
         for name in self.params.experiments.enabled:
-            own = registry.get(name).stages(self.plan, getattr(self.params.experiments, name))
+            options = self.params.experiments.of(name)
+            own = registry.get(name).stages(self.plan, options)
             folder = RESULTS / "experiments" / name
             tables = {suffix: f"{folder}/table.{suffix}" for suffix in ("csv", "md", "tex", "html")}
             figures = reporting.figure_files(f"{folder}/figure")
-            sources = {"sources": registry.get(name).sources(self.plan)}
+            sources = {"sources": registry.get(name).sources(self.plan, options)}
             stages += [
                 *own,
                 self._shown_of(name, "table", sources, tables, "html"),

@@ -46,7 +46,8 @@ def of_a_data_set():
         "reenact": own | {"family": "FR", "method": "fomm"},
         "heygen": own | {"family": "FR", "role": "unseen"},
     }
-    params["experiments"]["families"]["generators"] = ["heygen"]
+    for name in ("families", "methods"):
+        params["experiments"][name]["generators"] = ["heygen"]
     params["experiments"]["sources"]["domain"] = "cdf"
     return params
 

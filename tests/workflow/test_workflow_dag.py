@@ -237,7 +237,7 @@ def test_nothing_is_deleted_unasked(project: Project) -> None:
 def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.edit("generators.inp", None)
     project.edit("merge.methods.r2m_task", None)
-    for experiment in ("families", "sources"):
+    for experiment in ("families", "methods", "sources"):
         project.edit(f"experiments.{experiment}.enabled", False)
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
     prune(project)

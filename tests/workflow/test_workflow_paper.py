@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = (
     *("inversion", "similarity", "rationale", "heads", "ablation", "composability"),
-    *("hostile", "robustness", "explanation", "families", "sources", "multiclass"),
+    *("hostile", "robustness", "explanation", "families", "methods", "sources", "multiclass"),
 )
 HOSTILE = {
     f"hostile_{step} {attack}"
@@ -25,6 +25,15 @@ TABLES = {f"{kind}_{name}" for kind in ("table", "figure") for name in NAMES}
 FAMILIES = {
     *("families_forge inp", "families_trunk inp", "families_joint", "families"),
     *(f"families_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("inp", "EFS")),
+}
+# Trained with seeds 0 and 1, and with `inp` as a third generator; the main run has seed 0.
+METHODS = {
+    *(f"methods_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("inp", "inp/1")),
+    *(f"methods_{rule} {name}" for rule in ("finetune", "task_vector") for name in ("swap/1", "up/1")),
+    *("methods_joint 3", "methods_joint 2/1", "methods_joint 3/1"),
+    *("methods_merge weight_averaging", "methods_merge 1/weight_averaging"),
+    *("methods_merge r2m", "methods_merge 1/r2m"),
+    *("methods_references", "methods_references 1", "methods 1"),
 }
 SOURCES = {
     *("sources_faces", "sources_trunk faces/sketch", "two_sources"),
@@ -38,6 +47,7 @@ JOBS = {
     "figure_explanation_sheet",
     *HOSTILE,
     *FAMILIES,
+    *METHODS,
     *SOURCES,
     *TABLES,
 } - {"sources"}
@@ -91,6 +101,7 @@ def test_experiments_run_from_a_finished_run(project: Project) -> None:
     report = (project / "results/report.html").read_text()
     assert "Experiments" in report
     check_families(project)
+    check_methods(project)
     check_sources(project)
 
     project.edit("experiments.ablation.factors.norm_match", ["layer"])
@@ -130,6 +141,18 @@ def check_families(project: Project) -> None:
     assert table["specialists"].tolist() == [3, 2, 3, 3, 2, 3, 1]
     assert table["steps"].tolist() == [18, 12, 18, 18, 12, 18, 12]
     assert "unseen_generator" not in table, "the only unseen one is trained on"
+
+
+def check_methods(project: Project) -> None:
+    table = pd.read_csv(project / "results/experiments/methods/table.csv")
+    assert table["specialists"].tolist() == [2] * 4 + [3] * 4
+    assert {"in_distribution_sd", "better_sd"} <= set(table), "of two seeds"
+    # With the run's own seed the merge is that of the run.
+    scores = pd.read_parquet(project / "results/experiments/methods/seed0/scores.parquet")
+    own = scores[(scores["variant"] == "r2m") & (scores["specialists"] == 2)].set_index("image_id")["logit"]
+    run = pd.read_parquet(project / "results/scores/merge/r2m/seed0/scores.parquet")
+    run = run.set_index("image_id")["logit"]
+    np.testing.assert_allclose(own[run.index], run, atol=1e-4)
 
 
 def check_sources(project: Project) -> None:

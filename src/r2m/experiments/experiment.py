@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from r2m.merge import registry
-from r2m.options import Name, Section, each_once
+from r2m.options import Name, Section, each_once, nearest
 from r2m.plan.stage import Job, Stage
 from r2m.session_files import MergeParts, SessionFiles
 
@@ -51,6 +51,10 @@ def _nothing_wrong(params: CoreParams, options: Any) -> Iterator[str]:
     yield from ()
 
 
+def _of_the_run(plan: Plan, options: Any) -> Sequence[str]:
+    return plan.seeds
+
+
 @dataclass(frozen=True)
 class Experiment:
     """An experiment: its options in params.yaml, its jobs, and the table and the figure of what they compute.
@@ -64,6 +68,7 @@ class Experiment:
         key; called whether or not the experiment is enabled.
     takes: which merge variants the option `variants` may name, as keywords of `wrong_variants`.
     reads: pattern of the files that the table is made of, one per seed where `{seed}` stands in it.
+    seeds: the seeds of training that the table is of, by default those of the run.
     order: place among the experiments in params.yaml and in the report, by name where it is the same.
     """
 
@@ -76,12 +81,14 @@ class Experiment:
     check: Callable[[CoreParams, Any], Iterator[str]] = _nothing_wrong
     takes: Mapping[str, bool] = field(default_factory=dict)
     reads: str = "results/experiments/{name}/seed{seed}/scores.parquet"
+    seeds: Callable[[Plan, Any], Sequence[str]] = _of_the_run
     order: int = 100
     name: str = ""
 
-    def sources(self, plan: Plan) -> list[Path]:
+    def sources(self, plan: Plan, options: Any) -> list[Path]:
         """Return the files that the table is made of."""
-        paths = [Path(self.reads.format(name=self.name, seed=seed)) for seed in plan.seeds]
+        seeds = self.seeds(plan, options)
+        paths = [Path(self.reads.format(name=self.name, seed=seed)) for seed in seeds]
         return list(dict.fromkeys(paths))
 
     def inconsistencies(self, params: CoreParams, options: Any) -> Iterator[str]:
@@ -122,26 +129,51 @@ def merge_stage(
     """
 
     def job(seed: str) -> Job:
-        paths = stage.paths(seed=seed)
-        return Job(
-            "r2m.experiments.stages:run",
-            {
-                "files": files or plan.files(plan.sets),
-                "parts": (parts or plan.parts)(seed),
-                "chosen": [] if tuned_here else [plan.chosen(variant, seed) for variant in variants],
-                "inputs": inputs(seed),
-            },
-            {"scores": paths.pop("scores"), "outputs": paths},
-            {
-                "experiment": name,
-                "compute": plan.compute,
-                "values": values(seed) if callable(values) else values,
-            },
-            modules=[f"r2m.experiments.{name}:run", *plan.method_modules(variants)],
+        return merge_job(
+            plan,
+            name,
+            stage.paths(seed=seed),
+            values(seed) if callable(values) else values,
+            parts=(parts or plan.parts)(seed),
+            modules=plan.method_modules(variants),
+            files=files,
+            chosen=[] if tuned_here else [plan.chosen(variant, seed) for variant in variants],
+            inputs=inputs(seed),
         )
 
     stage = scores_stage(plan, name, job, memory, **outputs)
     return stage
+
+
+def merge_job(
+    plan: Plan,
+    name: str,
+    outputs: Mapping[str, Path],
+    values: Mapping[str, Any],
+    *,
+    parts: MergeParts,
+    modules: Iterable[str],
+    files: SessionFiles | None = None,
+    chosen: Sequence[Path] = (),
+    inputs: Mapping[str, Any] | None = None,
+) -> Job:
+    """Return a job that writes what `run` of an experiment's module returns as `outputs["scores"]`.
+
+    `modules` are those of the merging methods; the other arguments are those of `merge_stage`, of one seed.
+    """
+    beside = {key: path for key, path in outputs.items() if key != "scores"}
+    return Job(
+        "r2m.experiments.stages:run",
+        {
+            "files": files or plan.files(plan.sets),
+            "parts": parts,
+            "chosen": chosen,
+            "inputs": inputs or {},
+        },
+        {"scores": outputs["scores"], "outputs": beside},
+        {"experiment": name, "compute": plan.compute, "values": values},
+        modules=[f"r2m.experiments.{name}:run", *modules],
+    )
 
 
 def images_stages(
@@ -249,18 +281,24 @@ def wrong_variants(
     of_r2m: bool = False,
     with_statistics: bool = True,
     of_all_specialists: bool = True,
+    enabled: bool = True,
 ) -> Iterator[str]:
     """Yield what is wrong with merge variants that stand under a key of params.yaml.
 
     of_r2m: only merges by R²M are taken. with_statistics: so are merges whose methods need statistics of the
     training data. of_all_specialists: every merge is of all specialists, so that its head can be that of one.
+    enabled: only merges that are switched on are taken.
     """
+    every = {name: variant.method or name for name, variant in params.merge.methods.items()}
+    known = params.variants if enabled else every
     for name in names:
-        if name not in params.variants:
+        if name not in every and not enabled:
+            yield f"{key}: no merge is called {name!r}{nearest(name, every)}"
+        elif name not in known:
             yield f"{key}: {params.merge.why_not(name)}"
-        elif of_r2m and params.variants[name] != "r2m":
-            yield f"{key}: {name!r} is a merge by {params.variants[name]}; expected one of the method r2m"
-        elif not with_statistics and registry.get(params.variants[name]).statistics is not None:
+        elif of_r2m and known[name] != "r2m":
+            yield f"{key}: {name!r} is a merge by {known[name]}; expected one of the method r2m"
+        elif not with_statistics and registry.get(known[name]).statistics is not None:
             yield f"{key}: {name!r} needs statistics of the training data, which are not made here"
         elif not of_all_specialists and params.merge.methods[name].head.startswith("specialist:"):
             yield f"{key}: {name!r} takes the head of a specialist that is not in every merge here"

@@ -158,10 +158,7 @@ class FamiliesPlan(Section):
 
 
 def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
-    """Return the fakes, trainings and task vectors that the main run lacks, and the scores.
-
-    Fakes of `options.generators` are forged of all splits; their test images come out the same.
-    """
+    """Return the fakes, trainings and task vectors that the main run lacks, and the scores."""
     from r2m.plan.training import MEMORY, trained_outputs
 
     params, folder = plan.params, ROOT / "families"
@@ -170,10 +167,7 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
     main = reused(params, options)
 
     def sets(image_sets: Sequence[str]) -> SessionFiles:
-        return plan.files(image_sets, folder, options.generators)
-
-    def forge(generator: str, outputs: Mapping[str, Path]) -> Job:
-        return plan.forge_job(generator, plan.fakes(generator, role="train"), outputs)
+        return more_files(plan, image_sets, options.generators)
 
     def train(member: str, seed: str, outputs: Mapping[str, Path]) -> Job:
         return plan.finetune_job(
@@ -207,7 +201,7 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
         vectors, heads = parts("task_vector", seed), parts("head", seed)
         return replace(plan.parts(seed), task_vectors=vectors, heads=heads)
 
-    fakes, trunk = images_stages(plan, "families", options.generators, forge)
+    fakes, trunk = more_images(plan, options.generators)
     own = trained_specialists(
         plan, "families", "member", [name for name in members if name not in main], train
     )
@@ -239,6 +233,23 @@ def stages(plan: Plan, options: FamiliesOptions) -> Sequence[Stage]:
         inputs=lambda seed: {"joint": joint.paths(seed=seed)["model"] if options.joint else None},
     )
     return [fakes, trunk, own.finetune, joint, own.task_vector, scored]
+
+
+def more_images(plan: Plan, generators: Sequence[str]) -> tuple[Stage, Stage]:
+    """Return the stages of fakes of unseen generators that are trained on, of all splits, and of the trunk.
+
+    Their test images come out the same as in the main run.
+    """
+
+    def forge(generator: str, outputs: Mapping[str, Path]) -> Job:
+        return plan.forge_job(generator, plan.fakes(generator, role="train"), outputs)
+
+    return images_stages(plan, "families", generators, forge)
+
+
+def more_files(plan: Plan, image_sets: Sequence[str], generators: Sequence[str]) -> SessionFiles:
+    """Return what a session on image sets reads, those of `generators` as `more_images` makes them."""
+    return plan.files(image_sets, ROOT / "families", generators)
 
 
 def run(
