@@ -6,7 +6,6 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -67,7 +66,7 @@ def run_stage(stage: str, words: tuple[str, ...], threads: int, path: Path) -> N
         job.run(threads)
 
 
-def run_logged(job: Job, threads: int, log: str, benchmark: str) -> NoReturn:
+def run_logged(job: Job, threads: int, log: str, benchmark: str) -> None:
     """Run a job of Snakemake's, all output in a log file; bad input ends it with one line and 1.
 
     What it took is written to the file `benchmark`, unless that is empty.
