@@ -148,6 +148,7 @@ def test_photographs_in_memory(detector, media, faces):
     several = np.stack([np.asarray(image)] * 2)
     assert [str(one.path) for one in detector(several, faces=faces)] == ["image 0", "image 1"]
     assert detector(np.zeros((64, 64, 3), np.uint8), faces=faces).reason.startswith("blank")
+    assert detector(np.zeros((0, 0, 3), np.uint8), faces=faces).reason
 
 
 def test_aligned_crops_in_memory(detector, encoded):

@@ -25,7 +25,7 @@ from r2m.cli.process import Ended, Signals
 @model_option
 @base_option
 @faces_option
-@click.option("--aligned", is_flag=True, help="PATHS are aligned face crops already.")
+@click.option("--aligned", is_flag=True, help="PATHS are aligned face crops; encode those that are not.")
 @click.option(
     "--specialists",
     type=click.Path(path_type=Path),

@@ -1,7 +1,6 @@
 """Faces of a file: of a photograph, or of frames that are spread over a video."""
 
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 
 import cv2
@@ -117,7 +116,7 @@ class FaceFinder:
         """
         if not isinstance(every, bool):
             raise R2MError(f"every={every!r}; expected True, for every face, or False, for the largest")
-        if isinstance(frames, bool) or not isinstance(frames, Integral) or frames < 1:
+        if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or frames < 1:
             raise R2MError(f"frames={frames!r}; expected how many frames of a video are looked at, 1 or more")
         options = FacesOptions(crop_size=config.crop_size, margin=config.margin)
         self._crop_size, self._size, self._quality = config.crop_size, config.image_size, config.jpeg_quality

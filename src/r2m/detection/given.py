@@ -69,8 +69,8 @@ def _in_order(items: Sequence[ImageLike], files: dict[int, list[Path]]) -> Itera
 def held(image: Pillow.Image | np.ndarray, index: int) -> HeldImage:
     """Return a photograph in memory, upright, or why it is none, like one from a file."""
     path = Path(f"image {index}")
-    opened = Pillow.fromarray(image) if isinstance(image, np.ndarray) else image
     try:
+        opened = Pillow.fromarray(image) if isinstance(image, np.ndarray) else image
         return HeldImage(path, bgr_of(opened), opened.format in JPEGS)
     except (ValueError, OSError) as error:
         return HeldImage(path, reason=str(error))
