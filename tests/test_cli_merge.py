@@ -273,6 +273,19 @@ def test_options_that_are_listed_are_accepted(folder):
             assert saved == method.options().model_dump(mode="json", exclude_none=True)
 
 
+def test_calibration_beside_a_method(folder):
+    invoke(*arguments(folder, "ties", "one.safetensors"), "--set", "calibrate=svc", "--set", "keep=0.5")
+    inner = ("--set", "inner.method=ties", "--set", "inner.keep=0.5")
+    invoke(*arguments(folder, "svc", "two.safetensors"), *inner)
+    one, two = (json.loads((folder / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["method"] == two["method"] == "svc"
+    assert one["options"] == two["options"] == {"inner": {"method": "ties", "keep": 0.5, "scaling": 1.0}}
+    merged, again = (load_file(folder / f"{name}.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(tensor, again[key]) for key, tensor in merged.items())
+    with pytest.raises(R2MError, match="calibrate: expected svc"):
+        invoke(*arguments(folder, "ties", "three.safetensors"), "--set", "calibrate=iso")
+
+
 def test_inspect(folder):
     files = [folder / "a.safetensors", folder / "b.safetensors"]
     found = json.loads(

@@ -115,6 +115,21 @@ def test_every_way_of_use_counts(package, use):
     assert code_digest(["r2m.a:f"]) != before
 
 
+def test_modules_that_are_found_at_run_time_count(package):
+    finding = "from r2m import folder\n\n{name} = folder\n\ndef f():\n    pass\n"
+    package(
+        a=finding.format(name="PLUG_INS"),
+        b=finding.format(name="OTHER"),
+        **{"folder/__init__": "", "folder/c": "from r2m import d\n\nx = d.x\n"},
+        d="x = 1\n",
+    )
+    assert modules_of(["r2m.a"]) == {"r2m.a", "r2m.folder", "r2m.folder.c", "r2m.d"}
+    assert modules_of(["r2m.b"]) == {"r2m.b", "r2m.folder"}
+    before = code_digest(["r2m.a"])
+    package(d="x = 2\n")
+    assert code_digest(["r2m.a"]) != before
+
+
 def test_unknown_name(package):
     package(a="x = 1\n")
     with pytest.raises(FileNotFoundError, match=r"no y in r2m\.a"):
@@ -153,7 +168,13 @@ def test_methods_that_build_on_others():
     built = {
         name for name, module in methods.items() if modules_of([module]) & set(methods.values()) != {module}
     }
-    assert built == {"della", "esm", "knots_ties", "nuslerp"}
+    assert built == {"della", "esm", "knots_ties", "nuslerp", "svc"}
+
+
+def test_a_calibrated_merge_depends_on_all_methods():
+    """Which of them is calibrated, its options say."""
+    reached = modules_of(["r2m.merge.methods.svc"])
+    assert {f"r2m.merge.methods.{name}" for name in registry.names()} <= reached
 
 
 @pytest.mark.parametrize(

@@ -438,6 +438,66 @@ def test_options_stand_beside_the_keys_of_every_variant():
     assert variant.options == {"real": {"space": "task"}}
 
 
+def test_a_calibrated_merge_is_written_out():
+    methods = {
+        "ties": {"keep": 0.1, "tune": {"scaling": [0.5, 1.0, 2.0]}, "calibrate": "svc", "label": "TIES, SVC"},
+        "wide": {"method": "r2m", "real": {"rank": 2}, "calibrate": "svc", "head": "base", "enabled": False},
+        "svc": {"inner": {"method": "dare"}, "tune": {"inner.seed": [1, 2, 3]}},
+    }
+    params = parse(changed(merge={"candidates": 3, "methods": methods}))
+    assert params.variants == {"ties": "svc", "svc": "svc"}
+    ties, wide = params.merge.methods["ties"], params.merge.methods["wide"]
+    assert ties.options == {"inner": {"method": "ties", "keep": 0.1}}
+    assert ties.tune == {"inner.scaling": [0.5, 1.0, 2.0]}
+    assert ties.label == "TIES, SVC"
+    assert wide.options == {"inner": {"method": "r2m", "real": {"rank": 2}}}
+    assert (wide.head, wide.enabled, wide.method) == ("base", False, "svc")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("ties", {"calibrate": "svd"}, "merge.methods: ties: calibrate: expected svc, got 'svd'"),
+        ("svc", {"calibrate": "svc"}, "merge.methods: svc: calibrate: svc calibrates already"),
+        (
+            "ties",
+            {"calibrate": "svc", "kep": 1},
+            "merge.methods.ties.inner: options of ties: unknown key",
+        ),
+        ("mine", {"calibrate": "svc"}, "merge.methods.mine: unknown merging method 'mine'"),
+        (
+            "svc",
+            {"inner": {"method": "tis"}},
+            "merge.methods.svc: unknown merging method 'tis'",
+        ),
+        ("slerp", {"calibrate": "svc"}, "merge.methods.slerp: slerp takes 2 specialists, here are 4"),
+        (
+            "fisher",
+            {"calibrate": "svc"},
+            "merge.methods.fisher: fisher needs statistics of the",
+        ),
+        (
+            "r2m",
+            {"calibrate": "svc", "real": {"rank": 5}},
+            "merge.methods.r2m: real.rank 5 exceeds",
+        ),
+        (
+            "ties",
+            {"calibrate": "svc", "keep": 0.2, "tune": {"keep": [0.1, 0.2, 0.3]}},
+            "merge.methods.ties.inner.keep: stands beside `tune: inner.keep`",
+        ),
+        (
+            "ties",
+            {"calibrate": "svc", "tune": {"kep": [0.1, 0.2, 0.3]}},
+            "merge.methods.ties.inner: options of ties: unknown key 'kep'; did you mean 'keep'",
+        ),
+    ],
+)
+def test_wrong_calibrations(name, options, expected):
+    with pytest.raises(R2MError, match=re.escape(expected)):
+        parse(changed(merge={"candidates": 3, "methods": {name: options}}))
+
+
 def test_only_enabled_variants_are_made():
     config = changed(merge__methods__mine={"method": "ties"}, merge__methods__slerp={"enabled": False})
     config["merge"]["methods"]["r2m"]["enabled"] = False

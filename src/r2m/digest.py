@@ -28,6 +28,9 @@ _CARRIERS = frozenset(
     }
 )
 
+# What a module calls a package whose modules it finds by name at run time: it counts as using all of them.
+_PLUG_INS = "PLUG_INS"
+
 
 def code_digest(targets: Iterable[str]) -> str:
     """Return a digest of the syntax trees of `targets` and of every definition of r2m that they use.
@@ -107,6 +110,8 @@ class _Module:
                         yield from _resolved(f"{self.imports[node.value.id]}.{node.attr}")
                     elif node.value.id in self.definitions:
                         yield f"{self.name}:{node.value.id}"
+                elif isinstance(node, ast.Name) and name == _PLUG_INS and node.id in self.imports:
+                    yield from _whole_package(self.imports[node.id])
                 elif isinstance(node, ast.Name) and id(node) not in roots:
                     if node.id in self.definitions:
                         yield f"{self.name}:{node.id}"
@@ -195,6 +200,13 @@ def _reexported(module: str, name: str) -> list[str]:
 
 def _whole(module: str) -> list[str]:
     return [f"{module}:{name}" for name in _parsed(module).definitions]
+
+
+def _whole_package(package: str) -> list[str]:
+    initial = _file(package)
+    assert initial is not None
+    names = sorted(path.stem for path in initial.parent.glob("*.py") if path != initial)
+    return _whole(package) + [part for name in names for part in _whole(f"{package}.{name}")]
 
 
 def _drop_docstrings(tree: ast.Module) -> None:

@@ -156,8 +156,9 @@ def test_sweep_merges_proportional_candidates_once(task_vectors, monkeypatch):
 
 def test_registry():
     assert " ".join(registry.names()) == (
-        "breadcrumbs cart consensus dare della esm fisher iso_c iso_cts karcher knots_ties lines model_stock"
-        " nuslerp pcb r2m regmean sce slerp task_arithmetic ties tsv_m weight_averaging wudi"
+        "breadcrumbs cart consensus dare dc_merge della esm fisher iso_c iso_cts karcher knots_ties"
+        " lines model_stock nuslerp pcb r2m regmean sce score slerp subspace_boosting svc swudi"
+        " task_arithmetic ties tsv_m weight_averaging wudi"
     )
     assert registry.get("r2m").options is R2M
     with pytest.raises(R2MError, match="unknown merging method 'tis'; did you mean 'ties'"):

@@ -41,12 +41,28 @@ CASES = [
     ("wudi", {}),
     ("wudi", {"steps": 40, "lr": 1e-3}),
     ("wudi", {"steps": 0}),
+    ("score", {}),
+    ("score", {"c": 1.96, "scaling": 0.6}),
+    ("score", {"c": 1e6}),
+    ("dc_merge", {}),
+    ("dc_merge", {"keep": 0.2, "scaling": -0.5}),
+    ("dc_merge", {"keep": 1}),
+    ("subspace_boosting", {}),
+    ("subspace_boosting", {"beta": 0.4, "scaling": 0.3}),
+    ("subspace_boosting", {"beta": 1}),
+    ("swudi", {}),
+    ("swudi", {"filter": "exponential"}),
+    ("swudi", {"filter": "exponential", "t": 2.5}),
+    ("svc", {}),
+    ("svc", {"alpha": 0.9}),
+    ("svc", {"inner": {"method": "task_arithmetic", "scaling": 1.0}}),
     ("fisher", {}),
     ("regmean", {}),
     ("regmean", {"off_diagonal": 0}),
     ("regmean", {"off_diagonal": 1}),
 ]
 METHODS = sorted({name for name, _ in CASES})
+SCALED = ("tsv_m", "iso_c", "iso_cts", "score", "dc_merge", "subspace_boosting")
 LAYERS = [key for key in SHAPES if len(SHAPES[key]) == 2 and key != "pos_embed"]
 
 
@@ -192,6 +208,94 @@ def naive_wudi(tau, steps=300, lr=1e-5):
     return update.detach().numpy()
 
 
+def naive_basis(tau):
+    """Leading triplets of every specialist, and the polar factors of their joined vectors."""
+    rank = int(min(tau.shape[1:]) / len(tau))
+    triplets = []
+    for one in tau:
+        left, values, right = svd(one)
+        signs = np.sign(left[np.abs(left).argmax(0), np.arange(left.shape[1])])
+        triplets.append(((left * signs)[:, :rank], values[:rank], (right * signs)[:, :rank]))
+    left, right = (polar(np.hstack([one[side] for one in triplets])) for side in (0, 2))
+    return rank, triplets, left, right
+
+
+def naive_score(tau, c=None, scaling=1):
+    if len(tau) > min(tau.shape[1:]):
+        return np.zeros_like(tau[0])
+    c = 1.96 / len(tau) if c is None else c
+    _, _, left, right = naive_basis(tau)
+    core = 0
+    for one in tau:
+        entries = left.T @ one @ right
+        diagonal = np.diag(np.diag(entries))
+        outside = entries - diagonal
+        deviation = np.std(outside, ddof=1) if outside.size > 1 else 0
+        core = core + diagonal + np.where(np.abs(outside - outside.mean()) <= c * deviation, outside, 0)
+    return scaling * left @ core @ right.T
+
+
+def naive_dc_merge(tau, keep=0.001, scaling=1):
+    if len(tau) > min(tau.shape[1:]):
+        return np.zeros_like(tau[0])
+    rank, triplets, left, right = naive_basis(tau)
+    rows = []
+    for own_left, values, own_right in triplets:
+        entries = left.T @ (own_left * values) @ own_right.T @ right
+        least = np.sort(np.abs(entries).ravel())[-max(1, int(keep * entries.size))]
+        rows.append(np.where(np.abs(entries) >= least, entries, 0))
+    rows = np.stack(rows)
+    sign = np.sign(rows.sum(0))
+    agreeing = np.sign(rows) == sign
+    mean = (rows * agreeing).sum(0) / np.maximum(agreeing.sum(0), 1)
+    blocks = np.kron(np.eye(len(tau)), np.ones((rank, rank)))
+    return scaling * left @ (mean * blocks) @ right.T
+
+
+def naive_boosted(matrix, beta=0.01):
+    left, values, right = svd(matrix)
+    reached = np.cumsum(values) / values.sum() >= beta - 1e-12
+    return (left * np.maximum(values, values[reached][0])) @ right.T
+
+
+def naive_subspace_boosting(tau, beta=0.01, scaling=1):
+    result = {key: scaling * one.mean(0) for key, one in tau.items()}
+    for key in LAYERS:
+        parts = np.split(tau[key].sum(0), 3 if "qkv" in key else 1)
+        result[key] = scaling * np.vstack([naive_boosted(part, beta) for part in parts])
+    return result
+
+
+def naive_swudi(tau, filter="auto", t=300):
+    weights = [1 / np.linalg.norm(one) ** 2 for one in tau]
+    curvature = sum(weight * one.T @ one for weight, one in zip(weights, tau, strict=True))
+    target = sum(weight * one @ one.T @ one for weight, one in zip(weights, tau, strict=True))
+    values, vectors = np.linalg.eigh(curvature)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    place = np.arange(len(values))
+    if filter == "auto":
+        factors = (place < math.ceil(np.sqrt(values).sum() ** 2 / values.sum() - 1e-6)).astype(float)
+    else:
+        factors = (1 - np.exp(-t * values)) * (place < max(1, int(0.65 * len(values))))
+    total = tau.sum(0)
+    solved = target @ vectors * (factors / np.maximum(values, 1e-8))
+    return total - total @ vectors * factors @ vectors.T + solved @ vectors.T
+
+
+def naive_svc(tau, alpha=None, inner=None):
+    scaling = (inner or {}).get("scaling", 0.3)
+    result = {key: scaling * one.sum(0) for key, one in tau.items()}
+    for key in LAYERS:
+        left, values, right = svd(result[key])
+        for r in range(len(values)):
+            answer = left[:, r] @ result[key]
+            own = [left[:, r] @ one for one in tau[key]]
+            counts = [answer @ one / (one @ one) for one in own]
+            values[r] /= np.mean([max(count, alpha or 1 / len(own)) for count in counts])
+        result[key] = (left * values) @ right.T
+    return result
+
+
 def naive_fisher(tau, weights):
     return (weights * tau).sum(0) / weights.sum(0)
 
@@ -209,7 +313,11 @@ def naive(method, task_vectors, **options):
         return naive_knots_ties(tau, **options)
     statistics = stacked(random_statistics(method, task_vectors))
     function = globals()[f"naive_{method}"]
-    scaling = options.get("scaling", 1) if method in ("tsv_m", "iso_c", "iso_cts") else 1
+    scaling = options.get("scaling", 1) if method in SCALED else 1
+    if method == "subspace_boosting":
+        return naive_subspace_boosting(tau, **options)
+    if method == "svc":
+        return naive_svc(tau, **options)
     result = {}
     for key, one in tau.items():
         if method in ("fisher", "regmean") and key in statistics:
@@ -240,7 +348,7 @@ def test_method_equals_its_definition(method, options, count):
 
 
 @pytest.mark.parametrize("shape", [(300, 280), (280, 420)])
-@pytest.mark.parametrize("method", ["cart", "tsv_m", "iso_c", "iso_cts"])
+@pytest.mark.parametrize("method", ["cart", "tsv_m", "iso_c", "iso_cts", "score", "dc_merge", "swudi"])
 def test_larger_matrices(method, shape):
     task_vectors = random_task_vectors(2, shapes={"head.weight": shape})
     tau = stacked(task_vectors)["head.weight"]
@@ -342,7 +450,7 @@ def test_low_rank_specialists_stay_in_their_span():
         for k in range(2)
     }
     span = svd(np.hstack([one[key].double().numpy() for one in task_vectors.values()]))[0][:, :4]
-    for method in ("cart", "tsv_m", "iso_c", "iso_cts", "knots_ties"):
+    for method in ("cart", "tsv_m", "iso_c", "iso_cts", "knots_ties", "score", "dc_merge", "svc", "swudi"):
         merged = run(method, task_vectors)[key].double().numpy()
         assert np.abs(merged).max() > 0.1
         assert np.allclose(span @ (span.T @ merged), merged, atol=1e-5)

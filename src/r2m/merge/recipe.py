@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from r2m.errors import R2MError
-from r2m.merge import registry
+from r2m.merge import calibration, registry
 from r2m.merge.method import Method
 from r2m.merge.options import R2M
 from r2m.merge.weights import factors
@@ -70,14 +70,18 @@ class Recipe(Section, strict=False):
 def resolve(method: str, options: Mapping[str, Any]) -> tuple[Method, Section]:
     """Return a method by name, and its complete options from nested or dotted ones.
 
+    With `calibrate: svc` among them, that is svc with the method inside.
+
     Raises:
         R2MError: unknown method, unknown or invalid option.
     """
-    chosen = registry.get(method)
+    name, nested = calibration.expanded(registry.get(method).name, with_dotted({}, options))
+    chosen = registry.get(name)
     try:
-        return chosen, chosen.options.model_validate(with_dotted({}, options))
+        complete = chosen.options.model_validate(nested)
     except ValidationError as error:
         raise R2MError(f"options of {method}: {complaint(error)}") from error
+    return calibration.completed(chosen, complete), complete
 
 
 def read(path: Path, **changes: Any) -> Recipe:

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError, field_validator
 
 from r2m.errors import R2MError
-from r2m.merge import registry
+from r2m.merge import calibration, registry
+from r2m.merge.method import Method
 from r2m.options import (
     RESERVED,
     Name,
@@ -47,8 +48,14 @@ class MergeOptions(Section):
 
     candidates: PositiveInt = Field(default=9, description="how many every merge with `tune` has")
     methods: dict[Name, MergeVariant] = Field(
-        description="name → a method's options, and enabled, method, head, label, tune"
+        description="name → a method's options, and enabled, method, head, label, tune, calibrate"
     )
+
+    @field_validator("methods")
+    @classmethod
+    def _written_out(cls, methods: dict[str, MergeVariant]) -> dict[str, MergeVariant]:
+        """Write out what `calibrate: svc` beside a method's options stands for."""
+        return {name: _written_out(name, variant) for name, variant in methods.items()}
 
     @property
     def enabled(self) -> dict[str, str]:
@@ -60,6 +67,24 @@ class MergeOptions(Section):
         if name in self.methods:
             return f"{name!r} is switched off; expected `merge.methods.{name}.enabled: true`, or another"
         return f"no merge is called {name!r}{nearest(name, self.enabled)}"
+
+
+def _written_out(name: str, variant: MergeVariant) -> MergeVariant:
+    """Return a variant with its method inside of the one that calibrates it, if there is one."""
+    try:
+        method, options = calibration.expanded(variant.method or name, variant.options)
+    except R2MError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if calibration.KEY not in variant.options:
+        return variant
+    return MergeVariant(
+        enabled=variant.enabled,
+        method=method,
+        head=variant.head,
+        label=variant.label,
+        tune={f"inner.{key}": values for key, values in variant.tune.items()},
+        **options,
+    )
 
 
 def inconsistencies(merge: MergeOptions, specialists: Collection[str]) -> Iterator[str]:
@@ -124,13 +149,26 @@ def _of_variant(
         except R2MError as error:
             yield f"{key}: {error}"
             return
-        if variant.enabled and (text := rank_beyond(options, count)):
+        merging, own = calibration.calibrated(method, options)
+        if merging is not method and (text := _not_calibrated(merging, variant.enabled, count)):
+            yield f"{key}: {text}"
+            return
+        if variant.enabled and (text := rank_beyond(own, count)):
             yield f"{key}: {text}"
             return
         if options in earlier:
             yield f"{key}.tune: {candidate} gives the options of another candidate; expected different ones"
             return
         earlier.append(options)
+
+
+def _not_calibrated(method: Method, enabled: bool, specialists: int) -> str:
+    """Say why the workflow does not calibrate a method."""
+    if method.statistics is not None:
+        return f"{method.name} needs statistics of the training data, which are not made for svc"
+    if enabled and not method.takes(specialists):
+        return f"{method.name} takes {method.counts} specialists, here are {specialists}"
+    return ""
 
 
 def _contradicted(option: str, options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
