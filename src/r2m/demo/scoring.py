@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from r2m.data.images import Image, read_image
 from r2m.data.listing import is_video
@@ -110,5 +111,6 @@ def _picture(image: Image, seconds: float | None = None) -> Picture:
     scale = SHOWN / max(height, width)
     # A long and narrow one keeps a pixel.
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
-    return Picture(image=data_url(small), width=width, height=height, seconds=seconds)
+    shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    url = data_url(shown.astype(np.uint8, copy=False))
+    return Picture(image=url, width=width, height=height, seconds=seconds)
