@@ -1,5 +1,6 @@
 """The page's server: whom it refuses, what it takes in, and that nothing is left of it."""
 
+import asyncio
 import re
 import tempfile
 import time
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 from demo_scorers import broken, obedient
 from r2m.demo import app as demo
 from r2m.demo.app import App, Limits
+from r2m.demo.ending import Ending
 from r2m.demo.guard import HEADERS, is_own
 from r2m.demo.worker import Worker
 from r2m.errors import R2MError
@@ -266,6 +268,31 @@ def test_a_detector_that_cannot_be_loaded(scratch):
     with TestClient(App(worker, Limits(1, 1), "m", "127.0.0.1"), base_url=OWN) as client:
         assert reason(client.get("/about"), 503) == "model.safetensors: no such file"
         assert reason(asked(client)) == "model.safetensors: no such file"
+
+
+def test_who_is_cancelled_after_the_end_is_answered():
+    """The server cancels what does not end in time, such as a thread that waits for a process."""
+    sent = []
+
+    async def app(scope, receive, send):
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep_forever()
+
+    async def send(message):
+        sent.append(message)
+
+    async def call():
+        ending = Ending(app)
+        task = asyncio.create_task(ending({"type": "http"}, None, send))
+        await asyncio.sleep(0.01)
+        ending.end()
+        await asyncio.sleep(0.01)
+        assert not sent
+        task.cancel()
+        await task
+
+    asyncio.run(call())
+    assert [message.get("status") for message in sent] == [503, None]
 
 
 # The page

@@ -1,5 +1,7 @@
 """How the page ends: at once, and nobody is left without an answer."""
 
+from asyncio import CancelledError
+
 from anyio import CancelScope
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,14 +27,18 @@ class Ending:
                 is_begun = True
                 await send(message)
 
-        with CancelScope() as cancelling:
-            self._inside.add(cancelling)
-            try:
-                if self._is_ended:
-                    cancelling.cancel()
+        cancelling = CancelScope()
+        self._inside.add(cancelling)
+        if self._is_ended:
+            cancelling.cancel()
+        try:
+            with cancelling:
                 await self._app(scope, receive, send_unless_ended)
-            finally:
-                self._inside.discard(cancelling)
+        except CancelledError:  # the server waits no longer for a process that is slow to end
+            if not self._is_ended:
+                raise
+        finally:
+            self._inside.discard(cancelling)
         if not is_begun:
             await JSONResponse({"reason": ENDED}, 503)(scope, receive, send)
 

@@ -14,8 +14,8 @@ from r2m.demo.worker import ScorerOptions, Worker
 from r2m.errors import R2MError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Answers that nobody fetches are dropped so many seconds after Ctrl-C.
-PATIENCE = 1
+# After Ctrl-C, so many seconds are waited at most: for a process that is slow to end, or answers not fetched.
+PATIENCE = 5
 
 
 class Server(uvicorn.Server):
