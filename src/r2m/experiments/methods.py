@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field, ValidationError
 
-from r2m.core_params import Seed
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import IN_DISTRIBUTION, KEPT, PROTOCOLS, UNSEEN_GENERATOR, EvaluationContext
 from r2m.experiments.experiment import (
@@ -27,7 +26,7 @@ from r2m.experiments.experiment import (
 from r2m.experiments.families import more_files, more_images
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant, rank_beyond
-from r2m.options import Section, combinations, each_once, nearest, same_label, with_dotted
+from r2m.options import Section, Seed, combinations, each_once, nearest, same_label, with_dotted
 from r2m.plan.stage import Job, Stage
 from r2m.session_files import MergeParts
 
@@ -97,10 +96,11 @@ def check(params: CoreParams, options: MethodsOptions) -> Iterator[str]:
         if name in params.merge.methods and (text := misfit(params, options, name)):
             yield f"{key}.variants: {name!r}: {text}"
             return
-    names = [name for name in merged_variants(params, options) if name in params.merge.methods]
+    names = merged_variants(params, options)
     if not names:
         yield f"{key}.variants: no merge needs no statistics and takes every number of specialists here"
-    yield from same_label("merge.methods", {name: params.merge.methods[name].label or name for name in names})
+    known = {name: params.merge.methods[name] for name in names if name in params.merge.methods}
+    yield from same_label("merge.methods", {name: one.label or name for name, one in known.items()})
 
 
 def trained_generators(params: CoreParams, options: MethodsOptions) -> list[list[str]]:
@@ -220,7 +220,7 @@ def stages(plan: Plan, options: MethodsOptions) -> Sequence[Stage]:
             seed,
             joint.paths(number=number, seed=seed),
             files=more_files(plan, plan.training_sets(generators), options.generators),
-            state=f"methods/joint{number}",
+            state=f"methods/joint/{number}",
         )
 
     def joint_model(number: str, seed: str) -> Path:
@@ -427,7 +427,8 @@ def table(source: Path, context: EvaluationContext) -> Table:
         caption=(
             f"Merges that need no data, of {numbers} specialists. Each that has options to tune tries the"
             " same number of candidates on val of the generators that are trained on. Mean AUC over those,"
-            f" the other generators, and the other domains; their {100 * LEVEL:g} % intervals over people stand in the CSV. Better, worse: on how many of the"
+            f" the other generators, and the other domains; their {100 * LEVEL:g} %"
+            " intervals over people stand in the CSV. Better, worse: on how many of the"
             f" {frame['test_sets'].iloc[0]} test sets the AUC is above or below that of {label} by DeLong's"
             f" paired test at {ALPHA:g}, with Holm's correction over all tests of a number of specialists."
             " CPU seconds: of one merge with the chosen options, in memory. The ensemble is the mean of the"
