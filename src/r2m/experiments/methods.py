@@ -147,7 +147,8 @@ def misfit(params: CoreParams, options: MethodsOptions, name: str) -> str:
 def reference_of(params: CoreParams, variants: Sequence[str]) -> str:
     """Return the merge that others are tested against: the run's, else the first by R²M, else the first."""
     by_r2m = [name for name in variants if (params.merge.methods[name].method or name) == "r2m"]
-    return params.reference if params.reference in variants else [*by_r2m, *variants][0]
+    of_the_run = [name for name in variants if name == params.reference]
+    return [*of_the_run, *by_r2m, *variants][0]
 
 
 def specialist_options(params: CoreParams, generator: str) -> FinetuneOptions:
@@ -368,10 +369,13 @@ def calibrated(bench: Bench, specialist: str) -> pd.DataFrame:
 
     tensors: Tensors = bench.updated(bench.task_vectors[specialist])
     scores = bench.scores(tensors, bench.heads[specialist])
-    logits = scores.set_index("image_id")["logit"].astype(float)
-    fakes, reals = rows_of(bench.inputs, [specialist], "val")
-    slope, offset = platt([(logits[reals["image_id"]].to_numpy(), logits[fakes["image_id"]].to_numpy())])
-    return scores.assign(logit=slope * scores["logit"].astype(float) + offset)
+    scores = scores.assign(logit=scores["logit"].astype(float))
+    logits = scores.set_index("image_id")["logit"]
+    fakes, reals = (
+        logits[rows["image_id"]].to_numpy(float) for rows in rows_of(bench.inputs, [specialist], "val")
+    )
+    slope, offset = platt([(reals, fakes)])
+    return scores.assign(logit=slope * scores["logit"] + offset)
 
 
 def gather(
@@ -562,8 +566,8 @@ def _panel(
     for column, protocol in enumerate(shown):
         marker, filled = MARKS[protocol]
         axes.axvline(
-            rows.loc[reference, protocol],
-            color=_colour(rows.loc[reference, "method"]),
+            float(rows[protocol][reference]),
+            color=_colour(rows["method"][reference]),
             lw=0.7,
             ls=(0, (4, 2)),
             zorder=1,
@@ -612,8 +616,8 @@ def _mark(protocol: str) -> Line2D:
     from r2m.report.figures.style import INK
 
     marker, filled = MARKS[protocol]
-    looks = {"color": INK, "markerfacecolor": INK if filled else "white"}
-    return Line2D([], [], ls="", marker=marker, label=PROTOCOLS[protocol], **looks)
+    face = INK if filled else "white"
+    return Line2D([], [], ls="", marker=marker, color=INK, markerfacecolor=face, label=PROTOCOLS[protocol])
 
 
 EXPERIMENT = Experiment(
