@@ -15,13 +15,10 @@ from r2m.forge.options import GeneratorOptions
 from r2m.merge import variants as merges
 from r2m.merge.variants import MergeOptions
 from r2m.models.options import BackboneOptions
-from r2m.options import FAMILIES, RESERVED, Name, Section, complaint, each_once, nearest, same_label
+from r2m.options import FAMILIES, RESERVED, Name, Section, Seed, complaint, each_once, nearest, same_label
 from r2m.train.options import FinetuneOptions, FinetuneOverrides, JointOptions, SpecialistsOptions
 from r2m.train.sampling.epochs import lengthened
 from r2m.trunk.options import AugmentOptions
-
-# What torch and numpy both take.
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Generator(GeneratorOptions):

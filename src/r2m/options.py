@@ -29,6 +29,8 @@ NAME = r"^[a-z0-9_]+$"
 Name = Annotated[str, Field(pattern=NAME)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+# What torch and numpy both take.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):

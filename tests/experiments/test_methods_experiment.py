@@ -369,7 +369,7 @@ def test_mistakes_in_the_options(config, options, message):
 def test_merges_that_readers_could_not_tell_apart(config):
     for name in ("dare", "r2m"):
         config["merge"]["methods"][name]["label"] = "The same"
-    with pytest.raises(R2MError, match=r"merge\.methods\.dare\.label: 'The same' stands for"):
+    with pytest.raises(R2MError, match=r"merge\.methods\.r2m\.label: 'The same' stands for"):
         parse(config)
 
 

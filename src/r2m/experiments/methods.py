@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field, ValidationError
 
-from r2m.core_params import Seed
 from r2m.errors import R2MError
 from r2m.evaluate.protocols import IN_DISTRIBUTION, KEPT, PROTOCOLS, UNSEEN_GENERATOR, EvaluationContext
 from r2m.experiments.experiment import (
@@ -27,7 +26,7 @@ from r2m.experiments.experiment import (
 from r2m.experiments.families import more_files, more_images
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant, rank_beyond
-from r2m.options import Section, combinations, each_once, nearest, same_label, with_dotted
+from r2m.options import Section, Seed, combinations, each_once, nearest, same_label, with_dotted
 from r2m.plan.stage import Job, Stage
 from r2m.session_files import MergeParts
 
@@ -97,10 +96,11 @@ def check(params: CoreParams, options: MethodsOptions) -> Iterator[str]:
         if name in params.merge.methods and (text := misfit(params, options, name)):
             yield f"{key}.variants: {name!r}: {text}"
             return
-    names = [name for name in merged_variants(params, options) if name in params.merge.methods]
+    names = merged_variants(params, options)
     if not names:
         yield f"{key}.variants: no merge needs no statistics and takes every number of specialists here"
-    yield from same_label("merge.methods", {name: params.merge.methods[name].label or name for name in names})
+    known = {name: params.merge.methods[name] for name in names if name in params.merge.methods}
+    yield from same_label("merge.methods", {name: one.label or name for name, one in known.items()})
 
 
 def trained_generators(params: CoreParams, options: MethodsOptions) -> list[list[str]]:
@@ -147,7 +147,8 @@ def misfit(params: CoreParams, options: MethodsOptions, name: str) -> str:
 def reference_of(params: CoreParams, variants: Sequence[str]) -> str:
     """Return the merge that others are tested against: the run's, else the first by R²M, else the first."""
     by_r2m = [name for name in variants if (params.merge.methods[name].method or name) == "r2m"]
-    return params.reference if params.reference in variants else [*by_r2m, *variants][0]
+    of_the_run = [name for name in variants if name == params.reference]
+    return [*of_the_run, *by_r2m, *variants][0]
 
 
 def specialist_options(params: CoreParams, generator: str) -> FinetuneOptions:
@@ -220,7 +221,7 @@ def stages(plan: Plan, options: MethodsOptions) -> Sequence[Stage]:
             seed,
             joint.paths(number=number, seed=seed),
             files=more_files(plan, plan.training_sets(generators), options.generators),
-            state=f"methods/joint{number}",
+            state=f"methods/joint/{number}",
         )
 
     def joint_model(number: str, seed: str) -> Path:
@@ -368,10 +369,13 @@ def calibrated(bench: Bench, specialist: str) -> pd.DataFrame:
 
     tensors: Tensors = bench.updated(bench.task_vectors[specialist])
     scores = bench.scores(tensors, bench.heads[specialist])
-    logits = scores.set_index("image_id")["logit"].astype(float)
-    fakes, reals = rows_of(bench.inputs, [specialist], "val")
-    slope, offset = platt([(logits[reals["image_id"]].to_numpy(), logits[fakes["image_id"]].to_numpy())])
-    return scores.assign(logit=slope * scores["logit"].astype(float) + offset)
+    scores = scores.assign(logit=scores["logit"].astype(float))
+    logits = scores.set_index("image_id")["logit"]
+    fakes, reals = (
+        logits[rows["image_id"]].to_numpy(float) for rows in rows_of(bench.inputs, [specialist], "val")
+    )
+    slope, offset = platt([(reals, fakes)])
+    return scores.assign(logit=slope * scores["logit"] + offset)
 
 
 def gather(
@@ -427,7 +431,8 @@ def table(source: Path, context: EvaluationContext) -> Table:
         caption=(
             f"Merges that need no data, of {numbers} specialists. Each that has options to tune tries the"
             " same number of candidates on val of the generators that are trained on. Mean AUC over those,"
-            f" the other generators, and the other domains; their {100 * LEVEL:g} % intervals over people stand in the CSV. Better, worse: on how many of the"
+            f" the other generators, and the other domains; their {100 * LEVEL:g} %"
+            " intervals over people stand in the CSV. Better, worse: on how many of the"
             f" {frame['test_sets'].iloc[0]} test sets the AUC is above or below that of {label} by DeLong's"
             f" paired test at {ALPHA:g}, with Holm's correction over all tests of a number of specialists."
             " CPU seconds: of one merge with the chosen options, in memory. The ensemble is the mean of the"
@@ -561,8 +566,8 @@ def _panel(
     for column, protocol in enumerate(shown):
         marker, filled = MARKS[protocol]
         axes.axvline(
-            rows.loc[reference, protocol],
-            color=_colour(rows.loc[reference, "method"]),
+            float(rows[protocol][reference]),
+            color=_colour(rows["method"][reference]),
             lw=0.7,
             ls=(0, (4, 2)),
             zorder=1,
@@ -611,8 +616,8 @@ def _mark(protocol: str) -> Line2D:
     from r2m.report.figures.style import INK
 
     marker, filled = MARKS[protocol]
-    looks = {"color": INK, "markerfacecolor": INK if filled else "white"}
-    return Line2D([], [], ls="", marker=marker, label=PROTOCOLS[protocol], **looks)
+    face = INK if filled else "white"
+    return Line2D([], [], ls="", marker=marker, color=INK, markerfacecolor=face, label=PROTOCOLS[protocol])
 
 
 EXPERIMENT = Experiment(
