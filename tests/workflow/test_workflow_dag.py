@@ -12,6 +12,7 @@ from workflow_project import Project
 pytestmark = pytest.mark.slow
 
 VARIANTS = ("weight_averaging", "ties", "r2m_task", "r2m")
+REFERENCE = "r2m"  # what the model card is of
 RECORDING = ["model_card", "settings", "runtimes", "pages"]
 REPORTING = [
     "tables",
@@ -37,6 +38,7 @@ def merging(variants: tuple[str, ...], specialists: tuple[str, ...]) -> list[str
         *(f"score merge/{name}" for name in variants),
         *(f"figure_{figure} {name}" for figure in ("spectra", "pipeline") for name in r2m),
         "figure_tune",
+        *(["onnx"] if REFERENCE in variants else []),
         *REPORTING,
     ]
 
@@ -153,7 +155,7 @@ def test_resamples_and_reference_remake_no_scores(project: Project) -> None:
     project.edit("evaluate.reference", "r2m")
     assert project.jobs() == Counter(["settings", "pages"]), "r2m is the reference already"
     project.edit("evaluate.reference", "r2m_task")
-    assert project.jobs() == Counter(remade)
+    assert project.jobs() == Counter([*remade, "onnx"])
 
 
 def test_comments_and_layout_change_nothing(project: Project) -> None:
@@ -242,7 +244,7 @@ def test_removed_names_leave_nothing_behind(project: Project) -> None:
     project.snakemake("--", "results/tables/auc.csv", "results/data_card.md")
     prune(project)
     tables = [path for path in (project / "results/tables").iterdir() if path.name != "metrics.json"]
-    assert len(tables) == 26
+    assert len(tables) == 27
     for path in [*tables, project / "results/data_card.md", project / "results/tables/metrics.json"]:
         words = set(re.findall(r"\w+", path.read_text()))
         assert not words & {"inp", "r2m_task"}, path

@@ -90,7 +90,7 @@ def test_everything_is_there(finished_run: Project) -> None:
             for name in ("main", "main_intervals", "operating", "closest", "protocols", "protocols_p4")
             for suffix in ("md", "tex")
         ),
-        "tables/metrics.json",
+        *("tables/metrics.json", "tables/onnx.json"),
         *(f"figures/{name}.{suffix}" for name in figures for suffix in ("png", "pdf", "svg")),
         *(f"contact/{name}.png" for name in FAMILIES),
         *(f"pages/{name}.html" for name in PAGES),
