@@ -38,7 +38,7 @@ def onnx_parity(detector: ImageDetector, rows: pd.DataFrame) -> dict[str, Any]:
     """
     size = detector.config.image_size
     crops = np.stack([read_square(Path(path), size)[..., ::-1] for path in rows["path"]])
-    given = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32) / 255
+    given = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
     fakes, reals = (rows[rows["label"] == label].reset_index(drop=True) for label in (1, 0))
     is_fake = (rows["label"] == 1).to_numpy()
     expected = detector.logits(crops)
