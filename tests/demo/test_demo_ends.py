@@ -25,6 +25,12 @@ ENDS = [
 ]
 
 
+def by_default():
+    """Let a child have the default action for the signals, whatever started the tests."""
+    for number, _, _ in ENDS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def started(folder, prefix=()):
     """Start the command, whose scorer is `Obedient`, in a group of its own, as a terminal does."""
@@ -38,6 +44,7 @@ def started(folder, prefix=()):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=by_default,
         env=os.environ | {"TMPDIR": str(folder / "scratch")},
     )
     with process:
