@@ -70,9 +70,11 @@ class State(NamedTuple):
 
 def check(options: Options, count: int) -> None:
     """Raise R2MError where the inner method does not take so many specialists."""
-    from r2m.merge.merging import check_count
-
-    check_count(*options.inner.resolved, count)
+    inner, own = options.inner.resolved
+    if not inner.takes(count):
+        raise R2MError(f"{inner.name}: expected {inner.counts} specialists, got {count}")
+    if inner.check is not None:
+        inner.check(own, count)
 
 
 def prepare(stream: TensorStream, options: Options) -> State:
