@@ -13,6 +13,8 @@ import pytest
 
 from r2m.cli import warm
 
+pytestmark = pytest.mark.skipif(not warm.CAN_FORK, reason="needs Linux")
+
 PATIENCE = 60
 START = """
 import os, signal, sys, time
@@ -113,7 +115,6 @@ def test_a_signal_to_the_client_reaches_the_job(tmp_path):
     until(lambda: not is_running(job))
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_what_is_left_ends_with_who_is_killed(tmp_path):
     owner = script(
         tmp_path,

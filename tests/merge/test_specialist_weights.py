@@ -228,3 +228,15 @@ def test_recipes_are_checked(tmp_path, fields, text):
     with pytest.raises(R2MError, match=text):
         merged_files(tmp_path, **fields)
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["karcher", "sce"])
+def test_calibration_lets_no_method_take_weights(name, tmp_path):
+    """What is calibrated merges, so what it says of weights holds."""
+    base, specialists = models()
+    with pytest.raises(R2MError, match=f"weights: {name} takes none"):
+        api.merge(name, base, specialists, {"calibrate": "svc"}, weights={"a": 2.0})
+    content = {"method": name, "base": "b", "specialists": {"a": "a", "b": "c"}, "out": tmp_path / "out"}
+    content |= {"options": {"calibrate": "svc"}, "weights": {"a": 2.0}}
+    with pytest.raises(R2MError, match=f"weights: {name} takes none"):
+        recipe.build(content, "here").resolved()

@@ -19,8 +19,8 @@ def begin():
             f" {orphans[0]}; `r2m prune` lists them"
         )
     is_here = workflow.local_exec and not workflow.deployment_settings.deployment_method
-    is_cold = warm.ADDRESS not in os.environ
-    if is_here and is_cold and sum(1 for _ in workflow.dag.needrun_jobs()) >= MANY:
+    can_start = warm.CAN_FORK and warm.ADDRESS not in os.environ
+    if is_here and can_start and sum(1 for _ in workflow.dag.needrun_jobs()) >= MANY:
         warm.start()
 
 

@@ -34,6 +34,8 @@ ONE_THREAD = {
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 }
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# Elsewhere libraries of the system do not survive a fork without an exec.
+CAN_FORK = sys.platform == "linux"
 
 
 def start(packages: tuple[str, ...] = PACKAGES) -> None:

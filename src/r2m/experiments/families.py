@@ -74,11 +74,9 @@ def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
     key = "experiments.families"
     if not options.enabled:
         return
-    unseen = [name for name, generator in params.generators.items() if generator.role == "unseen"]
-    for name in options.generators:
-        if name not in unseen:
-            yield f"{key}.generators: {name!r} is no unseen generator{nearest(name, unseen)}"
-            return
+    if text := not_unseen(params, options.generators):
+        yield f"{key}.generators: {text}"
+        return
     families = family_generators(params, options)
     if all(len(names) == 1 for names in families.values()):
         yield (
@@ -93,6 +91,13 @@ def check(params: CoreParams, options: FamiliesOptions) -> Iterator[str]:
         if min(counts) < least or (most is not None and max(counts) > most):
             taken = ", ".join(map(str, sorted(counts)))
             yield f"{key}.variants: {method.name} does not take every number of specialists here ({taken})"
+
+
+def not_unseen(params: CoreParams, names: Sequence[str]) -> str:
+    """Say which of some generators, to be trained on here, is no unseen one; empty where all are."""
+    unseen = [name for name, generator in params.generators.items() if generator.role == "unseen"]
+    wrong = [name for name in names if name not in unseen]
+    return f"{wrong[0]!r} is no unseen generator{nearest(wrong[0], unseen)}" if wrong else ""
 
 
 def family_generators(params: CoreParams, options: FamiliesOptions) -> dict[str, list[str]]:

@@ -23,10 +23,10 @@ from r2m.experiments.experiment import (
     scores_stage,
     trained_specialists,
 )
-from r2m.experiments.families import more_files, more_images
+from r2m.experiments.families import more_files, more_images, not_unseen
 from r2m.merge import registry
 from r2m.merge.variants import MergeVariant, rank_beyond
-from r2m.options import Section, Seed, combinations, each_once, nearest, same_label, with_dotted
+from r2m.options import Section, Seed, combinations, each_once, same_label, with_dotted
 from r2m.plan.stage import Job, Stage
 from r2m.session_files import MergeParts
 
@@ -79,11 +79,9 @@ def check(params: CoreParams, options: MethodsOptions) -> Iterator[str]:
     key = "experiments.methods"
     if not options.enabled:
         return
-    unseen = [name for name, generator in params.generators.items() if generator.role == "unseen"]
-    for name in options.generators:
-        if name not in unseen:
-            yield f"{key}.generators: {name!r} is no unseen generator{nearest(name, unseen)}"
-            return
+    if text := not_unseen(params, options.generators):
+        yield f"{key}.generators: {text}"
+        return
     # The core knows nothing of experiments; these are checked with all of the params.
     families = getattr(params, "experiments", None)
     others = families.families.generators if families and families.families.enabled else []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
+from r2m.merge.calibration import calibrated
 from r2m.merge.merging import check_count, check_statistics, merge_weights
 from r2m.merge.recipe import resolve
 from r2m.merge.stream import MemorySource, TensorStream
@@ -57,7 +58,8 @@ def merge(
     }
     _check(model, models)
     check_statistics(models, statistics)
-    multiplied = factors(chosen, weights or {}, tuple(models))
+    merging, _ = calibrated(chosen, complete)
+    multiplied = factors(merging, weights or {}, tuple(models))
     source = _Weights(model, models, statistics)
     merged = _Tensors({key: model.tensors[key] for key in source.shapes})
     merge_weights(

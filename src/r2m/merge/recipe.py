@@ -62,7 +62,8 @@ class Recipe(Section, strict=False):
             raise R2MError(f"statistics: {self.method} takes none")
         if self.gram_cache is not None and not isinstance(options, R2M):
             raise R2MError(f"gram_cache: {self.method} needs no inner products, only r2m does")
-        if factors(method, self.weights, self.specialists) is not None and self.gram_cache is not None:
+        merging, _ = calibration.calibrated(method, options)
+        if factors(merging, self.weights, self.specialists) is not None and self.gram_cache is not None:
             raise R2MError("gram_cache: holds inner products without weights; expected no weights beside it")
         return method, options
 
