@@ -116,7 +116,7 @@ def sent(number, items):
     """Yield items, and send a signal to this process before the last."""
     *first, last = items
     yield from first
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
     time.sleep(5)  # the signal ends this at once
     yield last
 
@@ -153,7 +153,7 @@ def test_a_signal_waits_until_what_was_begun_is_done(default_handlers, last, exp
 
     def use(item):
         if item == last:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # in this thread, so that its handler has run
             assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second one ends the process"
         seen.append(item)
 

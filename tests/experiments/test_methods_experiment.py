@@ -344,7 +344,7 @@ def test_all_merges_that_fit_by_default(config):
         ({"variants": ["fisher"]}, "variants: 'fisher' needs statistics of the training data"),
         (
             {"variants": ["slerp"]},
-            "variants: 'slerp': slerp does not take every number of specialists here (2, 3)",
+            "variants: 'slerp': slerp: expected 2 specialists, got 3",
         ),
         ({"variants": ["wide"]}, "variants: 'wide': real.rank 3 exceeds the number of specialists"),
         (

@@ -26,7 +26,6 @@ _OTHERS = {
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """List merging methods: what they do, their options and defaults, and whether they need data."""
     from r2m.merge import registry
-    from r2m.merge.weights import UNWEIGHTED
 
     methods = [registry.get(name) for name in names or registry.names()]
     if as_json:
@@ -35,7 +34,7 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
                 "title": method.title,
                 "citation": method.citation,
                 "needs_data": method.statistics,
-                "takes_weights": method.name not in UNWEIGHTED,
+                "takes_weights": not method.unweighted,
                 "kinds": sorted(method.kinds) if method.others != "alike" else None,
                 "others": method.others,
                 "options": {key: default for key, default, _ in options(method.options)},
@@ -49,8 +48,8 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"    {method.citation}")
         click.echo(f"    {treatment(method)}")
         click.echo(f"    data: {method.statistics or 'none'}")
-        if method.name in UNWEIGHTED:
-            click.echo(f"    takes no --weight: {UNWEIGHTED[method.name]}")
+        if method.unweighted:
+            click.echo(f"    takes no --weight: {method.unweighted}")
         for key, default, text in options(method.options):
             click.echo(f"    --set {key}={json.dumps(default)}" + (f"  {text}" if text else ""))
         click.echo()

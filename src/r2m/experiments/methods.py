@@ -125,14 +125,10 @@ def misfit(params: CoreParams, options: MethodsOptions, name: str) -> str:
     variant = params.merge.methods[name]
     method = registry.get(variant.method or name)
     for count in counts:
-        if not method.takes(count):
-            taken = ", ".join(map(str, counts))
-            return f"{method.name} does not take every number of specialists here ({taken})"
         for candidate in combinations(variant.tune):
             try:
                 complete = method.options.model_validate(with_dotted(variant.options, candidate))
-                if method.check is not None:
-                    method.check(complete, count)
+                method.check_count(complete, count)
             except ValidationError:
                 return ""  # told of the merge itself
             except R2MError as error:

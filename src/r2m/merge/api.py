@@ -10,7 +10,7 @@ from torch import Tensor
 
 from r2m.errors import R2MError
 from r2m.merge.calibration import calibrated
-from r2m.merge.merging import check_count, check_statistics, merge_weights
+from r2m.merge.merging import check_statistics, merge_weights
 from r2m.merge.recipe import resolve
 from r2m.merge.stream import MemorySource, TensorStream
 from r2m.merge.tensors import TaskVectors, Tensors, buffer_warnings, changed_buffers, merged_shapes
@@ -50,7 +50,7 @@ def merge(
         raise R2MError(
             f"specialists: expected a mapping of names to tensors by name, got {type(specialists).__name__}"
         )
-    check_count(chosen, complete, len(specialists))
+    chosen.check_count(complete, len(specialists))
     model = _Model("base", _tensors("base", base))
     models = {
         f"{name}": _Model(f"specialist {name!r}", _tensors(f"specialist {name!r}", tensors))

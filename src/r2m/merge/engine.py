@@ -21,7 +21,7 @@ from r2m.merge.files import FileSource, Inputs, open_inputs, output_dtype, throu
 from r2m.merge.gram import GramCache
 from r2m.merge.heads import merge_heads
 from r2m.merge.kinds import kind
-from r2m.merge.merging import Outcome, check_count, merge_weights
+from r2m.merge.merging import Outcome, merge_weights
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
 from r2m.merge.stream import Progress, TensorStream
@@ -61,7 +61,7 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """
     method, options = recipe.resolved()
     _check_outputs(recipe, settings.force)
-    check_count(method, options, len(recipe.specialists))
+    method.check_count(options, len(recipe.specialists))
     if method.statistics is not None and not recipe.statistics:
         raise R2MError(f"{method.name}: expected --statistics NAME=FILE a specialist: {method.statistics}")
     with ExitStack() as stack:

@@ -42,7 +42,7 @@ def updater(method: Method, stream: TensorStream, options: Any) -> tuple[Callabl
     Raises:
         R2MError: too few or too many specialists for the method.
     """
-    check_count(method, options, len(stream.names))
+    method.check_count(options, len(stream.names))
     state = method.prepare(stream, options) if method.prepare is not None else None
 
     def update(piece: Piece) -> Tensor:
@@ -125,14 +125,6 @@ def check_statistics(specialists: Collection[str], statistics: TaskVectors | Non
     if statistics is not None and set(statistics) != set(specialists):
         names = ", ".join(sorted(statistics)) or "none"
         raise R2MError(f"statistics: expected those of {', '.join(sorted(specialists))}, got {names}")
-
-
-def check_count(method: Method, options: Any, count: int) -> None:
-    """Raise R2MError where a method does not take so many specialists, or its options do not fit them."""
-    if not method.takes(count):
-        raise R2MError(f"{method.name}: expected {method.counts} specialists, got {count}")
-    if method.check is not None:
-        method.check(options, count)
 
 
 class Weights(Source, Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from r2m.errors import R2MError
 from r2m.merge.kinds import MATRICES, Grain, Kind
 from r2m.options import Section
 
@@ -31,7 +32,8 @@ class Method:
         (`alike`), by the mean τ (`mean`), by options.scaling times that (`scaled_mean`), or left as in the
         base (`base`).
     statistics: what the method needs of the training data, in one file per specialist; None for none.
-    check: raises R2MError where options do not fit the number of specialists.
+    unweighted: why the method takes no weights per specialist; empty where it takes them.
+    check: raises R2MError where options do not fit the number of specialists, which it takes.
     describe: turns the state into a JSON-able part of the report.
     sweep: yields (options, update) of several candidates where they can share work.
     is_proportional: whether the update is options.scaling times something that does not depend on it, so that
@@ -51,6 +53,7 @@ class Method:
     sweep: Callable[[TensorStream, Sequence[Any]], Iterator[tuple[Any, dict[str, Tensor]]]] | None = None
     is_proportional: bool = False
     statistics: str | None = None
+    unweighted: str = ""
     least_specialists: int = 1
     most_specialists: int | None = None
     name: str = ""
@@ -58,6 +61,13 @@ class Method:
     def takes(self, count: int) -> bool:
         """Whether the method merges so many specialists."""
         return self.least_specialists <= count <= (self.most_specialists or count)
+
+    def check_count(self, options: Any, count: int) -> None:
+        """Raise R2MError where the method does not take so many specialists, or `options` do not fit them."""
+        if not self.takes(count):
+            raise R2MError(f"{self.name}: expected {self.counts} specialists, got {count}")
+        if self.check is not None:
+            self.check(options, count)
 
     @property
     def counts(self) -> str:

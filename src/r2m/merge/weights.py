@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from r2m.merge.method import Method
     from r2m.merge.stream import Source
 
-# Methods that take no weights, and why; all others do.
-UNWEIGHTED = {
-    "fisher": "its statistics weigh the specialists; multiply them instead",
-    "karcher": "it is a mean of directions of the weights, not of task vectors",
-    "nuslerp": "its option t is the second one's share",
-    "regmean": "its statistics weigh the specialists; multiply them instead",
-    "sce": "it weighs the specialists by the squares of their task vectors",
-    "slerp": "its option t is the second one's share",
-}
-
 
 def factors(method: Method, weights: Mapping[str, float], names: Collection[str]) -> dict[str, float] | None:
     """Return what the task vectors of the specialists `names` are multiplied by; None: equal weights.
@@ -38,8 +28,8 @@ def factors(method: Method, weights: Mapping[str, float], names: Collection[str]
     """
     if not weights:
         return None
-    if method.name in UNWEIGHTED:
-        raise R2MError(f"weights: {method.name} takes none, {UNWEIGHTED[method.name]}")
+    if method.unweighted:
+        raise R2MError(f"weights: {method.name} takes none, {method.unweighted}")
     for name, weight in weights.items():
         if name not in names:
             raise R2MError(f"weights: no specialist {name!r}{nearest(name, names)}")

@@ -68,4 +68,5 @@ METHOD = Method(
     prepare=prepare,
     grain="elements",
     statistics="a .safetensors file of mean squared gradients, each of its tensor's name and shape",
+    unweighted="its statistics weigh the specialists; multiply them instead",
 )

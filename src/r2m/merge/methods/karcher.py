@@ -77,4 +77,5 @@ METHOD = Method(
     merge=merge,
     prepare=prepare,
     grain="elements",
+    unweighted="it is a mean of directions of the weights, not of task vectors",
 )

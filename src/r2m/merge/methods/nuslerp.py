@@ -104,4 +104,5 @@ METHOD = Method(
     merge=merge,
     least_specialists=2,
     most_specialists=2,
+    unweighted="its option t is the second one's share",
 )

@@ -79,4 +79,5 @@ METHOD = Method(
     prepare=prepare,
     others="mean",
     statistics="a .safetensors file of input Grams (in, in), under the names of their linear layers' weights",
+    unweighted="its statistics weigh the specialists; multiply them instead",
 )

@@ -94,4 +94,5 @@ METHOD = Method(
     citation="Wan et al., FuseChat, 2024, arXiv 2408.07990",
     options=Options,
     merge=merge,
+    unweighted="it weighs the specialists by the squares of their task vectors",
 )

@@ -64,4 +64,5 @@ METHOD = Method(
     grain="elements",
     least_specialists=2,
     most_specialists=2,
+    unweighted="its option t is the second one's share",
 )

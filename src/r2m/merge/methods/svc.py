@@ -71,10 +71,7 @@ class State(NamedTuple):
 def check(options: Options, count: int) -> None:
     """Raise R2MError where the inner method does not take so many specialists."""
     inner, own = options.inner.resolved
-    if not inner.takes(count):
-        raise R2MError(f"{inner.name}: expected {inner.counts} specialists, got {count}")
-    if inner.check is not None:
-        inner.check(own, count)
+    inner.check_count(own, count)
 
 
 def prepare(stream: TensorStream, options: Options) -> State:
