@@ -71,6 +71,12 @@ class CoreParams(Section):
         return next(name for name, domain in self.domains.items() if domain.role == "train")
 
     @property
+    def encodes_reals(self) -> bool:
+        """Whether real images of training are encoded; those of a data set may be read where they lie."""
+        dataset = next((one.dataset for one in self.domains.values() if one.role == "train"), None)
+        return dataset not in self.datasets or self.datasets[dataset].encode == "jpeg"
+
+    @property
     def train_generators(self) -> list[str]:
         """Names of the generators that specialists are trained on."""
         return [name for name, generator in self.generators.items() if generator.role == "train"]
@@ -205,13 +211,13 @@ def _wrong_datasets(params: CoreParams) -> Iterator[str]:
                 f"datasets.{name}.aligned: faces have to be found, and `faces.detector` is `none`; expected a"
                 " detector, or `aligned: true`"
             )
-    training = next((one for one in params.domains.values() if one.role == "train"), None)
-    if training is None or training.dataset is None or params.datasets[training.dataset].encode == "jpeg":
+    if params.encodes_reals:
         return
+    dataset = params.domains[params.train_domain].dataset
     for name, generator in params.generators.items():
         if generator.images is not None and generator.reals is None:
             yield (
                 f"generators.{name}.images: these fakes would be encoded, and the reals of"
                 f" {params.train_domain} are not, which tells them apart; expected `reals` beside them, or"
-                f" `datasets.{training.dataset}.encode: jpeg`"
+                f" `datasets.{dataset}.encode: jpeg`"
             )

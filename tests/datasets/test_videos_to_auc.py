@@ -132,6 +132,7 @@ class Run:
             backbone=BACKBONE,
             faces=PARAMS.faces,
             precision="fp32",
+            encodes=PARAMS.encodes_reals,
             seed=0,
             base=self.files.base,
             head=head,

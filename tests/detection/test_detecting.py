@@ -118,6 +118,14 @@ def test_lossless_crops_are_encoded_as_the_workflow_does(detector, encoded):
     assert np.abs(scored[1] - as_they_are).max() > 1e-3, "what is encoded is another image"
 
 
+def test_crops_are_not_encoded_for_a_detector_of_such(detector, encoded):
+    config = detector.config.model_copy(update={"jpeg_quality": None})
+    find = FaceFinder(config, None, every=False, frames=1)
+    for path in sorted(encoded[1].iterdir()):
+        crop = cv2.resize(cv2.imread(str(path)), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(find(path).faces[0].crop, crop)
+
+
 def test_only_jpegs_of_the_input_size_are_encoded_already(detector, encoded, tmp_path):
     find = FaceFinder(detector.config, None, every=False, frames=1)
     path = sorted(encoded[0].iterdir())[0]

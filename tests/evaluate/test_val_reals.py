@@ -43,7 +43,7 @@ def test_scores_of_something_else(
     seeded = rewrite(score_files[1], lambda frame: frame, seed=1)
     assert len(val_reals(seeded, {"name": "swap", "seed": "1"}))
     with pytest.raises(R2MError, match="scores of seed 1; expected those of the model, seed 0"):
-        val_reals(seeded, {"name": "swap", "seed": "0"})
+        val_reals(seeded, {"variant": "swap", "seed": "0"})
     no_reals = rewrite(score_files[2], lambda frame: frame[frame["split"] == "test"])
     with pytest.raises(R2MError, match="no reals in split 'val'"):
         val_reals(no_reals, {"name": "tps"})

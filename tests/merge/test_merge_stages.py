@@ -97,6 +97,7 @@ class Workspace:
             chosen=chosen,
             base=self.base_file,
             heads=files(self.folder / "heads"),
+            seed=7,
             model=self.folder / "merged.safetensors",
             report=self.folder / "merged.json",
             **{**none, "threads": 1, **inputs},
@@ -165,7 +166,7 @@ def test_other_methods(workspace, method):
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[key], expected[key]) for key in expected)
     assert torch.equal(tensors["position_ids"], torch.arange(5))
-    assert metadata["head"] == "specialist:up"
+    assert (metadata["head"], metadata["seed"]) == ("specialist:up", "7")
     assert report["update_norm"] > 0
 
 

@@ -209,6 +209,7 @@ def test_running_statistics_in_the_stages_of_r2m(tmp_path):
         statistics={},
         heads=heads,
         initial_head=None,
+        seed=0,
         model=tmp_path / "m.safetensors",
         report=tmp_path / "m.json",
     )

@@ -83,7 +83,7 @@ def from_stages(folder, options, threads):
         stages.residual(**made, specialist=name, residual=path, report=folder / f"{name}.json")
     rest = {"statistics": {}, "heads": heads, "initial_head": None, "report": folder / "model.json"}
     stages.merge(
-        **{**made, "task_vectors": {}}, base=base, residuals=residuals, model=folder / "model", **rest
+        **{**made, "task_vectors": {}}, base=base, seed=0, residuals=residuals, model=folder / "model", **rest
     )
     merged = load_file(folder / "model")
     del merged["head.weight"]

@@ -92,6 +92,7 @@ def from_stages(folder, method, base, specialists, statistics):
         statistics=given,
         heads=heads,
         initial_head=None,
+        seed=0,
         model=folder / "staged.safetensors",
         report=folder / "staged.json",
         threads=1,

@@ -13,12 +13,13 @@ from r2m.models.stages import base
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def run(folder, name="a", backbone=VIT):
+def run(folder, name="a", backbone=VIT, encodes=True):
     base(
         weights=folder / "w.pt",
         backbone=backbone,
         faces=FacesOptions(crop_size=160, margin=1.5),
         precision="fp32",
+        encodes=encodes,
         seed=3,
         base=folder / f"{name}.base",
         head=folder / f"{name}.head",
@@ -69,3 +70,8 @@ def test_a_base_describes_the_detectors_made_from_it(folder):
         "threshold": 0.5,
         "operating_points": [],
     }
+
+
+def test_a_base_says_that_images_of_training_are_not_encoded(folder):
+    run(folder, encodes=False)
+    assert json.loads(checkpoint.read_metadata(folder / "a.base")["detector"])["jpeg_quality"] is None

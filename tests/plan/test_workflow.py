@@ -234,3 +234,11 @@ def test_forgeries_that_find_faces_need_a_detector(monkeypatch, tmp_path):
             parse(params)
     params["generators"]["swap"] = {"family": "FE", "forge": "esrgan"}
     assert parse(params).generators["swap"].forge == "esrgan"
+
+
+def test_detectors_of_a_data_set_say_whether_its_images_are_encoded():
+    params = of_a_data_set()
+    assert not parse(params).encodes_reals
+    params["datasets"]["df40"]["encode"] = "jpeg"
+    assert parse(params).encodes_reals
+    assert load(ROOT / "tests/workflow/tiny.yaml").encodes_reals

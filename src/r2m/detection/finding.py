@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from r2m.data.align import Landmarks, similarity
 from r2m.data.faces import AlignedFace, Aligner, Settings
-from r2m.data.images import MOST_OBLONG, Image, encode, is_jpeg, read_image, read_square
+from r2m.data.images import MOST_OBLONG, Image, encode, is_jpeg, read_image, read_square, resized
 from r2m.data.listing import is_video
 from r2m.data.options import FacesOptions
 from r2m.data.sources import verify
@@ -105,7 +105,8 @@ class FaceFinder:
     taken, otherwise the largest; at most `frames` of a video are looked at.
 
     Every crop is encoded once, as the last step of making an image of training is: JPEGs of the size of the
-    input have been, all others are resized and encoded here.
+    input have been, all others are resized and encoded here. For a detector that was trained on images that
+    were not, crops are resized alone.
     """
 
     def __init__(self, config: DetectorConfig, model: Path | None, *, every: bool, frames: int) -> None:
@@ -233,7 +234,9 @@ class FaceFinder:
             return np.empty((0, 4), np.float32), []
 
     def _encoded(self, crop: Image) -> Image:
-        """Return a crop as an image of training is read: brought to the input's size, and once a JPEG."""
+        """Return a crop as an image of training is read: of the input's size, and encoded if those were."""
+        if self._quality is None:
+            return resized(crop, self._size)
         content = encode(crop, self._size, (self._quality, self._quality), default_rng(0))
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         assert decoded is not None

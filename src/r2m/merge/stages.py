@@ -216,11 +216,12 @@ def merge(
     statistics: Mapping[str, Path],
     heads: Mapping[str, Path],
     initial_head: Path | None,
+    seed: int,
     model: Path,
     report: Path,
     threads: int,
 ) -> None:
-    """Write the base with a variant's update and head, and a report.
+    """Write the base with a variant's update and head, and a report; `seed` is of the specialists' training.
 
     R²M takes the Real component and the residuals, every other method the task vectors, and some take
     statistics of the specialists' training data as well.
@@ -259,7 +260,7 @@ def merge(
     head = _head(variant.head, heads, set(residuals or task_vectors), base_hash, initial_head, average)
     options = variant.options.model_dump(exclude_none=True)
     names = {"variant": variant.variant, "method": method.name, "head": variant.head, "options": options}
-    provenance = {**names, "base_hash": base_hash, "inputs": inputs}
+    provenance = {**names, "seed": seed, "base_hash": base_hash, "inputs": inputs}
     detector = inherited(base_metadata, base, **dict(variant.decision))
     checkpoint.save(model, {**apply(base_tensors, update), **head}, {**provenance, **detector})
     write_text(report, _json({**provenance, **described}))

@@ -22,9 +22,9 @@ class DetectorConfig(Decision):
 
     `backbone` is a timm model, of which the lowest `blocks` are there; `head` is a name of
     `r2m.models.heads`. Crops of `crop_size` pixels, aligned to ArcFace's template at `margin`, are resized to
-    `image_size`, encoded once as JPEG of `jpeg_quality`, the middle of the range of training, and normalized
-    by `mean` and `std` (RGB). `labels` name the classes, Real first: all others together are fake.
-    `precision` (auto, fp32 or bf16) is that of training.
+    `image_size`, encoded once as JPEG of `jpeg_quality`, the middle of the range of training (None: not
+    encoded, as those of training were not), and normalized by `mean` and `std` (RGB). `labels` name the
+    classes, Real first: all others together are fake. `precision` (auto, fp32 or bf16) is that of training.
     """
 
     backbone: str
@@ -37,11 +37,13 @@ class DetectorConfig(Decision):
     margin: float
     precision: str
     labels: tuple[str, ...] = ("real", "fake")
-    jpeg_quality: int = 82
+    jpeg_quality: int | None = 82
 
 
-def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) -> DetectorConfig:
-    """Return the description of the detectors that options make."""
+def config_of(
+    backbone: BackboneOptions, faces: FacesOptions, precision: str, *, encodes: bool = True
+) -> DetectorConfig:
+    """Return the description of the detectors that options make; `encodes` unless reals stay as they are."""
     # Imported here, since merges read descriptions and need no timm.
     from r2m.models.preprocess import normalization
 
@@ -56,7 +58,7 @@ def config_of(backbone: BackboneOptions, faces: FacesOptions, precision: str) ->
         crop_size=faces.crop_size,
         margin=faces.margin,
         precision=precision,
-        jpeg_quality=sum(faces.jpeg_quality) // 2,
+        jpeg_quality=sum(faces.jpeg_quality) // 2 if encodes else None,
     )
 
 

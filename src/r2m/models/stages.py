@@ -17,6 +17,7 @@ def base(
     backbone: BackboneOptions,
     faces: FacesOptions,
     precision: str,
+    encodes: bool,
     seed: int,
     base: Path,
     head: Path,
@@ -24,7 +25,8 @@ def base(
     """Write the complete state of the backbone at its image size, and the head that training starts from.
 
     `weights` are an ONNX file, or what `r2m merge` takes. The base describes the detector (`DetectorConfig`),
-    and what is made from it inherits that. The head is drawn by `seed`.
+    and what is made from it inherits that; `encodes` tells whether images of training are encoded. The head
+    is drawn by `seed`.
 
     Raises:
         R2MError: weights that cannot be read or do not fit the backbone.
@@ -35,7 +37,7 @@ def base(
     provenance = {
         "backbone": backbone.model_dump(),
         "base_hash": checkpoint.digest(state),
-        KEY: config_of(backbone, faces, precision).model_dump(mode="json"),
+        KEY: config_of(backbone, faces, precision, encodes=encodes).model_dump(mode="json"),
     }
     checkpoint.save(base, state, {"content": "base", "source": weights.name, **provenance})
     first = initial_head(detector.width, seed, head=backbone.head)

@@ -46,6 +46,7 @@ def base(plan: Plan) -> Stage:
                 "backbone": plan.params.backbone,
                 "faces": plan.params.faces,
                 "precision": plan.params.precision,
+                "encodes": plan.params.encodes_reals,
                 "seed": plan.params.seed,
             },
             also=there,

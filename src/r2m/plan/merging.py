@@ -130,7 +130,7 @@ def merge(plan: Plan) -> Stage:
                 "initial_head": INITIAL_HEAD,
             },
             stage.paths(variant=variant, seed=seed),
-            {},
+            {"seed": int(seed)},
             modules=plan.method_modules([variant]),
         )
 
