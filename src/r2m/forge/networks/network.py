@@ -38,6 +38,7 @@ class Network:
             raise R2MError(f"{path}: not a network that OpenVINO reads") from error
         options = {
             properties.inference_num_threads(): 1,
+            hint.enable_cpu_pinning(): False,  # the threads of all processes would share one core
             hint.inference_precision(): openvino.Type.f32,
             hint.num_requests(): 1,
         }
