@@ -16,7 +16,7 @@ def source(*, package: str, requirements: Path, files: Path, receipt: Path) -> N
 
 
 def members(*, models: Mapping[str, Sequence[Path]], out: Path) -> None:
-    """Write `out/MODEL.json`: the SHA-256 of the files and folders that each model is trained on."""
+    """Write `out/MODEL.json`: the SHA-256 of the files and folders that each model reads."""
     digest = functools.cache(_digest)
     for name, paths in models.items():
         digests = {str(path): digest(path) for path in paths}

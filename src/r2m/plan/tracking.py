@@ -10,6 +10,9 @@ from r2m.options import FAMILIES
 from r2m.plan.plan import POOL, RESULTS, Plan
 from r2m.plan.stage import Job, Stage
 
+# No generator can have this name.
+SCORED = "all-images"
+
 
 @dataclass(frozen=True)
 class Tracked:
@@ -82,23 +85,27 @@ def trained_on(plan: Plan) -> dict[str, list[str]]:
 
 
 def members(plan: Plan) -> Stage:
-    """Digest the images that each model is trained on: a new image set retrains only what it belongs to."""
+    """Digest the images that each model is trained on: a new image set retrains only what it belongs to.
 
-    def training_images(generators: Iterable[str]) -> list[Path]:
-        sets = plan.training_sets(generators)
+    One more digest is of the images that all models score, since DVC would list the files of all image sets
+    for each of them.
+    """
+
+    def read(sets: Iterable[str]) -> list[Path]:
         images = [plan.trunk(name) if plan.has_trunk else plan.folder(name) / "images" for name in sets]
         return [*(plan.manifest(name) for name in sets), *images]
 
     def job() -> Job:
         return Job(
             "r2m.data.stages:members",
-            {"models": {name: training_images(generators) for name, generators in names.items()}},
+            {"models": {name: read(sets) for name, sets in names.items()}},
             {"out": RESULTS / "members"},
             {},
-            also=training_images(plan.sets),
+            also=read(plan.sets),
         )
 
-    names = trained_on(plan)
+    trained = {name: plan.training_sets(generators) for name, generators in trained_on(plan).items()}
+    names = {**trained, SCORED: list(plan.sets)}
     outputs = {name: f"results/members/{name}.json" for name in names}
     return Stage("members", outputs, job, is_benchmarked=False)
 
