@@ -213,7 +213,8 @@ def test_examples_of_merging_run(page, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     generator = torch.Generator().manual_seed(0)
-    shapes = {"blocks.0.w": (64, 64), "blocks.1.w": (64, 32), "head.weight": (1, 32), "head.bias": (1,)}
+    shapes = {"blocks.0.fc1.weight": (64, 64), "blocks.1.fc1.weight": (64, 32)}
+    shapes |= {"head.weight": (1, 32), "head.bias": (1,)}
 
     def near(weights, scale):
         return {
