@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from clip_samples import openai_state, timm_state
 from docs_pages import (
     PAGES,
     ROOT,
@@ -227,6 +228,9 @@ def test_examples_of_merging_run(page, tmp_path, monkeypatch):
     for name in ("swap", "lip"):
         save_file(near(shared, 0.03), f"{name}.safetensors")
     torch.save({"state_dict": near(shared, 0.03)}, "up.pt")
+    save_file(timm_state(), "vit_clip.safetensors")
+    save_file(openai_state(1), "swap_openclip.safetensors")
+    save_file(timm_state(grid=4, seed=2), "lip_larger.safetensors")
     for block in fences(page, "yaml"):
         if block.startswith("method:"):
             Path("recipe.yaml").write_text(block, encoding="utf-8")

@@ -35,6 +35,9 @@ FEW = 8
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
 @named_files("--statistics", help="Statistics of a specialist (fisher, regmean, esm).")
 @click.option("--gram-cache", type=_PATH, help="Keep inner products of task vectors in this file (r2m).")
+@click.option(
+    "--resample-positions", is_flag=True, help="Bring position embeddings of a CLIP to the base's size."
+)
 @click.option("--out-lora", type=_PATH, metavar="FOLDER", help="Write a LoRA adapter of the update as well.")
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Rank of --out-lora  [default: 16]")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
@@ -51,6 +54,7 @@ def command(
     weight: dict[str, float],
     settings: tuple[str, ...],
     exclude: tuple[str, ...],
+    resample_positions: bool,
     force: bool,
     allow_nonfinite: bool,
     allow_other_base: bool,
@@ -72,6 +76,7 @@ def command(
     content |= {"weights": weight} if weight else {}
     content |= {"exclude": list(exclude)} if exclude else {}
     content |= {"options": _options(settings)} if settings else {}
+    content |= {"resample_positions": True} if resample_positions else {}
     asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
     asked.resolved()
     if len(asked.specialists) > FEW:

@@ -35,6 +35,9 @@ class Recipe(Section, strict=False):
     )
     head: Head | None = Field(default=None, description="average | base | specialist:NAME")
     head_prefix: str | None = Field(default=None, description="tensors that are the head")
+    resample_positions: bool = Field(
+        default=False, description="bring CLIPs' position embeddings to the base's size"
+    )
     exclude: list[str] = Field(default=[], description="patterns of tensors that stay as in the base")
     dtype: Dtype | None = Field(default=None, description="of the output; default: each tensor's in the base")
     statistics: dict[Name, Path] = Field(default={}, description="of every specialist")
