@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from clip_samples import openai_state, timm_state
 from docs_pages import (
     PAGES,
     ROOT,
@@ -213,7 +214,8 @@ def test_examples_of_merging_run(page, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     generator = torch.Generator().manual_seed(0)
-    shapes = {"blocks.0.w": (64, 64), "blocks.1.w": (64, 32), "head.weight": (1, 32), "head.bias": (1,)}
+    shapes = {"blocks.0.fc1.weight": (64, 64), "blocks.1.fc1.weight": (64, 32)}
+    shapes |= {"head.weight": (1, 32), "head.bias": (1,)}
 
     def near(weights, scale):
         return {
@@ -226,6 +228,9 @@ def test_examples_of_merging_run(page, tmp_path, monkeypatch):
     for name in ("swap", "lip"):
         save_file(near(shared, 0.03), f"{name}.safetensors")
     torch.save({"state_dict": near(shared, 0.03)}, "up.pt")
+    save_file(timm_state(), "vit_clip.safetensors")
+    save_file(openai_state(1), "swap_openclip.safetensors")
+    save_file(timm_state(grid=4, seed=2), "lip_larger.safetensors")
     for block in fences(page, "yaml"):
         if block.startswith("method:"):
             Path("recipe.yaml").write_text(block, encoding="utf-8")

@@ -179,7 +179,7 @@ def test_notes_and_files(tmp_path, base):
 @pytest.mark.parametrize(
     ("more", "config", "message"),
     [
-        ({}, {"use_dora": True}, "says use_dora"),
+        ({}, {"use_dora": True}, "says use_dora: DoRA"),
         ({}, {"lora_bias": True}, "says lora_bias"),
         ({}, {"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4', which changes the base too"),
         ({}, {"peft_type": "LOHA"}, "says 'LOHA'; expected peft_type 'LORA'"),
@@ -187,7 +187,7 @@ def test_notes_and_files(tmp_path, base):
         (
             {f"{ROOT}square.lora_magnitude_vector.weight": torch.ones(6)},
             {},
-            r"its tensor '.*lora_magnitude_vector",
+            r"its tensor '.*lora_magnitude_vector.*' is of DoRA",
         ),
         ({f"{ROOT}square.lora_B.bias": torch.ones(6)}, {}, r"its tensor '.*square\.lora_B\.bias'"),
         ({f"{ROOT}square.lora_E": torch.ones(4, 1)}, {}, r"its tensor '.*square\.lora_E'"),

@@ -1,5 +1,6 @@
 """`r2m merge`: merge checkpoints."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ FEW = 8
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
 @named_files("--statistics", help="Statistics of a specialist (fisher, regmean, esm).")
 @click.option("--gram-cache", type=_PATH, help="Keep inner products of task vectors in this file (r2m).")
+@click.option(
+    "--resample-positions", is_flag=True, help="Bring position embeddings of a CLIP to the base's size."
+)
+@click.option("--out-lora", type=_PATH, metavar="FOLDER", help="Write a LoRA adapter of the update as well.")
+@click.option("--lora-rank", type=click.IntRange(min=1), help="Rank of --out-lora  [default: 16]")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @click.option("--allow-nonfinite", is_flag=True, help="Average tensors with NaN or infinite values.")
 @click.option("--allow-other-base", is_flag=True, help="Merge specialists whose metadata name another base.")
@@ -48,6 +54,7 @@ def command(
     weight: dict[str, float],
     settings: tuple[str, ...],
     exclude: tuple[str, ...],
+    resample_positions: bool,
     force: bool,
     allow_nonfinite: bool,
     allow_other_base: bool,
@@ -69,6 +76,7 @@ def command(
     content |= {"weights": weight} if weight else {}
     content |= {"exclude": list(exclude)} if exclude else {}
     content |= {"options": _options(settings)} if settings else {}
+    content |= {"resample_positions": True} if resample_positions else {}
     asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
     asked.resolved()
     if len(asked.specialists) > FEW:
@@ -94,6 +102,18 @@ def command(
         click.echo(
             f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
         )
+        if "lora" in report:
+            click.echo(_of_adapter(report["lora"]))
+
+
+def _of_adapter(lora: Mapping[str, Any]) -> str:
+    """Return one line on how near an adapter is to the update."""
+    return (
+        f"{lora['folder']}: rank {lora['rank']}, relative error {lora['relative_error_of_matrices']:.2g} of"
+        f" {len(lora['tensors'])} matrices; left out: {len(lora['left_out'])} other tensors with"
+        f" {lora['share_left_out']:.2g} of the update's norm; relative error in all"
+        f" {lora['relative_error']:.2g}"
+    )
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from r2m.merge.files import FileSource, Inputs, open_inputs, output_dtype, throu
 from r2m.merge.gram import GramCache
 from r2m.merge.heads import merge_heads
 from r2m.merge.kinds import kind
+from r2m.merge.lora import FactoringSink, Form
 from r2m.merge.merging import Outcome, merge_weights
 from r2m.merge.method import Method
-from r2m.merge.recipe import Recipe
+from r2m.merge.recipe import LORA_RANK, Recipe
 from r2m.merge.stream import Progress, TensorStream
 from r2m.merge.weights import factors
+from r2m.models.adapter_files import Product, written_adapter
 from r2m.models.config import head_average, inherited
 from r2m.models.digests import weights_digest
 from r2m.models.weight_files import ADAPTER_CONFIG
@@ -91,6 +93,7 @@ class _Merge:
         )
         self.stream = TensorStream(self.source, settings.threads, settings.progress)
         self.cache: GramCache | None = None
+        self.permitting = None if settings.allow_nonfinite else "--allow-nonfinite writes them all the same"
 
     def run(self) -> dict[str, Any]:
         recipe = self.recipe
@@ -111,16 +114,20 @@ class _Merge:
                 writer.write(key, 0, tensor.reshape(-1))
             for key in self.inputs.copied:
                 writer.write(key, 0, self.inputs.base.read(key).to(specs[key][0]))
+            factoring = self._factoring(writer) if recipe.out_lora is not None else None
             outcome = merge_weights(
-                *(self.method, self.options, self.stream, self.source, writer),
+                *(self.method, self.options, self.stream, self.source, factoring or writer),
                 inner=self._grams,
-                permitting=None
-                if self.settings.allow_nonfinite
-                else "--allow-nonfinite writes them all the same",
+                permitting=self.permitting,
                 factors=self.factors,
             )
             digests = self._digests()
             report = self._report(digests, outcome, head)
+            adapter: dict[Path, Path] = {}
+            if factoring is not None:
+                changed_head = self._changed(head)
+                report["lora"] = self._lora_report(factoring, changed_head)
+                adapter = stack.enter_context(self._adapter(factoring, changed_head, digests))
             with _errors_named(recipe.report_path):
                 text = json.dumps(report, indent=2, allow_nan=False) + "\n"
                 report_file.write_text(text, encoding="utf-8")
@@ -129,6 +136,7 @@ class _Merge:
                 files[recipe.gram_cache] = stack.enter_context(
                     written_gram_cache(recipe.gram_cache, self.cache)
                 )
+            files |= adapter
             self.inputs.watch.check()
             _publish(files, recipe.outputs if self.settings.force else [recipe.gram_cache])
         return report
@@ -150,6 +158,40 @@ class _Merge:
             key: tensor.to(output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
             for key, tensor in merged.items()
         }
+
+    def _factoring(self, writer: WeightsWriter) -> FactoringSink:
+        """Return what merges into `writer` and factorizes the update."""
+        base, rank = self.inputs.base, self.recipe.lora_rank or LORA_RANK
+        return FactoringSink(writer, base.read, base.entries, rank, self.permitting)
+
+    def _changed(self, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the merged head in whose modules not all are those of the base."""
+        base = self.inputs.base
+        modules = {
+            key.rpartition(".")[0]
+            for key, tensor in head.items()
+            if key not in base.entries or not torch.equal(tensor, base.tensor(key).to(tensor.dtype))
+        }
+        return {key: tensor for key, tensor in head.items() if key.rpartition(".")[0] in modules}
+
+    def _lora_report(self, factoring: FactoringSink, head: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"folder": str(self.recipe.out_lora), **factoring.report(), "whole": sorted(head)}
+
+    def _adapter(
+        self, factoring: FactoringSink, head: Mapping[str, Tensor], digests: Mapping[str, str]
+    ) -> AbstractContextManager[dict[Path, Path]]:
+        """Write the adapter under temporary paths, the head's tensors whole."""
+        assert self.recipe.out_lora is not None
+        if not factoring.factors:
+            raise R2MError(
+                f"{self.recipe.out_lora}: the merge changes no tensor that a LoRA adapter can hold; expected"
+                " weights of layers that are matrices"
+            )
+        products = {
+            key: Product(one.a, one.b, one.form == Form.EMBEDDING) for key, one in factoring.factors.items()
+        }
+        rank = self.recipe.lora_rank or LORA_RANK
+        return written_adapter(self.recipe.out_lora, rank, products, head, self._metadata(digests))
 
     def _digests(self) -> dict[str, str]:
         """Return the digest of every input's content, reading what no pass has read."""
@@ -266,6 +308,8 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
     if recipe.out.suffix != ".safetensors":
         raise R2MError(f"{recipe.out}: expected a name that ends in .safetensors")
     paths = recipe.outputs
+    if recipe.out_lora is not None and recipe.out_lora.exists() and not recipe.out_lora.is_dir():
+        raise R2MError(f"{recipe.out_lora}: is a file; expected the name of a folder")
     for index, path in enumerate(paths):
         if path.resolve() in {earlier.resolve() for earlier in paths[:index]}:
             raise R2MError(f"{path}: stands for two outputs; expected different names")
@@ -274,8 +318,10 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
             raise R2MError(f"{path}: is {nature}; expected the name of a file")
         if os.path.lexists(path) and not force and path != recipe.gram_cache:
             raise R2MError(f"{path}: exists; --force replaces it")
-        if not path.resolve().parent.is_dir():
-            raise R2MError(f"{path.parent}: no such folder")
+        # The folder of an adapter is made.
+        folder = path.parent if path.parent != recipe.out_lora else path.parent.resolve().parent
+        if not folder.resolve().is_dir():
+            raise R2MError(f"{folder}: no such folder")
 
 
 def _check_overlap(recipe: Recipe, inputs: Inputs) -> None:

@@ -105,7 +105,7 @@ def open_inputs(recipe: Recipe, stack: ExitStack, allow_other_base: bool) -> Inp
     """
     base = stack.enter_context(open_base(recipe.base))
     specialists = {
-        name: stack.enter_context(open_like(path, base, recipe.head_prefix))
+        name: stack.enter_context(open_like(path, base, recipe.head_prefix, recipe.resample_positions))
         for name, path in sorted(recipe.specialists.items())
     }
     for specialist in specialists.values():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from r2m.errors import R2MError
 from r2m.merge import calibration, registry
@@ -16,6 +16,9 @@ from r2m.options import Section, complaint, read_yaml, with_dotted
 Name = Annotated[str, Field(pattern=r"^[^=/\s]+$")]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Head = Annotated[str, Field(pattern=r"^(average|base|specialist:.+)$")]
+# The files of an adapter, as PEFT calls them.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+LORA_RANK = 16
 
 
 class Recipe(Section, strict=False):
@@ -32,10 +35,15 @@ class Recipe(Section, strict=False):
     )
     head: Head | None = Field(default=None, description="average | base | specialist:NAME")
     head_prefix: str | None = Field(default=None, description="tensors that are the head")
+    resample_positions: bool = Field(
+        default=False, description="bring CLIPs' position embeddings to the base's size"
+    )
     exclude: list[str] = Field(default=[], description="patterns of tensors that stay as in the base")
     dtype: Dtype | None = Field(default=None, description="of the output; default: each tensor's in the base")
     statistics: dict[Name, Path] = Field(default={}, description="of every specialist")
     gram_cache: Path | None = Field(default=None, description="inner products of task vectors, kept for r2m")
+    out_lora: Path | None = Field(default=None, description="folder of a LoRA adapter of the same update")
+    lora_rank: PositiveInt | None = Field(default=None, description=f"of `out_lora`; default: {LORA_RANK}")
 
     @property
     def report_path(self) -> Path:
@@ -45,7 +53,8 @@ class Recipe(Section, strict=False):
     @property
     def outputs(self) -> list[Path]:
         """All files that are written."""
-        return [path for path in (self.out, self.report_path, self.gram_cache) if path is not None]
+        adapter = [] if self.out_lora is None else [self.out_lora / name for name in ADAPTER_FILES]
+        return [path for path in (self.out, self.report_path, self.gram_cache, *adapter) if path is not None]
 
     def resolved(self) -> tuple[Method, Section]:
         """Return the method and its complete options.
@@ -57,6 +66,8 @@ class Recipe(Section, strict=False):
             raise R2MError(f"head {self.head!r}: say which tensors are the head (head_prefix)")
         if "base" in self.specialists:
             raise R2MError("specialists: 'base' is what reports call the base; expected another name")
+        if self.lora_rank is not None and self.out_lora is None:
+            raise R2MError("lora_rank: is that of an adapter; expected out_lora beside it")
         method, options = resolve(self.method, self.options)
         if self.statistics and method.statistics is None:
             raise R2MError(f"statistics: {self.method} takes none")
@@ -93,7 +104,7 @@ def read(path: Path, **changes: Any) -> Recipe:
     """
     content = read_yaml(path)
     folder = path.parent
-    for key in ("base", "out", "report", "gram_cache"):
+    for key in ("base", "out", "report", "gram_cache", "out_lora"):
         if isinstance(content.get(key), str):
             content[key] = folder / content[key]
     for key in ("specialists", "statistics"):

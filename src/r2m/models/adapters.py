@@ -33,7 +33,6 @@ _FACTOR = re.compile(
 )
 # What changes the product B A, or the base beside it.
 _UNSUPPORTED = (
-    "use_dora",
     "use_qalora",
     "use_bdlora",
     "lora_bias",
@@ -152,6 +151,8 @@ def _config(adapter: WeightsFile) -> dict[str, Any]:
         raise R2MError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(config, dict):
         raise R2MError(f"{path}: expected a mapping of settings")
+    if config.get("use_dora"):
+        raise _refused(adapter, f"{path.name} says use_dora: DoRA scales the rows of W + B A, and is no sum")
     if config.get("peft_type") != "LORA":
         raise _refused(adapter, f"{path.name} says {config.get('peft_type')!r}; expected peft_type 'LORA'")
     for key in _UNSUPPORTED:
@@ -183,6 +184,8 @@ def _sorted_out(adapter: WeightsFile) -> tuple[dict[str, _Product], dict[str, st
             product.names[match["side"]] = name
         elif ".original_module." not in short:
             target = re.sub(r"\.modules_to_save\.[^.]+(?=\.)|\.base_layer(?=\.)", "", short)
+            if ".lora_magnitude_vector" in target:
+                raise _refused(adapter, f"its tensor {name!r} is of DoRA, which scales the rows of W + B A")
             if _ADAPTER.search(target) or target in plain:
                 raise _refused(adapter, f"r2m cannot apply its tensor {name!r}")
             plain[target] = name

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from r2m.errors import R2MError
-from r2m.models.adapters import adapted, is_adapter, require_no_adapter
+from r2m.models.adapters import is_adapter, require_no_adapter
+from r2m.models.clip_conversion import adapted_in_convention, in_convention_of, with_positions_of
 from r2m.models.weights import WeightsFile, named_like, open_weights
 
 
@@ -12,19 +13,23 @@ def open_base(path: Path) -> WeightsFile:
     return require_no_adapter(open_weights(path))
 
 
-def open_like(path: Path, base: WeightsFile, head_prefix: str | None = None) -> WeightsFile:
+def open_like(
+    path: Path, base: WeightsFile, head_prefix: str | None = None, resample_positions: bool = False
+) -> WeightsFile:
     """Open weights under the names that `base` has for them (`r2m.models.names.correspondence`).
 
-    A LoRA adapter is opened as the model that it makes of `base`, which must stay open.
+    A CLIP vision transformer may be called as in another library (`r2m.models.clip_names`). A LoRA adapter is
+    opened as the model that it makes of `base`, which must stay open.
 
     Raises:
-        R2MError: a file that cannot be read, names that correspond in several ways, or an adapter that cannot
-            be applied.
+        R2MError: a file that cannot be read, names that correspond in several ways, an adapter that cannot be
+            applied, or a CLIP's position embedding of another size, unless `resample_positions`.
     """
     weights = open_weights(path)
     if is_adapter(weights.entries):
-        return adapted(weights, base)
-    return named_like(weights, base, head_prefix)
+        return adapted_in_convention(weights, base)
+    converted = in_convention_of(weights, base, head_prefix)
+    return with_positions_of(named_like(converted, base, head_prefix), base, resample_positions)
 
 
 def check_names(weights: WeightsFile, base: WeightsFile) -> None:
