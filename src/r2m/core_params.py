@@ -213,11 +213,11 @@ def _wrong_datasets(params: CoreParams) -> Iterator[str]:
             )
     if params.encodes_reals:
         return
-    dataset = params.domains[params.train_domain].dataset
+    reals = params.domains[params.train_domain].dataset
     for name, generator in params.generators.items():
         if generator.images is not None and generator.reals is None:
             yield (
                 f"generators.{name}.images: these fakes would be encoded, and the reals of"
                 f" {params.train_domain} are not, which tells them apart; expected `reals` beside them, or"
-                f" `datasets.{dataset}.encode: jpeg`"
+                f" `datasets.{reals}.encode: jpeg`"
             )
