@@ -16,6 +16,7 @@ from r2m.train.validation import aucs
 
 # Fakes of each generator, and reals: the whole network runs over each image in three ways.
 MOST = 48
+DIGITS = 3
 
 
 def val_sample(images: pd.DataFrame, seed: int, most: int = MOST) -> pd.DataFrame:
@@ -34,7 +35,8 @@ def onnx_parity(detector: ImageDetector, rows: pd.DataFrame) -> dict[str, Any]:
 
     `rows` are of fakes and of reals in the same domains. The result holds the number of images, the opset,
     and for each format its mean AUC over generators, its size in MB and how far its logits are from torch's
-    at most; or the opset and the `reason` why the detector cannot be written as ONNX.
+    at most, to `DIGITS` digits after the point; or the opset and the `reason` why the detector cannot be
+    written as ONNX.
     """
     size = detector.config.image_size
     crops = np.stack([read_square(Path(path), size)[..., ::-1] for path in rows["path"]])
@@ -45,7 +47,9 @@ def onnx_parity(detector: ImageDetector, rows: pd.DataFrame) -> dict[str, Any]:
 
     def compared(logits: np.ndarray, path: Path | None = None) -> dict[str, float]:
         auc = np.mean(list(aucs(fakes, logits[is_fake], reals, logits[~is_fake]).values()))
-        described = {"auc": float(auc), "difference": float(np.abs(logits - expected).max())}
+        # What is below is rounding, which depends on where tensors lie in memory.
+        difference = round(float(np.abs(logits - expected).max()), DIGITS)
+        described = {"auc": float(auc), "difference": difference}
         return described if path is None else {**described, "megabytes": path.stat().st_size / 1e6}
 
     formats = {"torch": compared(expected)}

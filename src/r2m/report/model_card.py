@@ -418,7 +418,7 @@ def _onnx(parity: Mapping[str, Any], model: Path) -> list[str]:
     for name, title in titles.items():
         measured = parity["formats"][name]
         is_file = "megabytes" in measured
-        off = f"{measured['difference']:.1e}" if is_file else MISSING
+        off = number(measured["difference"], 3) if is_file else MISSING
         size = f"{measured['megabytes']:.0f}" if is_file else MISSING
         rows.append((title, number(measured["auc"], 4), off, size))
     return [
