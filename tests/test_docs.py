@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -226,12 +227,13 @@ def test_examples_of_merging_run(page, tmp_path, monkeypatch):
     for name in ("swap", "lip"):
         save_file(near(shared, 0.03), f"{name}.safetensors")
     torch.save({"state_dict": near(shared, 0.03)}, "up.pt")
-    for block in fences(page, "yaml"):
-        if block.startswith("method:"):
-            Path("recipe.yaml").write_text(block, encoding="utf-8")
+    recipes = [block for block in fences(page, "yaml") if block.startswith("method:")]
+    names = dict.fromkeys(name for line in commands(page) for name in re.findall(r"--recipe (\S+)", line))
+    for name, block in zip(names, recipes, strict=True):
+        Path(name).write_text(block, encoding="utf-8")
     merges = 0
     for line in commands(page):
-        words = line.split()
+        words = shlex.split(line)
         if words[0] != "r2m" or words[1] == "detect":
             continue
         if words[1] == "merge":
@@ -277,8 +279,11 @@ def test_generator_example_is_valid_and_three_lines():
 def test_recipe_example_is_valid():
     from r2m.merge.recipe import build
 
-    text = example("docs/merging.md", "yaml", "method:")
-    build(yaml.safe_load(text), "merging.md").resolved()
+    for text in fences("docs/merging.md", "yaml"):
+        if text.startswith("method:"):
+            asked = build(yaml.safe_load(text), "merging.md")
+            asked.resolved()
+            asked.resolved_rules()
 
 
 # Extensions

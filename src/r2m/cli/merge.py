@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.named_file import named_files, named_numbers
+from r2m.cli.named_file import found_files, named_files, named_numbers
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
 from r2m.merge.memory import map_large_blocks
@@ -23,7 +23,11 @@ FEW = 8
 @click.option("--recipe", type=_PATH, help="YAML file that says the same; options given here win over it.")
 @click.option("--method", help="Merging method; `r2m methods` lists them.")
 @click.option("--base", type=_PATH, help="Weights that all specialists were fine-tuned from.")
-@named_files("--specialist", help="A fine-tuned model; once for each.")
+@found_files(
+    "--specialist",
+    metavar="[NAME=]FILE",
+    help="A fine-tuned model; once for each. Or, without NAME, a quoted pattern or a folder of several.",
+)
 @click.option("--out", type=_PATH, help="Merged weights to write (.safetensors).")
 @click.option("--report", type=_PATH, help="JSON report to write  [default: OUT with the suffix .json]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
@@ -32,6 +36,9 @@ FEW = 8
 @click.option("--head-prefix", metavar="PREFIX", help="Tensors that are the head, merged by --head.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Tensors that stay as in the base.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
+@click.option(
+    "--shard-size", metavar="SIZE", help="Write shards of at most so much, such as 2GB, and an index."
+)
 @named_files("--statistics", help="Statistics of a specialist (fisher, regmean, esm).")
 @click.option("--gram-cache", type=_PATH, help="Keep inner products of task vectors in this file (r2m).")
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
@@ -43,7 +50,7 @@ FEW = 8
 @click.option("--threads", type=click.IntRange(min=1), help="[default: the cores that there are]")
 def command(
     recipe: Path | None,
-    specialist: dict[str, Path],
+    specialist: dict[str, Path] | list[Any],
     statistics: dict[str, Path],
     weight: dict[str, float],
     settings: tuple[str, ...],
@@ -62,6 +69,7 @@ def command(
         --specialist lip=b.safetensors --set keep=0.3 --out merged.safetensors
     """
     from r2m.merge import recipe as recipes
+    from r2m.merge.specialist_files import with_names
 
     content = {key: value for key, value in given.items() if value is not None}
     content |= {"specialists": specialist} if specialist else {}
@@ -69,8 +77,12 @@ def command(
     content |= {"weights": weight} if weight else {}
     content |= {"exclude": list(exclude)} if exclude else {}
     content |= {"options": _options(settings)} if settings else {}
-    asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
+    said = content if recipe is None else recipes.read(recipe, **content)
+    folder = Path() if recipe is None or specialist else recipe.parent
+    source = "r2m merge" if recipe is None else f"{recipe}"
+    asked = recipes.build(with_names(said, folder), source, recipe)
     asked.resolved()
+    asked.resolved_rules()
     if len(asked.specialists) > FEW:
         map_large_blocks()
 
@@ -92,7 +104,7 @@ def command(
     report = merge_files(asked, how)
     with suppress(OSError):  # the outputs are there, whoever hears of them
         click.echo(
-            f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
+            f"{report['out']}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
         )
 
 
