@@ -179,3 +179,8 @@ def test_a_clash_of_names(folder):
     ):
         merged(folder, "models/*", "more/*")
     assert merged(folder, "models", "models/*.safetensors").keys() == {"a", "b"}
+
+
+def test_a_pattern_that_the_shell_replaced_by_its_files(folder):
+    text = invoke("merge", "--specialist", "models/a.safetensors", "models/b.safetensors", code=2)
+    assert "(models/b.safetensors); put a pattern in quotes: --specialist 'models/*.safetensors'" in text

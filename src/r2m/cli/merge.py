@@ -19,7 +19,20 @@ ALTERNATIVES = ("residual.rank", "scale")
 FEW = 8
 
 
-@click.command()
+class Quoting(click.Command):
+    """A command that tells of quotes where a shell has put files in place of a pattern."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "extra argument" in error.message:
+                error.message += "; put a pattern in quotes: --specialist 'models/*.safetensors'"
+            raise
+
+
+@click.command(cls=Quoting)
 @click.option("--recipe", type=_PATH, help="YAML file that says the same; options given here win over it.")
 @click.option("--method", help="Merging method; `r2m methods` lists them.")
 @click.option("--base", type=_PATH, help="Weights that all specialists were fine-tuned from.")

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from r2m.merge.kinds import kind
 from r2m.merge.merging import Outcome, merge_weights
 from r2m.merge.method import Method
 from r2m.merge.recipe import Recipe
+from r2m.merge.rounding import Rounded
 from r2m.merge.rules import Rule, assigned, ruled
 from r2m.merge.stream import Progress, TensorStream
 from r2m.merge.weights import factors
@@ -104,30 +105,33 @@ class _Merge:
             for key, entry in self.inputs.base.entries.items()
             if key not in self.inputs.head
         }
-        specs |= {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in head.items()}
+        specs |= {key: (dtype, tuple(tensor.shape)) for key, (tensor, dtype) in head.items()}
         unknown = dict.fromkeys(("base", *self.inputs.specialists), _UNKNOWN)
         with (
             ShardsWriter(recipe.out, specs, self._metadata(unknown), recipe.shard_size) as writer,
             _temporary(recipe.report_path) as report_file,
             ExitStack() as stack,
         ):
-            for key, tensor in head.items():
-                writer.write(key, 0, tensor.reshape(-1))
+            permitting = (
+                None if self.settings.allow_nonfinite else "--allow-nonfinite writes them all the same"
+            )
+            types = {key: entry.dtype for key, entry in self.inputs.base.entries.items()}
+            sink = Rounded(writer, types, permitting)
+            for key, (tensor, _) in head.items():
+                sink.write(key, 0, tensor.reshape(-1))
             for key in self.inputs.copied:
-                writer.write(key, 0, self.inputs.base.read(key).to(specs[key][0]))
+                sink.write(key, 0, self.inputs.base.read(key))
             method = self.method
             if self.rules:
                 method = ruled(method, self.options, self.rules, self.rule_of, self.stream)
             outcome = merge_weights(
-                *(method, self.options, self.stream, self.source, writer),
+                *(method, self.options, self.stream, self.source, sink),
                 inner=self._grams,
-                permitting=None
-                if self.settings.allow_nonfinite
-                else "--allow-nonfinite writes them all the same",
+                permitting=permitting,
                 factors=self.factors,
             )
             digests = self._digests()
-            report = self._report(digests, outcome, head, writer)
+            report = self._report(digests, outcome, head, writer, sink)
             with _errors_named(recipe.report_path):
                 text = json.dumps(report, indent=2, allow_nan=False) + "\n"
                 report_file.write_text(text, encoding="utf-8")
@@ -140,8 +144,8 @@ class _Merge:
             _publish(files, recipe, self.settings.force)
         return report
 
-    def _head(self) -> dict[str, Tensor]:
-        """Return the merged head, in the output's dtype."""
+    def _head(self) -> dict[str, tuple[Tensor, torch.dtype]]:
+        """Return the tensors of the merged head, and the type that each is written in."""
         if not self.inputs.head:
             return {}
 
@@ -154,7 +158,7 @@ class _Merge:
         merged = merge_heads(heads, self.recipe.head or "average", head_of(base) or None, average)
         first = next(iter(heads.values()))
         return {
-            key: tensor.to(output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
+            key: (tensor, output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
             for key, tensor in merged.items()
         }
 
@@ -192,10 +196,14 @@ class _Merge:
         self,
         digests: Mapping[str, str],
         outcome: Outcome,
-        head: Mapping[str, Tensor],
+        head: Collection[str],
         writer: ShardsWriter,
+        sink: Rounded,
     ) -> dict[str, Any]:
         base, comparison = self.inputs.base, outcome.comparison
+        beyond = sink.warnings()
+        for text in beyond:
+            logger.warning("%s", text)
         columns = zip(
             self.inputs.specialists.items(),
             *(comparison.norms(), comparison.cosines(), comparison.diagnoses()),
@@ -235,9 +243,10 @@ class _Merge:
             "copied_from_base": list(self.inputs.copied),
             "stands_out_beyond": THRESHOLD,
             "nonfinite": outcome.nonfinite,
+            "rounding": sink.report(),
             "other_integers": self.inputs.buffers,
             "update_norm": outcome.update_norm,
-            "warnings": [*self.inputs.warnings, *outcome.warnings],
+            "warnings": [*self.inputs.warnings, *outcome.warnings, *beyond],
             "details": outcome.described,
         }
 
