@@ -41,7 +41,7 @@ ORDER = [
 ]
 TOP = {"__init__", "__main__"}
 # Modules of `merge` that read and write weights; the others are functions on tensors.
-FILES_OF_MERGES = {"files", "engine", "inspection", "stages"}
+FILES_OF_MERGES = {"difference", "files", "engine", "inspection", "specialist_files", "stages"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 METHODS = [path for path in MODULES if path.match("merge/methods/[a-z]*.py")]
 EXPERIMENTS = [path for path in MODULES if path.match("experiments/[a-z]*.py") and path.stem != "stages"]

@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -138,6 +138,29 @@ def publish_together(files: Mapping[Path, Path], replaced: Collection[Path | Non
             _sync(path.parent)
 
 
+def publish_instead(
+    files: Mapping[Path, Path], replaced: Collection[Path | None], olds: Sequence[Path]
+) -> None:
+    """Rename temporary files like `publish_together`, and remove the files `olds`: all of that, or nothing.
+
+    `olds` go first and `files` come, in their orders. With an index first among the ones and last among the
+    others, a process that is killed meanwhile may leave shards without an index, but none with a wrong one.
+    """
+    for path, temporary in files.items():
+        with _naming(path):
+            _sync(temporary)  # takes long, and is done before anything is put aside
+    asides = {old: _aside(old) for old in olds}
+    with ExitStack() as undo:
+        for old, aside in asides.items():
+            undo.callback(_put_back, aside, old)
+            with _naming(old):
+                os.rename(old, aside)
+        publish_together(files, replaced)
+        undo.pop_all()
+    for aside in asides.values():
+        discard(aside)
+
+
 @contextmanager
 def _named(targets: Mapping[Path, Path]) -> Iterator[None]:
     """Let the system's errors name what is to be written, given by its temporary path, and not that."""
@@ -149,6 +172,25 @@ def _named(targets: Mapping[Path, Path]) -> Iterator[None]:
                 place = path / Path(error.filename).relative_to(temporary)
                 raise type(error)(error.errno, error.strerror, str(place)) from error
         raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let the system's errors name `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def _aside(path: Path) -> Path:
+    """Return the name of a file that others replace; `discard_left` finds it once it is old."""
+    return path.with_name(f".{path.stem}.old-{socket.gethostname()}-{os.getpid()}.tmp{path.suffix}")
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    if os.path.lexists(aside) and not os.path.lexists(path):
+        os.rename(aside, path)
 
 
 def _runs(pid: int) -> bool:

@@ -416,7 +416,7 @@ def test_a_shard_is_not_replaced(tmp_path, files):
 def test_results_that_are_not_finite(tmp_path, files, method, options, dtype):
     out = tmp_path / "m.safetensors"
     request = asked(files, out, method, options=options, dtype=dtype)
-    with pytest.raises(R2MError, match=r"merging gives NaN or values beyond torch\.float"):
+    with pytest.raises(R2MError, match=r"values (are )?beyond torch\.float"):
         merge_files(request, Settings())
     assert left_over(tmp_path, files) == set()
     merge_files(request, Settings(allow_nonfinite=True))

@@ -9,7 +9,7 @@ from r2m.version import __version__
 
 # Heading of the help → its commands, in the order of the help.
 SECTIONS = {
-    "Models": ("merge", "methods", "inspect", "score", "detect", "demo", "export"),
+    "Models": ("merge", "methods", "inspect", "diff", "score", "detect", "demo", "export"),
     "Data": ("index", "validate"),
     "Workflow": ("finetune", "job", "prune", "restore", "schema"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from r2m.cli.named_file import named_files, named_numbers
+from r2m.cli.named_file import found_files, named_files, named_numbers
 from r2m.cli.progress import Bar
 from r2m.errors import R2MError
 from r2m.merge.memory import map_large_blocks
@@ -20,11 +20,29 @@ ALTERNATIVES = ("residual.rank", "scale")
 FEW = 8
 
 
-@click.command()
+class Quoting(click.Command):
+    """A command that tells of quotes where a shell has put files in place of a pattern."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "extra argument" in error.message:
+                hint = "put a pattern in quotes: --specialist 'models/*.safetensors'"
+                raise click.UsageError(f"{error.message}; {hint}", error.ctx) from error
+            raise
+
+
+@click.command(cls=Quoting)
 @click.option("--recipe", type=_PATH, help="YAML file that says the same; options given here win over it.")
 @click.option("--method", help="Merging method; `r2m methods` lists them.")
 @click.option("--base", type=_PATH, help="Weights that all specialists were fine-tuned from.")
-@named_files("--specialist", help="A fine-tuned model; once for each.")
+@found_files(
+    "--specialist",
+    metavar="[NAME=]FILE",
+    help="A fine-tuned model; once for each. Or, without NAME, a quoted pattern or a folder of several.",
+)
 @click.option("--out", type=_PATH, help="Merged weights to write (.safetensors).")
 @click.option("--report", type=_PATH, help="JSON report to write  [default: OUT with the suffix .json]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
@@ -33,6 +51,9 @@ FEW = 8
 @click.option("--head-prefix", metavar="PREFIX", help="Tensors that are the head, merged by --head.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Tensors that stay as in the base.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="[default: the base's]")
+@click.option(
+    "--shard-size", metavar="SIZE", help="Write shards of at most so much, such as 2GB, and an index."
+)
 @named_files("--statistics", help="Statistics of a specialist (fisher, regmean, esm).")
 @click.option("--gram-cache", type=_PATH, help="Keep inner products of task vectors in this file (r2m).")
 @click.option(
@@ -49,7 +70,7 @@ FEW = 8
 @click.option("--threads", type=click.IntRange(min=1), help="[default: the cores that there are]")
 def command(
     recipe: Path | None,
-    specialist: dict[str, Path],
+    specialist: dict[str, Path] | list[Any],
     statistics: dict[str, Path],
     weight: dict[str, float],
     settings: tuple[str, ...],
@@ -69,6 +90,7 @@ def command(
         --specialist lip=b.safetensors --set keep=0.3 --out merged.safetensors
     """
     from r2m.merge import recipe as recipes
+    from r2m.merge.specialist_files import with_names
 
     content = {key: value for key, value in given.items() if value is not None}
     content |= {"specialists": specialist} if specialist else {}
@@ -77,8 +99,12 @@ def command(
     content |= {"exclude": list(exclude)} if exclude else {}
     content |= {"options": _options(settings)} if settings else {}
     content |= {"resample_positions": True} if resample_positions else {}
-    asked = recipes.read(recipe, **content) if recipe is not None else recipes.build(content, "r2m merge")
+    said = content if recipe is None else recipes.read(recipe, **content)
+    folder = Path() if recipe is None or specialist else recipe.parent
+    source = "r2m merge" if recipe is None else f"{recipe}"
+    asked = recipes.build(with_names(said, folder), source, recipe)
     asked.resolved()
+    asked.resolved_rules()
     if len(asked.specialists) > FEW:
         map_large_blocks()
 
@@ -100,7 +126,7 @@ def command(
     report = merge_files(asked, how)
     with suppress(OSError):  # the outputs are there, whoever hears of them
         click.echo(
-            f"{asked.out}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
+            f"{report['out']}: {report['title']} of {len(report['inputs'])}; report in {asked.report_path}"
         )
         if "lora" in report:
             click.echo(_of_adapter(report["lora"]))

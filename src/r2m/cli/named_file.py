@@ -1,5 +1,6 @@
 """Options `--flag NAME=FILE` and `--flag NAME=NUMBER` that may be given several times."""
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ class NamedFile(click.ParamType):
         return Path(text)
 
 
+class FoundFile(NamedFile):
+    """Parameter type of NAME=FILE, as a pair, and of files, folders and patterns, as a text."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Take what has no name of its own in front for a path, which may hold a `=` further on."""
+        if isinstance(value, str) and ("=" not in value or "/" in value.partition("=")[0]):
+            if not glob.has_magic(value) and not Path(value).exists():
+                self.fail(f"expected {self.name}, or a file, folder or pattern, got {value!r}", param, ctx)
+            return "", value
+        return super().convert(value, param, ctx)
+
+
 class NamedNumber(NamedFile):
     """Parameter type that turns NAME=NUMBER into a pair."""
 
@@ -55,12 +70,30 @@ def named_numbers(flag: str, **settings: Any) -> Decorator:
     return _named(flag, NamedNumber(), settings)
 
 
-def _named(flag: str, kind: click.ParamType, settings: Any) -> Decorator:
+def found_files(flag: str, **settings: Any) -> Decorator:
+    """Decorate a command with a repeatable option of files that may go without a name.
+
+    It gets a mapping as with `named_files`, or, where some have no names, a list of that mapping and texts.
+    """
+
+    def gathered(pairs: tuple[tuple[str, Any], ...], named: dict[str, Any]) -> Any:
+        texts = [text for name, text in pairs if not name]
+        return [named, *texts] if texts else named
+
+    return _named(flag, FoundFile(), settings, gathered)
+
+
+def _named(
+    flag: str,
+    kind: click.ParamType,
+    settings: Any,
+    gathered: Callable[[tuple[tuple[str, Any], ...], dict[str, Any]], Any] = lambda pairs, named: named,
+) -> Decorator:
     def collect(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> Any:
-        names = [name for name, _ in pairs]
+        names = [name for name, _ in pairs if name]
         for name in names:
             if names.count(name) > 1:
                 raise click.BadParameter(f"{name!r} is given twice", ctx, param)
-        return dict(sorted(pairs))
+        return gathered(pairs, {name: value for name, value in sorted(pairs) if name})
 
     return click.option(flag, type=kind, multiple=True, callback=collect, **settings)

@@ -1,7 +1,7 @@
 """Merging from Python: the same methods and options as `r2m merge`, on mappings of tensors."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from r2m.errors import R2MError
 from r2m.merge.calibration import calibrated
 from r2m.merge.merging import check_statistics, merge_weights
-from r2m.merge.recipe import resolve
+from r2m.merge.recipe import resolve, resolve_rules
+from r2m.merge.rules import assigned, ruled
 from r2m.merge.stream import MemorySource, TensorStream
 from r2m.merge.tensors import TaskVectors, Tensors, buffer_warnings, changed_buffers, merged_shapes
 from r2m.merge.weights import factors
@@ -27,6 +28,7 @@ def merge(
     specialists: Mapping[str, Tensors],
     options: Mapping[str, Any] | None = None,
     *,
+    rules: Sequence[Mapping[str, Any]] = (),
     weights: Mapping[str, float] | None = None,
     statistics: TaskVectors | None = None,
     allow_nonfinite: bool = False,
@@ -34,23 +36,27 @@ def merge(
 ) -> dict[str, Tensor]:
     """Return the merged weights: every tensor of `base`, in its dtype.
 
-    `options` are the method's, nested or dotted: `{"residual.rank.ratio": 0.05}`. `weights` of specialists
-    are relative: task vectors are multiplied by what these are once divided by their mean. All tensors are
-    merged alike; leave out a head that is to be treated apart. With `allow_nonfinite`, tensors that hold NaN
-    or infinite values are averaged, and results may hold some. What looks wrong is logged as a warning.
-    `r2m.merge.registry.names()` lists the methods.
+    `options` are the method's, nested or dotted: `{"residual.rank.ratio": 0.05}`. `rules` give some tensors
+    other ones: `[{"match": "blocks.1?.*", "options": {"scaling": 0.5}}]`. Of the rules whose pattern fits a
+    name the first counts, and the tensor is what a merge with its options makes of it. `weights` of
+    specialists are relative: task vectors are multiplied by what these are once divided by their mean. All
+    tensors are merged alike; leave out a head that is to be treated apart. With `allow_nonfinite`, tensors
+    that hold NaN or infinite values are averaged, and results may hold some. What looks wrong is logged as a
+    warning. `r2m.merge.registry.names()` lists the methods.
 
     Raises:
-        R2MError: unknown method or option, weights that the method does not take or that are of nobody,
-            tensors that do not fit together, quantized weights, or values that are not finite, among the
-            inputs or in the result's dtype.
+        R2MError: unknown method or option, a rule that fits no tensor, weights that the method does not take
+            or that are of nobody, tensors that do not fit together, quantized weights, or values that are not
+            finite, among the inputs or in the result's dtype.
     """
     chosen, complete = resolve(method, options or {})
     if not isinstance(specialists, Mapping):
         raise R2MError(
             f"specialists: expected a mapping of names to tensors by name, got {type(specialists).__name__}"
         )
-    chosen.check_count(complete, len(specialists))
+    resolved = resolve_rules(method, options or {}, rules)
+    for given in (complete, *(rule.options for rule in resolved)):
+        chosen.check_count(given, len(specialists))
     model = _Model("base", _tensors("base", base))
     models = {
         f"{name}": _Model(f"specialist {name!r}", _tensors(f"specialist {name!r}", tensors))
@@ -61,9 +67,13 @@ def merge(
     merging, _ = calibrated(chosen, complete)
     multiplied = factors(merging, weights or {}, tuple(models))
     source = _Weights(model, models, statistics)
+    stream = TensorStream(source, threads)
+    applied = chosen
+    if resolved:
+        applied = ruled(chosen, complete, resolved, assigned(resolved, source.shapes), stream)
     merged = _Tensors({key: model.tensors[key] for key in source.shapes})
     merge_weights(
-        *(chosen, complete, TensorStream(source, threads), source, merged),
+        *(applied, complete, stream, source, merged),
         permitting=None if allow_nonfinite else "allow_nonfinite returns them all the same",
         factors=multiplied,
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from r2m.errors import R2MError
-from r2m.files import discard, discard_left, publish_together, temporary_path
+from r2m.files import discard, discard_left, publish_instead, publish_together, temporary_path
 from r2m.merge.diagnostics import THRESHOLD
 from r2m.merge.files import FileSource, Inputs, open_inputs, output_dtype, through_cache, written_gram_cache
 from r2m.merge.gram import GramCache
@@ -24,15 +24,17 @@ from r2m.merge.kinds import kind
 from r2m.merge.lora import FactoringSink, Form
 from r2m.merge.merging import Outcome, merge_weights
 from r2m.merge.method import Method
-from r2m.merge.recipe import LORA_RANK, Recipe
+from r2m.merge.recipe import ADAPTER_FILES, LORA_RANK, Recipe
+from r2m.merge.rounding import Rounded
+from r2m.merge.rules import Rule, assigned, ruled
 from r2m.merge.stream import Progress, TensorStream
 from r2m.merge.weights import factors
 from r2m.models.adapter_files import Product, written_adapter
 from r2m.models.config import head_average, inherited
 from r2m.models.digests import weights_digest
+from r2m.models.shards import ShardsWriter, belongs_to, index_path, present
 from r2m.models.weight_files import ADAPTER_CONFIG
 from r2m.models.weights import WeightsFile
-from r2m.models.writer import WeightsWriter
 from r2m.options import Section
 from r2m.version import __version__
 
@@ -63,7 +65,8 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """
     method, options = recipe.resolved()
     _check_outputs(recipe, settings.force)
-    method.check_count(options, len(recipe.specialists))
+    for given in (options, *(rule.options for rule in recipe.resolved_rules())):
+        method.check_count(given, len(recipe.specialists))
     if method.statistics is not None and not recipe.statistics:
         raise R2MError(f"{method.name}: expected --statistics NAME=FILE a specialist: {method.statistics}")
     with ExitStack() as stack:
@@ -82,6 +85,8 @@ class _Merge:
     ) -> None:
         self.method, self.options = method, options
         self.recipe, self.settings, self.inputs = recipe, settings, inputs
+        self.rules = recipe.resolved_rules()
+        self.rule_of = assigned(self.rules, inputs.merged)
         self.factors = factors(method, recipe.weights, sorted(recipe.specialists))
         self.source = FileSource(
             inputs.base,
@@ -103,46 +108,50 @@ class _Merge:
             for key, entry in self.inputs.base.entries.items()
             if key not in self.inputs.head
         }
-        specs |= {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in head.items()}
+        specs |= {key: (dtype, tuple(tensor.shape)) for key, (tensor, dtype) in head.items()}
         unknown = dict.fromkeys(("base", *self.inputs.specialists), _UNKNOWN)
         with (
-            WeightsWriter(recipe.out, specs, self._metadata(unknown)) as writer,
+            ShardsWriter(recipe.out, specs, self._metadata(unknown), recipe.shard_size) as writer,
             _temporary(recipe.report_path) as report_file,
             ExitStack() as stack,
         ):
-            for key, tensor in head.items():
-                writer.write(key, 0, tensor.reshape(-1))
+            types = {key: entry.dtype for key, entry in self.inputs.base.entries.items()}
+            sink = Rounded(writer, types, self.permitting)
+            for key, (tensor, _) in head.items():
+                sink.write(key, 0, tensor.reshape(-1))
             for key in self.inputs.copied:
-                writer.write(key, 0, self.inputs.base.read(key).to(specs[key][0]))
-            factoring = self._factoring(writer) if recipe.out_lora is not None else None
+                sink.write(key, 0, self.inputs.base.read(key))
+            factoring = self._factoring(sink) if recipe.out_lora is not None else None
+            method = self.method
+            if self.rules:
+                method = ruled(method, self.options, self.rules, self.rule_of, self.stream)
             outcome = merge_weights(
-                *(self.method, self.options, self.stream, self.source, factoring or writer),
+                *(method, self.options, self.stream, self.source, factoring or sink),
                 inner=self._grams,
                 permitting=self.permitting,
                 factors=self.factors,
             )
             digests = self._digests()
-            report = self._report(digests, outcome, head)
-            adapter: dict[Path, Path] = {}
+            report = self._report(digests, outcome, head, writer, sink)
+            files = {recipe.report_path: report_file}
             if factoring is not None:
                 changed_head = self._changed(head)
                 report["lora"] = self._lora_report(factoring, changed_head)
-                adapter = stack.enter_context(self._adapter(factoring, changed_head, digests))
+                files |= stack.enter_context(self._adapter(factoring, changed_head, digests))
             with _errors_named(recipe.report_path):
                 text = json.dumps(report, indent=2, allow_nan=False) + "\n"
                 report_file.write_text(text, encoding="utf-8")
-            files = {recipe.report_path: report_file, recipe.out: writer.complete(self._metadata(digests))}
             if recipe.gram_cache is not None and self.cache is not None:
                 files[recipe.gram_cache] = stack.enter_context(
                     written_gram_cache(recipe.gram_cache, self.cache)
                 )
-            files |= adapter
+            files |= writer.complete(self._metadata(digests))
             self.inputs.watch.check()
-            _publish(files, recipe.outputs if self.settings.force else [recipe.gram_cache])
+            _publish(files, recipe, self.settings.force)
         return report
 
-    def _head(self) -> dict[str, Tensor]:
-        """Return the merged head, in the output's dtype."""
+    def _head(self) -> dict[str, tuple[Tensor, torch.dtype]]:
+        """Return the tensors of the merged head, and the type that each is written in."""
         if not self.inputs.head:
             return {}
 
@@ -155,24 +164,24 @@ class _Merge:
         merged = merge_heads(heads, self.recipe.head or "average", head_of(base) or None, average)
         first = next(iter(heads.values()))
         return {
-            key: tensor.to(output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
+            key: (tensor, output_dtype(self.recipe.dtype, first.get(key, tensor).dtype))
             for key, tensor in merged.items()
         }
 
-    def _factoring(self, writer: WeightsWriter) -> FactoringSink:
-        """Return what merges into `writer` and factorizes the update."""
+    def _factoring(self, sink: Rounded) -> FactoringSink:
+        """Return what merges into `sink` and factorizes the update, before that rounds it."""
         base, rank = self.inputs.base, self.recipe.lora_rank or LORA_RANK
-        return FactoringSink(writer, base.read, base.entries, rank, self.permitting)
+        return FactoringSink(sink, base.read, base.entries, rank)
 
-    def _changed(self, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of the merged head in whose modules not all are those of the base."""
+    def _changed(self, head: Mapping[str, tuple[Tensor, torch.dtype]]) -> dict[str, Tensor]:
+        """Return the tensors of the merged head in whose modules not all are those of the base, unrounded."""
         base = self.inputs.base
         modules = {
             key.rpartition(".")[0]
-            for key, tensor in head.items()
+            for key, (tensor, _) in head.items()
             if key not in base.entries or not torch.equal(tensor, base.tensor(key).to(tensor.dtype))
         }
-        return {key: tensor for key, tensor in head.items() if key.rpartition(".")[0] in modules}
+        return {key: tensor for key, (tensor, _) in head.items() if key.rpartition(".")[0] in modules}
 
     def _lora_report(self, factoring: FactoringSink, head: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"folder": str(self.recipe.out_lora), **factoring.report(), "whole": sorted(head)}
@@ -214,7 +223,8 @@ class _Merge:
         return {
             **inherited(self.inputs.base.metadata, self.inputs.base.path),
             "method": self.method.name,
-            "options": self.options.model_dump(mode="json", exclude_none=True),
+            "options": _dumped(self.options),
+            **({} if not self.rules else {"rules": [_described(rule) for rule in self.rules]}),
             **({} if self.factors is None else {"weights": self.factors}),
             "head": self.recipe.head or ("average" if self.inputs.head else ""),
             "exclude": self.recipe.exclude,
@@ -223,9 +233,17 @@ class _Merge:
         }
 
     def _report(
-        self, digests: Mapping[str, str], outcome: Outcome, head: Mapping[str, Tensor]
+        self,
+        digests: Mapping[str, str],
+        outcome: Outcome,
+        head: Collection[str],
+        writer: ShardsWriter,
+        sink: Rounded,
     ) -> dict[str, Any]:
         base, comparison = self.inputs.base, outcome.comparison
+        beyond = sink.warnings()
+        for text in beyond:
+            logger.warning("%s", text)
         columns = zip(
             self.inputs.specialists.items(),
             *(comparison.norms(), comparison.cosines(), comparison.diagnoses()),
@@ -237,7 +255,8 @@ class _Merge:
             "r2m_version": __version__,
             "title": self.method.title,
             "citation": self.method.citation,
-            "out": str(self.recipe.out),
+            "out": str(writer.path),
+            **({} if not writer.shards else {"shards": [path.name for path in writer.shards]}),
             "base": {
                 "file": str(base.path),
                 "digest": digests["base"],
@@ -257,17 +276,34 @@ class _Merge:
                 }
                 for (name, file), norm, cosine, diagnosis in columns
             },
+            **({} if not self.rules else {"rules": self._ruled()}),
             "merged": {"tensors": len(self.inputs.merged), **kinds},
             "others": self.method.others,
             "head_tensors": sorted(head),
             "copied_from_base": list(self.inputs.copied),
             "stands_out_beyond": THRESHOLD,
             "nonfinite": outcome.nonfinite,
+            "rounding": sink.report(),
             "other_integers": self.inputs.buffers,
             "update_norm": outcome.update_norm,
-            "warnings": [*self.inputs.warnings, *outcome.warnings],
+            "warnings": [*self.inputs.warnings, *outcome.warnings, *beyond],
             "details": outcome.described,
         }
+
+    def _ruled(self) -> list[dict[str, Any]]:
+        """Return the rules, and which tensors have each."""
+        return [
+            {**_described(rule), "tensors": sorted(key for key, of in self.rule_of.items() if of == number)}
+            for number, rule in enumerate(self.rules)
+        ]
+
+
+def _dumped(options: Section) -> dict[str, Any]:
+    return options.model_dump(mode="json", exclude_none=True)
+
+
+def _described(rule: Rule) -> dict[str, Any]:
+    return {"match": rule.match, "options": _dumped(rule.options)}
 
 
 @contextmanager
@@ -293,10 +329,17 @@ def _errors_named(path: Path) -> Iterator[None]:
         raise R2MError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _publish(files: Mapping[Path, Path], replaced: Collection[Path | None]) -> None:
+def _publish(files: Mapping[Path, Path], recipe: Recipe, force: bool) -> None:
     """Let all outputs appear under their names, or none; raises R2MError like `_check_outputs`."""
+    replaced = [*files, recipe.gram_cache] if force else [recipe.gram_cache]
+    # An index goes before any of its shards changes.
+    index = index_path(recipe.out)
+    olds = [path for path in present(recipe.out) if force and (path == index or path not in files)]
     try:
-        publish_together(files, replaced)
+        if olds:
+            publish_instead(files, replaced, olds)
+        else:
+            publish_together(files, replaced)
     except FileExistsError as error:
         raise R2MError(f"{error.filename}: exists; --force replaces it") from error
     except OSError as error:
@@ -308,10 +351,15 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
     if recipe.out.suffix != ".safetensors":
         raise R2MError(f"{recipe.out}: expected a name that ends in .safetensors")
     paths = recipe.outputs
-    if recipe.out_lora is not None and recipe.out_lora.exists() and not recipe.out_lora.is_dir():
-        raise R2MError(f"{recipe.out_lora}: is a file; expected the name of a folder")
+    if recipe.out_lora is not None:
+        if recipe.out_lora.exists() and not recipe.out_lora.is_dir():
+            raise R2MError(f"{recipe.out_lora}: is a file; expected the name of a folder")
+        is_taken = recipe.out_lora.resolve() in {path.resolve() for path in paths}
+        if is_taken or belongs_to(recipe.out_lora, recipe.out):
+            raise R2MError(f"{recipe.out_lora}: stands for two outputs; expected different names")
     for index, path in enumerate(paths):
-        if path.resolve() in {earlier.resolve() for earlier in paths[:index]}:
+        is_taken = path.resolve() in {earlier.resolve() for earlier in paths[:index]}
+        if is_taken or (index > 0 and belongs_to(path, recipe.out)):
             raise R2MError(f"{path}: stands for two outputs; expected different names")
         if path.exists() and not path.is_file():
             nature = "a folder" if path.is_dir() else "no regular file"
@@ -319,15 +367,23 @@ def _check_outputs(recipe: Recipe, force: bool) -> None:
         if os.path.lexists(path) and not force and path != recipe.gram_cache:
             raise R2MError(f"{path}: exists; --force replaces it")
         # The folder of an adapter is made.
-        folder = path.parent if path.parent != recipe.out_lora else path.parent.resolve().parent
+        is_adapter = path.parent == recipe.out_lora and path.name in ADAPTER_FILES
+        folder = path.parent.resolve().parent if is_adapter else path.parent
         if not folder.resolve().is_dir():
             raise R2MError(f"{folder}: no such folder")
+    for path in present(recipe.out):
+        if path != recipe.out and path.is_dir():
+            raise R2MError(
+                f"{path}: is a folder; expected a shard or an index of {recipe.out.name}, or nothing"
+            )
+        if not force:
+            raise R2MError(f"{path}: exists, of the same name in shards; --force replaces it")
 
 
 def _check_overlap(recipe: Recipe, inputs: Inputs) -> None:
     """Refuse an output that would replace a file that is read, a shard for instance."""
     read = {path.resolve() for file in inputs.files for path in file.files}
     read |= {file.path.with_name(ADAPTER_CONFIG).resolve() for file in inputs.files if file.computed}
-    for path in recipe.outputs:
+    for path in (*recipe.outputs, *present(recipe.out)):
         if path.resolve() in read:
             raise R2MError(f"{path}: is one of the inputs; expected another name for the output")

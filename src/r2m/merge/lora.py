@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r2m.errors import R2MError
 from r2m.merge.diagnostics import is_finite
 from r2m.merge.kinds import Kind, kind
 from r2m.merge.linalg import exact_right_vectors, leading_right_vectors
@@ -98,9 +97,8 @@ def factorized(update: Tensor, rank: int, how: Form) -> Factors:
 class FactoringSink:
     """Passes merged tensors on to another sink, and makes factors of their updates before they are rounded.
 
-    Tensors come from merging in float32, or in float64 where the base has that. One thread writes a tensor,
-    its pieces in order. `base` returns entries of θ₀, and `entries` are its types and shapes. `permitting`
-    ends the error about values that the output's type cannot hold; None permits them.
+    The other sink is one that wants tensors in float32 or float64, and rounds them itself. One thread writes
+    a tensor, its pieces in order. `base` returns entries of θ₀, and `entries` are its shapes.
     """
 
     def __init__(
@@ -109,33 +107,25 @@ class FactoringSink:
         base: Callable[[str, int, int], Tensor],
         entries: Mapping[str, Described],
         rank: int,
-        permitting: str | None,
     ) -> None:
         self.factors: dict[str, Factors] = {}
         self._sink, self._base, self._entries = sink, base, entries
-        self._rank, self._permitting = rank, permitting
+        self._rank = rank
         self._pending: dict[str, Tensor] = {}
         self._left_out: dict[str, float] = {}
         self._nonfinite: list[str] = []
 
     def dtype(self, key: str) -> torch.dtype:
         """Return the type that merged tensors are taken in."""
-        wider = torch.promote_types(self._entries[key].dtype, self._sink.dtype(key))
-        return torch.promote_types(wider, torch.float32)
+        return self._sink.dtype(key)
 
     def write(self, key: str, start: int, tensor: Tensor) -> None:
         """Write entries from `start` on, (n,); factors are made once the last of a tensor is there.
 
         Raises:
-            R2MError: finite values that the output's type cannot hold, or what the other sink raises.
+            R2MError: what the other sink raises.
         """
-        rounded = tensor.to(self._sink.dtype(key))
-        if self._permitting is not None and not is_finite(rounded) and is_finite(tensor):
-            raise R2MError(
-                f"{key}: merging gives NaN or values beyond {rounded.dtype} from finite inputs;"
-                f" {self._permitting}"
-            )
-        self._sink.write(key, start, rounded)
+        self._sink.write(key, start, tensor)
         stop, shape = start + len(tensor), tuple(self._entries[key].shape)
         change = tensor.float() - self._base(key, start, stop).float()
         how = form(key, shape)

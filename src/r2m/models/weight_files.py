@@ -113,6 +113,26 @@ def check(path: Path) -> None:
     identify(locate(path)[0])
 
 
+def models_in(folder: Path) -> list[Path]:
+    """Return the models in a folder, by name: itself if it holds weights of a usual name, else its files.
+
+    An index stands for its shards. Training state is left out, and pickles of which there are safetensors.
+    """
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    usual = {*SAFETENSORS_NAMES, *PICKLE_NAMES}
+    if any(file.name.removesuffix(INDEX_SUFFIX) in usual for file in files):
+        return [folder]
+    whole = [file for file in files if index_of(file) is None and not _TRAINING_STATE.match(file.name)]
+    indices = [file for file in whole if _is_index(file, "")]
+    return sorted(indices + _preferred([file for file in whole if _holds_weights(file)]))
+
+
+def index_of(path: Path) -> Path | None:
+    """Return the index beside a file that is a shard by its name, None where there is none."""
+    index = path.with_name(_SHARD.sub(".", path.name) + INDEX_SUFFIX)
+    return index if _SHARD.search(path.name) and index.is_file() else None
+
+
 def _is_index(path: Path, suffix: str) -> bool:
     return path.name.endswith(suffix + INDEX_SUFFIX)
 
