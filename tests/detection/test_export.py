@@ -69,6 +69,13 @@ def test_eight_bits(transformer, tmp_path):
     assert sizes[1] < 0.6 * sizes[0]
 
 
+def test_the_file_tells_nothing_of_the_machine(transformer, tmp_path):
+    export_onnx(r2m.load(transformer, device="cpu"), tmp_path / "a.onnx")
+    content = (tmp_path / "a.onnx").read_bytes()
+    for path in (export.__file__, torch.__file__):
+        assert str(Path(path).parent).encode() not in content
+
+
 def test_a_file_that_is_off_is_not_written(transformer, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "logits_of", lambda path, images: np.full(len(images), 9.0, np.float32))
     with pytest.raises(R2MError, match=r"model\.onnx: logits of the ONNX file are off by"):

@@ -46,7 +46,7 @@ def test_the_stage(model, image_sets, images, tmp_path):
     assert torch["difference"] == 0
     assert fp32["difference"] < 1e-4
     assert fp32["auc"] == pytest.approx(torch["auc"], abs=0.01)
-    assert int8["megabytes"] <= fp32["megabytes"]
+    assert int8["megabytes"] == pytest.approx(fp32["megabytes"], rel=0.05), "hardly any of it is a matrix"
 
 
 def test_what_cannot_be_written_is_told(model, images, monkeypatch):

@@ -72,7 +72,7 @@ def export_onnx(detector: ImageDetector, path: Path, *, int8: bool = False) -> f
         if int8:
             whole = _quantized(whole)
             difference = float(np.abs(logits_of(whole, images.numpy()) - expected).max())
-        model = onnx.load(whole)
+        model = _without_traces(onnx.load(whole))
     onnx.helper.set_model_props(model, {KEY: detector.config.model_dump_json()})
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)
@@ -120,6 +120,18 @@ def logits_of(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run([OUTPUTS[0]], {INPUT: images})[0], dtype=np.float32)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Take from a model which lines of code made its nodes: their paths tell of the machine."""
+    for graph in (model.graph, *model.functions):
+        for part in (graph, *graph.node, *graph.value_info):
+            del part.metadata_props[:]
+            part.doc_string = ""
+    for part in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model
 
 
 def _quantized(whole: Path) -> Path:
