@@ -253,6 +253,7 @@ def merged(trained, folder, statistics=None):
         statistics=statistics or {},
         heads=parts.heads,
         initial_head=trained.initial_head,
+        seed=0,
         model=folder / "m",
         report=folder / "m.json",
         threads=1,

@@ -111,7 +111,12 @@ def test_sums_beyond_the_dtype(tmp_path, dtype):
     message = rf"w: merging gives NaN or values beyond {dtype} from finite inputs"
     with pytest.raises(R2MError, match=message):
         api.merge("task_arithmetic", base, specialists, {"scaling": 1})
-    with pytest.raises(R2MError, match=message):
+    # Files are rounded when they are written; in float32 the merge itself is beyond it.
+    beyond = {
+        torch.float16: r"w: 16 values are beyond torch\.float16",
+        torch.bfloat16: r"w: merging gives NaN or values beyond torch\.float32",
+    }
+    with pytest.raises(R2MError, match=beyond.get(dtype, message)):
         merged_files(tmp_path, base, specialists, "task_arithmetic", options={"scaling": 1})
     merged = api.merge("task_arithmetic", base, specialists, {"scaling": 1}, allow_nonfinite=True)
     assert merged["w"].isinf().all()
