@@ -1,5 +1,6 @@
 """How a process of r2m ends: signals clean up like errors."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from snakemake.benchmark import BenchmarkRecord
 
 from r2m.cli import process
-from r2m.cli.process import Ended, Signals, guarded
+from r2m.cli.process import Signals, guarded
 from r2m.errors import R2MError
 from r2m.report.runtimes import read_benchmarks
 
@@ -112,13 +113,62 @@ def test_what_a_job_took_is_written(tmp_path):
     assert header.split("\t") == BenchmarkRecord.get_header()
 
 
-def sent(number, items):
-    """Yield items, and send a signal to this process before the last."""
-    *first, last = items
-    yield from first
-    signal.raise_signal(number)
-    time.sleep(5)  # the signal ends this at once
-    yield last
+USED = """
+import json, signal, sys, time
+from r2m.cli.process import Ended, Signals
+
+number, place = signal.Signals[sys.argv[1]], sys.argv[2]
+signals, seen = Signals(signal.SIGINT, signal.SIGTERM), []
+
+def send():
+    signal.raise_signal(number)  # in this thread, so that its handler has run
+
+def items():
+    for item in "abc":
+        yield item
+    if place == "between":
+        send()
+        time.sleep(30)  # the signal ends this at once
+    yield "d"
+
+def use(item):
+    if item == place:
+        send()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second one ends the process"
+    seen.append(item)
+
+try:
+    with signals:
+        for item in signals.between(items()):
+            use(item)
+        use("end")
+except Ended as ended:
+    assert {signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
+    print(json.dumps([signal.Signals(ended.number).name, seen, signals.done]))
+"""
+
+
+def default_actions():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("place", "seen", "done"),
+    [("between", "abc", 3), ("c", "abc", 3), ("end", ["a", "b", "c", "d", "end"], 4)],
+)
+def test_a_signal_waits_until_what_was_begun_is_done(number, place, seen, done):
+    """In a process of its own: a signal that goes astray would end the tests."""
+    ended = subprocess.run(
+        [sys.executable, "-c", USED, number, place],
+        preexec_fn=default_actions,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) == [number, list(seen), done]
 
 
 @pytest.fixture
@@ -128,39 +178,6 @@ def default_handlers():
     yield numbers
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-def used(signals, items, use):
-    """Use items while signals are heeded."""
-    with signals:
-        for item in signals.between(items):
-            use(item)
-        use("end")
-
-
-def test_a_signal_ends_the_work_on_the_next_item(default_handlers):
-    signals, seen = Signals(*default_handlers), []
-    with pytest.raises(Ended) as ended:
-        used(signals, sent(signal.SIGINT, range(4)), seen.append)
-    assert ended.value.number == signal.SIGINT
-    assert (seen, signals.done) == ([0, 1, 2], 3)
-    assert {signal.getsignal(number) for number in default_handlers} == {signal.SIG_DFL}
-
-
-@pytest.mark.parametrize(("last", "expected"), [(2, [0, 1, 2]), ("end", [0, 1, 2, 3, "end"])])
-def test_a_signal_waits_until_what_was_begun_is_done(default_handlers, last, expected):
-    signals, seen = Signals(*default_handlers), []
-
-    def use(item):
-        if item == last:
-            signal.raise_signal(signal.SIGTERM)  # in this thread, so that its handler has run
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "a second one ends the process"
-        seen.append(item)
-
-    with pytest.raises(Ended):
-        used(signals, range(4), use)
-    assert seen == expected
-    assert signals.done == min(len(seen), 4)
 
 
 def test_handlers_are_those_of_before(default_handlers):
