@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,8 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     """
     method, options = recipe.resolved()
     _check_outputs(recipe, settings.force)
-    for given in (options, *(rule.options for rule in recipe.resolved_rules())):
+    rules = recipe.resolved_rules()
+    for given in (options, *(rule.options for rule in rules)):
         method.check_count(given, len(recipe.specialists))
     if method.statistics is not None and not recipe.statistics:
         raise R2MError(f"{method.name}: expected --statistics NAME=FILE a specialist: {method.statistics}")
@@ -74,18 +75,23 @@ def merge_files(recipe: Recipe, settings: Settings) -> dict[str, Any]:
         _check_overlap(recipe, inputs)
         for text in inputs.warnings:
             logger.warning("%s", text)
-        return _Merge(method, options, recipe, settings, inputs).run()
+        return _Merge(method, options, rules, recipe, settings, inputs).run()
 
 
 class _Merge:
     """One merge of open files."""
 
     def __init__(
-        self, method: Method, options: Section, recipe: Recipe, settings: Settings, inputs: Inputs
+        self,
+        method: Method,
+        options: Section,
+        rules: Sequence[Rule],
+        recipe: Recipe,
+        settings: Settings,
+        inputs: Inputs,
     ) -> None:
-        self.method, self.options = method, options
+        self.method, self.options, self.rules = method, options, rules
         self.recipe, self.settings, self.inputs = recipe, settings, inputs
-        self.rules = recipe.resolved_rules()
         self.rule_of = assigned(self.rules, inputs.merged)
         self.factors = factors(method, recipe.weights, sorted(recipe.specialists))
         self.source = FileSource(
@@ -199,8 +205,7 @@ class _Merge:
         products = {
             key: Product(one.a, one.b, one.form == Form.EMBEDDING) for key, one in factoring.factors.items()
         }
-        rank = self.recipe.lora_rank or LORA_RANK
-        return written_adapter(self.recipe.out_lora, rank, products, head, self._metadata(digests))
+        return written_adapter(self.recipe.out_lora, factoring.rank, products, head, self._metadata(digests))
 
     def _digests(self) -> dict[str, str]:
         """Return the digest of every input's content, reading what no pass has read."""

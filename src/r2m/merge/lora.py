@@ -98,7 +98,8 @@ class FactoringSink:
     """Passes merged tensors on to another sink, and makes factors of their updates before they are rounded.
 
     The other sink is one that wants tensors in float32 or float64, and rounds them itself. One thread writes
-    a tensor, its pieces in order. `base` returns entries of θ₀, and `entries` are its shapes.
+    a tensor, its pieces in order. `base` returns entries of θ₀, and `entries` are its shapes. Factors have
+    the `rank` at most.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class FactoringSink:
     ) -> None:
         self.factors: dict[str, Factors] = {}
         self._sink, self._base, self._entries = sink, base, entries
-        self._rank = rank
+        self.rank = rank
         self._pending: dict[str, Tensor] = {}
         self._left_out: dict[str, float] = {}
         self._nonfinite: list[str] = []
@@ -146,7 +147,7 @@ class FactoringSink:
         if not is_finite(update):
             self._nonfinite.append(key)
         elif update.any():
-            self.factors[key] = factorized(update, self._rank, how)
+            self.factors[key] = factorized(update, self.rank, how)
 
     def report(self) -> dict[str, Any]:
         """Return ranks and errors of all tensors, and what of the update's norm is in none of them.
@@ -160,7 +161,7 @@ class FactoringSink:
         rest = math.fsum(lost.values())
         nonfinite = [key for key, one in self._left_out.items() if not math.isfinite(one)]
         return {
-            "rank": self._rank,
+            "rank": self.rank,
             "tensors": {
                 key: {"rank": one.rank, "norm": one.norm, "relative_error": one.error / one.norm}
                 for key, one in sorted(self.factors.items())

@@ -40,12 +40,11 @@ FLAG = "--resample-positions"
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The elements of a source from `offset` on, in another shape."""
+class Shaped:
+    """What is made of one source, in its type and another shape."""
 
     source: Source
     shape: tuple[int, ...]
-    offset: int = 0
 
     @property
     def entry(self) -> Entry:
@@ -56,6 +55,13 @@ class Part:
     def paths(self) -> tuple[Path, ...]:
         """The files that are read."""
         return self.source.paths
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Shaped):
+    """The elements of a source from `offset` on."""
+
+    offset: int = 0
 
     def fill(self, view: Tensor, start: int) -> None:
         """Copy the flat elements from `start` on into `view`."""
@@ -128,24 +134,11 @@ class Zeros:
 
 
 @dataclass(frozen=True, eq=False)
-class Resampled:
+class Resampled(Shaped):
     """A position embedding of the class token and a square grid of patches, for a grid of another size.
 
     By timm's `resample_abs_pos_embed`: bicubic and antialiased, the class token's as it is.
     """
-
-    source: Source
-    shape: tuple[int, ...]
-
-    @property
-    def entry(self) -> Entry:
-        """Type and shape."""
-        return Entry(self.source.entry.dtype, self.shape)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files that are read."""
-        return self.source.paths
 
     def fill(self, view: Tensor, start: int) -> None:
         """Compute the flat elements from `start` on into `view`."""
