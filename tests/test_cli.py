@@ -9,10 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 
 import r2m.cli
-from r2m.cli import r2m as group
+from cli_calls import invoke
 from r2m.data.stages import members
 from r2m.errors import R2MError
 
@@ -20,14 +19,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = [name for names in r2m.cli.SECTIONS.values() for name in names]
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(group, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def run(*arguments, cwd, code=0):

@@ -13,22 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from r2m.cli import r2m as group
+from cli_calls import invoke
 from r2m.errors import R2MError
 from r2m.merge import api, registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(group, [str(one) for one in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def run(*arguments, **settings):

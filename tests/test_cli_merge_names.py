@@ -4,25 +4,16 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from r2m.cli import r2m as group
+from cli_calls import invoke
 from r2m.errors import R2MError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BODY = ("blocks.0.fc.weight", "blocks.1.fc.weight", "norm.weight")
 SHAPES = dict(zip(BODY, ((8, 6), (8, 6), (6,)), strict=True))
-
-
-def invoke(*arguments):
-    result = CliRunner().invoke(group, [str(one) for one in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def weights(seed, **more):

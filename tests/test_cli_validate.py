@@ -1,24 +1,19 @@
 import json
+from functools import partial
 
 import pytest
-from click.testing import CliRunner
 
+import cli_calls
 from indexed_images import IndexedImages, picture
 from r2m.cli.validate import command
 from r2m.errors import R2MError
+
+invoke = partial(cli_calls.invoke, command=command)
 
 
 @pytest.fixture
 def drawn(tmp_path):
     return IndexedImages(tmp_path)
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def test_a_good_index_exits_with_0_and_leaves_report_and_cache_beside_it(drawn):

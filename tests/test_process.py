@@ -51,9 +51,9 @@ def own(folder, process):
     return list(folder.glob(f".made.*-{process.pid}.tmp"))
 
 
-def ended_by(number):
-    """Let a child have the default action for a signal, whatever started the tests."""
-    return {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+def ended_by(*numbers):
+    """Let a child have the default action for signals, whatever started the tests."""
+    return {"preexec_fn": lambda: [signal.signal(number, signal.SIG_DFL) for number in numbers]}
 
 
 @pytest.mark.parametrize("words", [[], ["torch"]])
@@ -148,11 +148,6 @@ except Ended as ended:
 """
 
 
-def default_actions():
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(
     ("place", "seen", "done"),
@@ -162,7 +157,7 @@ def test_a_signal_waits_until_what_was_begun_is_done(number, place, seen, done):
     """In a process of its own: a signal that goes astray would end the tests."""
     ended = subprocess.run(
         [sys.executable, "-c", USED, number, place],
-        preexec_fn=default_actions,
+        **ended_by(signal.SIGINT, signal.SIGTERM),
         capture_output=True,
         text=True,
         timeout=60,

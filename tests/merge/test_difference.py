@@ -4,26 +4,22 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+import cli_calls
 from clip_samples import openai_state, timm_state
-from r2m.cli import r2m as group
 from r2m.merge import difference
 from r2m.merge.difference import diff
 from r2m.models.specialists import open_like
 from r2m.models.weights import open_weights
 
-
-def invoke(*arguments, code):
-    result = CliRunner().invoke(group, ["diff", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    return result.output
+invoke = partial(cli_calls.invoke, "diff")
 
 
 def weights(seed=0, **more):
